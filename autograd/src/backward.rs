@@ -1,0 +1,344 @@
+//! The backward pass: from the youngest node to the oldest, without recursion.
+//!
+//! A node's id is larger than those of the nodes it was made from. So a max-heap of the ids that
+//! have been sent a gradient is all the order there is: the youngest one's gradient is complete,
+//! because every user of it was younger still. Its operation's vjp then sends gradients on, and
+//! what the operation had saved is freed. The order is fixed, and so are the bits.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::sync::Arc;
+
+use kernels::Real;
+use kernels::elementwise::{add_assign, add_region};
+use tensor::{DType, Element, Error, Result, Shape, Tensor};
+
+use crate::node::{Edge, Node};
+use crate::scope::{is_recording, with_recording};
+use crate::{Var, ops};
+
+/// A parameter, or one output of an operation, by its node's id.
+type Key = (u64, usize);
+
+/// The gradients that a backward pass found: of every parameter it reached, and of the variables
+/// that were asked for.
+#[derive(Debug, Default)]
+pub struct Grads {
+    values: HashMap<Key, Tensor>,
+    /// With `create_graph`: the gradients as variables.
+    vars: HashMap<Key, Var>,
+}
+
+impl Grads {
+    /// The gradient of a variable; `None` if the pass did not reach it, or if it is neither a
+    /// parameter nor was asked for.
+    pub fn get(&self, var: &Var) -> Option<&Tensor> {
+        self.values.get(&key(var.edge()?))
+    }
+
+    /// The gradient of a variable as something to differentiate again; `None` as for
+    /// [`get`](Self::get), and without [`Backward::create_graph`].
+    pub fn get_var(&self, var: &Var) -> Option<&Var> {
+        self.vars.get(&key(var.edge()?))
+    }
+
+    /// Adds the gradients of another pass: of the next micro-batch, say.
+    ///
+    /// Errors: a parameter's gradients differ in shape.
+    pub fn add(&mut self, other: Self) -> Result<()> {
+        self.vars.clear();
+        for (key, gradient) in other.values {
+            let sum = match self.values.remove(&key) {
+                Some(sum) => accumulate(sum, gradient)?,
+                None => gradient,
+            };
+            self.values.insert(key, sum);
+        }
+        Ok(())
+    }
+}
+
+impl Grads {
+    fn report(&mut self, key: Key, gradient: Var) {
+        if is_recording() {
+            self.vars.insert(key, gradient.clone());
+        }
+        self.values.insert(key, gradient.into_value());
+    }
+}
+
+fn key(edge: &Edge) -> Key {
+    (edge.node.id(), edge.output)
+}
+
+impl Var {
+    /// The gradients of this scalar with respect to every parameter it depends on.
+    ///
+    /// Frees what the graph saved, so that it can be run once; see [`Backward`] for the rest.
+    ///
+    /// Errors: more than one element; no parameter behind it; run before; an operation's own.
+    #[track_caller]
+    pub fn backward(&self) -> Result<Grads> {
+        if self.numel() != 1 {
+            return Err(Error::shape("backward", "only a scalar has one gradient")
+                .operand("output", self)
+                .note("reduce it to a loss, or say with Backward::root what to weight it with"));
+        }
+        Backward::new().root(self, Tensor::ones(self.shape(), compute_dtype(self.dtype()))).run()
+    }
+}
+
+/// The gradient of Σ ⟨root, seed⟩ over several roots with respect to every parameter behind them.
+///
+/// Errors: see [`Backward::run`].
+#[track_caller]
+pub fn backward_with(roots: &[(Var, Tensor)]) -> Result<Grads> {
+    roots.iter().fold(Backward::new(), |pass, (root, seed)| pass.root(root, seed.clone())).run()
+}
+
+/// A backward pass to be configured and run.
+///
+/// ```
+/// use autograd::{Backward, Var};
+/// use tensor::Tensor;
+/// # fn main() -> tensor::Result<()> {
+/// let x = Var::parameter(Tensor::from_vec(vec![3.0], [1])?);
+/// let y = x.square()?.mul(&x)?;
+/// let seed = Tensor::from_vec(vec![1.0], [1])?;
+/// let first = Backward::new().root(&y, seed.clone()).create_graph().run()?;
+/// let slope = first.get_var(&x).expect("x is a parameter");
+/// let second = Backward::new().root(slope, seed).run()?;
+/// assert_eq!(second.get(&x).unwrap().to_f64_vec(), [18.0]); // (x³)″ = 6x
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct Backward {
+    roots: Vec<(Var, Tensor)>,
+    wanted: Vec<Var>,
+    retain_graph: bool,
+    create_graph: bool,
+}
+
+impl Backward {
+    /// A pass from nowhere.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts at `root` with the gradient `seed`, of its shape.
+    pub fn root(mut self, root: &Var, seed: Tensor) -> Self {
+        self.roots.push((root.clone(), seed));
+        self
+    }
+
+    /// Also reports the gradient of `var`, which need not be a parameter.
+    pub fn wrt(mut self, var: &Var) -> Self {
+        self.wanted.push(var.clone());
+        self
+    }
+
+    /// Keeps what the graph saved, so that another pass may follow.
+    pub fn retain_graph(mut self) -> Self {
+        self.retain_graph = true;
+        self
+    }
+
+    /// Records the pass itself, so that gradients can be differentiated again. Implies
+    /// [`retain_graph`](Self::retain_graph).
+    pub fn create_graph(mut self) -> Self {
+        (self.create_graph, self.retain_graph) = (true, true);
+        self
+    }
+
+    /// Runs the pass.
+    ///
+    /// Errors: a root that no parameter is behind, or a seed not like it; a graph whose saved
+    /// tensors an earlier pass has freed; a second derivative that an operation does not have.
+    #[track_caller]
+    pub fn run(self) -> Result<Grads> {
+        let mut walk = Walk::default();
+        for (root, seed) in self.roots {
+            let Some(edge) = root.edge() else {
+                return Err(Error::value("backward", "nothing to differentiate with respect to")
+                    .operand("root", &root)
+                    .note("no parameter is behind it, or it was computed under no_grad"));
+            };
+            if seed.shape() != root.shape() {
+                return Err(Error::shape("backward", "the seed is not like its root")
+                    .operand("root", &root)
+                    .operand("seed", &seed));
+            }
+            let seed = Var::constant(seed.to_dtype(compute_dtype(root.dtype())));
+            walk.send(edge, Gradient::Whole(seed))?;
+        }
+        let wanted = self.wanted.iter().filter_map(Var::edge).map(key).collect();
+        with_recording(self.create_graph, || walk.run(&wanted, self.retain_graph))
+    }
+}
+
+/// The dtype that an element type is computed in, and that its gradients have: halves are storage.
+pub fn compute_dtype(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
+/// What an operation sends to one of its inputs.
+#[derive(Clone, Debug)]
+pub enum Gradient {
+    /// A gradient of the input's shape.
+    Whole(Var),
+    /// A gradient that is zero but for a part of the input: `part` belongs at `start` of `axis`
+    /// of an input of shape `shape`. It is added there; the zeros are never made.
+    Part {
+        /// The values, of the input's shape but for `axis`.
+        part: Var,
+        /// The shape of the input.
+        shape: Shape,
+        /// The axis it is a part of.
+        axis: usize,
+        /// Its first index there.
+        start: usize,
+    },
+}
+
+impl From<Var> for Gradient {
+    fn from(gradient: Var) -> Self {
+        Self::Whole(gradient)
+    }
+}
+
+impl Gradient {
+    /// This gradient added to what has arrived before.
+    fn add_to(self, sum: Option<Var>) -> Result<Var> {
+        match (self, sum) {
+            (Self::Whole(gradient), None) => Ok(gradient),
+            (Self::Whole(gradient), Some(sum)) if is_recording() => sum.add(&gradient),
+            (Self::Whole(gradient), Some(sum)) => {
+                Ok(Var::constant(accumulate(sum.into_value(), gradient.into_value())?))
+            }
+            (Self::Part { part, shape, axis, start }, sum) if is_recording() => {
+                let whole = ops::shape::place(&part, shape, axis, start)?;
+                Self::Whole(whole).add_to(sum)
+            }
+            (Self::Part { part, shape, axis, start }, sum) => {
+                let sum = match sum {
+                    Some(sum) => sum.into_value(),
+                    None => Tensor::zeros(shape, part.dtype()),
+                };
+                Ok(Var::constant(accumulate_part(sum, &part.value(), axis, start)?))
+            }
+        }
+    }
+}
+
+/// a + b, in the buffer of one of them if nobody else has it.
+fn accumulate(mut a: Tensor, mut b: Tensor) -> Result<Tensor> {
+    fn add<T: Real + Element>(a: &mut Tensor, b: &Tensor) -> Result<()> {
+        add_assign(a.slice_mut::<T>()?, b.slice::<T>()?);
+        Ok(())
+    }
+    if !a.is_unshared() {
+        (a, b) = (b, a);
+    }
+    if !(a.is_unshared() && a.is_contiguous() && b.is_contiguous()) {
+        return ops::elementwise::pointwise(&kernels::elementwise::exprs::Add, "add", [&a, &b]);
+    }
+    match a.dtype() {
+        DType::F64 => add::<f64>(&mut a, &b)?,
+        _ => add::<f32>(&mut a, &b)?,
+    }
+    Ok(a)
+}
+
+/// Adds `part` to the elements of `sum` from `start` of `axis` on.
+pub(crate) fn accumulate_part(
+    mut sum: Tensor,
+    part: &Tensor,
+    axis: usize,
+    start: usize,
+) -> Result<Tensor> {
+    fn add<T: Real + Element>(
+        sum: &mut Tensor,
+        part: &Tensor,
+        axis: usize,
+        start: usize,
+    ) -> Result<()> {
+        let shape = *sum.shape();
+        let (outer, inner) = (shape[..axis].iter().product(), shape[axis + 1..].iter().product());
+        let (sum, part) = (sum.slice_mut::<T>()?, (part.shape()[axis], part.slice::<T>()?));
+        add_region(sum, [outer, shape[axis], inner], start, part.1, part.0);
+        Ok(())
+    }
+    let part = part.contiguous();
+    match sum.dtype() {
+        DType::F64 => add::<f64>(&mut sum, &part, axis, start)?,
+        _ => add::<f32>(&mut sum, &part, axis, start)?,
+    }
+    Ok(sum)
+}
+
+/// The nodes that have been sent gradients and have not been visited.
+#[derive(Default)]
+pub(crate) struct Walk {
+    youngest: BinaryHeap<u64>,
+    pending: HashMap<u64, Pending>,
+}
+
+/// A node and the sum of what it was sent, for each of its outputs.
+struct Pending {
+    node: Arc<Node>,
+    gradients: Vec<Option<Var>>,
+}
+
+impl Walk {
+    /// Adds a gradient to what an edge's node will be visited with.
+    pub(crate) fn send(&mut self, edge: &Edge, gradient: Gradient) -> Result<()> {
+        let pending = match self.pending.entry(edge.node.id()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                self.youngest.push(edge.node.id());
+                let gradients = vec![None; edge.node.outputs()];
+                entry.insert(Pending { node: edge.node.clone(), gradients })
+            }
+        };
+        let slot = &mut pending.gradients[edge.output];
+        *slot = Some(gradient.add_to(slot.take())?);
+        Ok(())
+    }
+
+    fn run(mut self, wanted: &HashSet<Key>, retain: bool) -> Result<Grads> {
+        let mut grads = Grads::default();
+        while let Some(id) = self.youngest.pop() {
+            let Pending { node, gradients } =
+                self.pending.remove(&id).expect("an id enters the heap with its node");
+            if node.is_leaf() {
+                let gradient = gradients.into_iter().next().flatten();
+                grads.report((id, 0), gradient.expect("a pending leaf was sent its gradient"));
+                continue;
+            }
+            for (output, gradient) in gradients.iter().enumerate() {
+                if let Some(gradient) = gradient
+                    && wanted.contains(&(id, output))
+                {
+                    grads.report((id, output), gradient.clone());
+                }
+            }
+            let Some(record) = node.take_record() else {
+                return Err(Error::value(node.name(), "a backward pass has freed this graph")
+                    .note("keep it with Backward::retain_graph"));
+            };
+            let sent = record.backward(&node, &gradients, &mut self);
+            if retain {
+                node.restore_record(record);
+            }
+            sent.map_err(|error| {
+                let error = error.note(format!("in the backward pass of {}", node.name()));
+                match node.scope() {
+                    Some(path) => error.scope(path),
+                    None => error,
+                }
+            })?;
+        }
+        Ok(grads)
+    }
+}

@@ -1,0 +1,38 @@
+//! Reverse-mode automatic differentiation over [`tensor::Tensor`].
+//!
+//! Read in this order: [`Var`], a tensor that remembers; [`op`], what an operation is;
+//! [`backward`], the pass; then any file of [`ops`]. [`spec`] checks every registered operation
+//! against float64 and against its own finite differences; [`gradcheck()`] does so for any function.
+//!
+//! ```
+//! use autograd::Var;
+//! use tensor::{DType, Tensor};
+//! # fn main() -> tensor::Result<()> {
+//! let w = Var::parameter(Tensor::full([3], 0.5, DType::F32));
+//! let x = Var::constant(Tensor::arange(3, DType::F32));
+//! let loss = w.mul(&x)?.tanh()?.mse(&x)?;
+//! let grads = loss.backward()?;
+//! assert_eq!(*grads.get(&w).expect("w is a parameter").shape(), [3]);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod backward;
+pub mod gradcheck;
+pub mod op;
+pub mod ops;
+pub mod spec;
+
+mod checkpoint;
+mod draw;
+mod node;
+mod scope;
+mod var;
+
+pub use backward::{Backward, Gradient, Grads, backward_with, compute_dtype};
+pub use checkpoint::checkpoint;
+pub use gradcheck::{gradcheck, gradcheck_dense};
+pub use op::{Keep, Kept, Op, OpMany, apply, apply_many};
+pub use scope::{no_grad, scope};
+pub use spec::Spec;
+pub use var::Var;

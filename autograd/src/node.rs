@@ -1,0 +1,138 @@
+//! The graph behind tracked variables: nodes and the edges between them.
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tensor::Result;
+
+use crate::Var;
+use crate::backward::Walk;
+use crate::scope;
+
+/// One output of a node: where a variable came from and where its gradient goes.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    pub(crate) node: Arc<Node>,
+    pub(crate) output: usize,
+}
+
+/// What a node needs to send gradients on to the nodes it was made from.
+pub(crate) trait Record: Send {
+    /// Sends each input's share of the gradients `dy`, one for each output of `node` that anyone
+    /// used, to `walk`.
+    fn backward(&self, node: &Arc<Node>, dy: &[Option<Var>], walk: &mut Walk) -> Result<()>;
+}
+
+/// A parameter, or one application of an operation.
+pub(crate) struct Node {
+    id: u64,
+    name: &'static str,
+    is_leaf: bool,
+    outputs: usize,
+    inputs: Vec<Option<Edge>>,
+    scope: Option<Arc<str>>,
+    /// Taken out by the backward pass, so that what was saved is freed as the pass goes along.
+    record: Mutex<Option<Box<dyn Record>>>,
+}
+
+/// Ids grow, so that an operation's inputs are older than its outputs.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+impl Node {
+    /// The node of a parameter.
+    pub(crate) fn leaf() -> Arc<Self> {
+        Self::make("parameter", Vec::new(), 1, None)
+    }
+
+    /// The node of an operation with `outputs` results on `inputs`; untracked ones are `None`.
+    pub(crate) fn operation(
+        name: &'static str,
+        inputs: Vec<Option<Edge>>,
+        outputs: usize,
+        record: Box<dyn Record>,
+    ) -> Arc<Self> {
+        Self::make(name, inputs, outputs, Some(record))
+    }
+
+    fn make(
+        name: &'static str,
+        inputs: Vec<Option<Edge>>,
+        outputs: usize,
+        record: Option<Box<dyn Record>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            name,
+            is_leaf: record.is_none(),
+            outputs,
+            inputs,
+            scope: scope::path(),
+            record: Mutex::new(record),
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub(crate) fn inputs(&self) -> &[Option<Edge>] {
+        &self.inputs
+    }
+
+    /// The modules it was made in.
+    pub(crate) fn scope(&self) -> Option<&str> {
+        self.scope.as_deref()
+    }
+
+    pub(crate) fn is_leaf(&self) -> bool {
+        self.is_leaf
+    }
+
+    /// The record, for the one backward pass there is; `None` if that has been.
+    pub(crate) fn take_record(&self) -> Option<Box<dyn Record>> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Puts the record back, for another backward pass.
+    pub(crate) fn restore_record(&self, record: Box<dyn Record>) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+    }
+}
+
+/// What a node owned.
+type Remains = (Vec<Option<Edge>>, Option<Box<dyn Record>>);
+
+thread_local! {
+    static REMAINS: RefCell<Vec<Remains>> = const { RefCell::new(Vec::new()) };
+    static BURYING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A chain of a million nodes must not be dropped by a million nested calls: a node that is dropped
+/// while another one is only leaves what it owned in a list, which the first one works through.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let inputs = std::mem::take(&mut self.inputs);
+        let record = self.record.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if inputs.is_empty() && record.is_none() {
+            return;
+        }
+        // Once the thread is ending there is no list any more, and no long chain either.
+        let _ = REMAINS.try_with(|list| list.borrow_mut().push((inputs, record)));
+        if BURYING.replace(true) {
+            return;
+        }
+        while let Ok(Some(remains)) = REMAINS.try_with(|list| list.borrow_mut().pop()) {
+            drop(remains);
+        }
+        BURYING.set(false);
+    }
+}

@@ -1,0 +1,66 @@
+//! The operations, and the registry of all of them.
+//!
+//! A file holds an operation's equation, its [`Op`](crate::Op) impl, the method of
+//! [`Var`](crate::Var) that applies it, and its [`Spec`]: random cases, a float64 reference and a
+//! cost. To add one:
+//!
+//! 1. the kernel, with its `reference` in plain float64 loops, in the crate `kernels`;
+//! 2. a file here, after the pattern of [`reduce`];
+//! 3. one line in [`OPS`].
+//!
+//! Elementwise operations are a formula in `kernels::elementwise::exprs` and one line in
+//! [`elementwise`]. Gradient checks, comparisons with the reference, determinism tests, benchmark
+//! and table rows follow from the registry.
+
+pub mod elementwise;
+pub mod reduce;
+pub mod shape;
+
+use crate::Spec;
+
+/// Every structured operation, one line each; see [`all`] for the elementwise ones as well.
+pub static OPS: &[&dyn Spec] = &[
+    &reduce::Sum,
+    &reduce::Max,
+    &shape::Reshape,
+    &shape::Permute,
+    &shape::BroadcastTo,
+    &shape::Narrow,
+    &shape::Cat,
+    &shape::ToDType,
+];
+
+/// Every operation there is.
+pub fn all() -> impl Iterator<Item = &'static dyn Spec> {
+    let lists = [elementwise::UNARY, elementwise::BINARY, OPS];
+    lists.into_iter().flat_map(|list| list.iter().copied())
+}
+
+/// The operation of that name.
+pub fn find(name: &str) -> Option<&'static dyn Spec> {
+    all().find(|op| op.name() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::check_op;
+
+    #[test]
+    fn every_operation_is_what_it_says() {
+        for op in all() {
+            let report = check_op(op, 24, 1).unwrap();
+            assert!(report.passed(), "{report}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_equations_are_there() {
+        let mut names: Vec<_> = all().map(Spec::name).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(all().all(|op| !op.equation().is_empty() && find(op.name()).is_some()));
+    }
+}

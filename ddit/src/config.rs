@@ -1,0 +1,382 @@
+//! The configuration files of a pipeline folder, as the official pipeline writes them.
+//!
+//! Keys we have no use for are kept and written back, so that a folder that passes through us
+//! still opens elsewhere. Keys whose other values would change the arithmetic are checked.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tensor::{Error, Result};
+
+/// What a configuration file holds beside the keys named here.
+pub type OtherKeys = Map<String, Value>;
+
+/// `transformer/config.json`: the geometry of the dual diffusion transformer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TransformerConfig {
+    /// Rows of the text head, V.
+    pub vocab_size: usize,
+    /// Side of the latents the position table is scaled to.
+    pub sample_size: usize,
+    /// Side of a patch, P.
+    pub patch_size: usize,
+    /// Channels of the latents.
+    pub in_channels: usize,
+    /// Channels of the velocity.
+    pub out_channels: usize,
+    /// Number of joint blocks.
+    pub num_layers: usize,
+    /// Width of an attention head, D.
+    pub attention_head_dim: usize,
+    /// Number of attention heads, H.
+    pub num_attention_heads: usize,
+    /// Width of the text encoder's states; without one, of no meaning.
+    pub joint_attention_dim: usize,
+    /// Model width, C = H · D.
+    pub caption_projection_dim: usize,
+    /// Width of the pooled text embedding, which this model has not.
+    #[serde(default)]
+    pub pooled_projection_dim: usize,
+    /// Side of the stored position table, in tokens.
+    pub pos_embed_max_size: usize,
+    /// Whether the text branch embeds token ids itself, in place of a text encoder's states.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub text_embedding: bool,
+    /// Rows of the text position table of a model with `text_embedding`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_text_length: Option<usize>,
+    /// Everything else in the file.
+    #[serde(flatten)]
+    pub other: OtherKeys,
+}
+
+impl TransformerConfig {
+    /// Model width, C.
+    pub fn width(&self) -> usize {
+        self.num_attention_heads * self.attention_head_dim
+    }
+
+    /// Refuses geometries that cannot be and variants that are not this model.
+    ///
+    /// Errors: a length of zero; widths that contradict each other; `text_embedding` without
+    /// `max_text_length`; normalised queries and keys, or dual attention layers.
+    pub fn check(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::value("transformer config", message));
+        let lengths = [
+            ("vocab_size", self.vocab_size),
+            ("sample_size", self.sample_size),
+            ("patch_size", self.patch_size),
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("num_layers", self.num_layers),
+            ("attention_head_dim", self.attention_head_dim),
+            ("num_attention_heads", self.num_attention_heads),
+            ("pos_embed_max_size", self.pos_embed_max_size),
+        ];
+        if let Some((key, _)) = lengths.iter().find(|(_, length)| *length == 0) {
+            return fail(format!("{key} is 0"));
+        }
+        let width = self.width();
+        if self.caption_projection_dim != width {
+            return fail(format!(
+                "caption_projection_dim is {}, but {} heads of {} channels make {width}",
+                self.caption_projection_dim, self.num_attention_heads, self.attention_head_dim
+            ));
+        }
+        if !width.is_multiple_of(4) {
+            return fail(format!("width {width} is no multiple of 4, as the position table needs"));
+        }
+        if self.patch_size > self.sample_size {
+            let Self { patch_size, sample_size, .. } = self;
+            return fail(format!("patch_size {patch_size} is over sample_size {sample_size}"));
+        }
+        match (self.text_embedding, self.max_text_length) {
+            (true, None | Some(0)) => return fail("text_embedding needs max_text_length".into()),
+            (false, _) if self.joint_attention_dim == 0 => {
+                return fail("joint_attention_dim is 0".into());
+            }
+            _ => {}
+        }
+        for key in ["qk_norm", "dual_attention_layers"] {
+            if self.other.get(key).is_some_and(is_set) {
+                return fail(format!("{key} = {} is another model's", self.other[key]));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `vae/config.json`: the geometry of the autoencoder between pictures and latents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VaeConfig {
+    /// Channels of a picture going in.
+    pub in_channels: usize,
+    /// Channels of a picture coming out.
+    pub out_channels: usize,
+    /// Channels of the levels, from the picture's resolution to the latents'.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks of an encoder level; a decoder level has one more.
+    pub layers_per_block: usize,
+    /// Channels of the latents.
+    pub latent_channels: usize,
+    /// Groups of every group norm.
+    pub norm_num_groups: usize,
+    /// Whether the lowest level attends.
+    #[serde(default = "yes")]
+    pub mid_block_add_attention: bool,
+    /// The transformer's latents are `(z - shift_factor) * scaling_factor`.
+    pub scaling_factor: f64,
+    /// See `scaling_factor`; absent and null mean 0.
+    #[serde(default)]
+    pub shift_factor: Option<f64>,
+    /// Everything else in the file.
+    #[serde(flatten)]
+    pub other: OtherKeys,
+}
+
+impl VaeConfig {
+    /// Pixels per latent along each axis: one halving between neighbouring levels.
+    pub fn spatial_factor(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+
+    /// Refuses geometries that cannot be and autoencoders of another kind.
+    ///
+    /// Errors: no level; a length of zero; channels that do not divide into the groups;
+    /// convolutions around the latents (`use_quant_conv`); an activation other than SiLU.
+    pub fn check(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::value("vae config", message));
+        let lengths = [
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("layers_per_block", self.layers_per_block),
+            ("latent_channels", self.latent_channels),
+            ("norm_num_groups", self.norm_num_groups),
+        ];
+        if let Some((key, _)) = lengths.iter().find(|(_, length)| *length == 0) {
+            return fail(format!("{key} is 0"));
+        }
+        if !(1..=16).contains(&self.block_out_channels.len()) {
+            return fail(format!("block_out_channels names {} levels", self.block_out_channels.len()));
+        }
+        let groups = self.norm_num_groups;
+        if let Some(c) = self.block_out_channels.iter().find(|&&c| c == 0 || c % groups != 0) {
+            return fail(format!("{c} channels do not divide into {groups} groups"));
+        }
+        if !(self.scaling_factor.is_finite() && self.scaling_factor != 0.0) {
+            return fail(format!("scaling_factor is {}", self.scaling_factor));
+        }
+        for key in ["use_quant_conv", "use_post_quant_conv"] {
+            if self.other.get(key).is_some_and(is_set) {
+                return fail(format!("{key} is set, which SD3's autoencoder has not"));
+            }
+        }
+        match self.other.get("act_fn") {
+            Some(name) if name != "silu" => fail(format!("act_fn is {name}, not silu")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `scheduler/scheduler_config.json`: the noise levels that sampling walks through.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SchedulerConfig {
+    /// Levels of the training table.
+    #[serde(default = "thousand")]
+    pub num_train_timesteps: usize,
+    /// Shift of the levels towards noise; 1 leaves them alone.
+    #[serde(default = "one")]
+    pub shift: f64,
+    /// Everything else in the file.
+    #[serde(flatten)]
+    pub other: OtherKeys,
+}
+
+impl SchedulerConfig {
+    /// The usual 1000 levels and this shift.
+    pub fn new(shift: f64) -> Self {
+        let mut other = OtherKeys::new();
+        other.insert("_class_name".into(), "FlowMatchEulerDiscreteScheduler".into());
+        Self { num_train_timesteps: thousand(), shift, other }
+    }
+
+    /// Refuses schedules of another kind.
+    ///
+    /// Errors: no levels; a shift that is not positive; `use_dynamic_shifting`.
+    pub fn check(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::value("scheduler config", message));
+        if self.num_train_timesteps == 0 {
+            return fail("num_train_timesteps is 0".into());
+        }
+        if !(self.shift.is_finite() && self.shift > 0.0) {
+            return fail(format!("shift {} is not positive", self.shift));
+        }
+        if self.other.get("use_dynamic_shifting").is_some_and(is_set) {
+            return fail("use_dynamic_shifting is not this model's".into());
+        }
+        Ok(())
+    }
+}
+
+/// Which of two readings of the method to follow where the paper and its released code differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipe {
+    /// The paper's equations: plain velocity loss, exact text sampling, no `</s>` after a prompt.
+    Paper,
+    /// What the released code computes, so that results agree with the official pipeline's.
+    #[default]
+    Release,
+}
+
+impl FromStr for Recipe {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "paper" => Ok(Self::Paper),
+            "release" => Ok(Self::Release),
+            _ => Err(Error::value("recipe", format!("`{name}` is neither paper nor release"))),
+        }
+    }
+}
+
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Paper => "paper",
+            Self::Release => "release",
+        })
+    }
+}
+
+/// `generation_config.json`: what sampling does unless it is told otherwise.
+///
+/// A folder without the file, as published ones are, means the official pipeline's values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GenerationConfig {
+    /// Which reading of the method the weights were trained with.
+    pub recipe: Recipe,
+    /// Steps from noise to a picture.
+    pub steps: usize,
+    /// Scale of classifier-free guidance; none at or below 1.
+    pub guidance: f64,
+    /// Tokens of a prompt, padding included; `max_sequence_length` in the official pipeline.
+    pub prompt_length: usize,
+    /// Tokens of a text to be written, prompt and padding included.
+    pub text_length: usize,
+    /// Steps from masks to a text.
+    pub text_steps: usize,
+    /// Name of the text sampler; absent, the recipe's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<String>,
+    /// Everything else in the file.
+    #[serde(flatten)]
+    pub other: OtherKeys,
+}
+
+impl Default for GenerationConfig {
+    fn default() -> Self {
+        Self {
+            recipe: Recipe::Release,
+            steps: 28,
+            guidance: 7.0,
+            prompt_length: 256,
+            text_length: 128,
+            text_steps: 64,
+            sampler: None,
+            other: OtherKeys::new(),
+        }
+    }
+}
+
+/// Whether a key holds anything but a way of saying no.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        _ => true,
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn thousand() -> usize {
+    1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn transformer() -> Value {
+        json!({
+            "_class_name": "SD3JointModelFlexible", "vocab_size": 120, "sample_size": 16,
+            "patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 2,
+            "attention_head_dim": 32, "num_attention_heads": 2, "joint_attention_dim": 48,
+            "caption_projection_dim": 64, "pooled_projection_dim": 24, "pos_embed_max_size": 12,
+            "dual_attention_layers": [], "qk_norm": null,
+        })
+    }
+
+    #[test]
+    fn unknown_keys_survive_a_rewrite() {
+        let config: TransformerConfig = serde_json::from_value(transformer()).unwrap();
+        config.check().unwrap();
+        assert_eq!((config.width(), config.text_embedding), (64, false));
+        assert_eq!(serde_json::to_value(&config).unwrap(), transformer());
+    }
+
+    #[test]
+    fn other_models_are_refused() {
+        for (key, value, told) in [
+            ("qk_norm", json!("rms_norm"), "qk_norm"),
+            ("dual_attention_layers", json!([0, 1]), "dual_attention_layers"),
+            ("caption_projection_dim", json!(60), "make 64"),
+            ("patch_size", json!(0), "patch_size is 0"),
+            ("text_embedding", json!(true), "max_text_length"),
+        ] {
+            let mut config = transformer();
+            config[key] = value;
+            let config: TransformerConfig = serde_json::from_value(config).unwrap();
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn vae_defaults_are_those_of_its_library() {
+        let mut text = json!({
+            "in_channels": 3, "out_channels": 3, "block_out_channels": [6, 12],
+            "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 3,
+            "scaling_factor": 0.9, "shift_factor": null, "act_fn": "silu",
+        });
+        let config: VaeConfig = serde_json::from_value(text.clone()).unwrap();
+        config.check().unwrap();
+        assert!(config.mid_block_add_attention && config.shift_factor.is_none());
+        assert_eq!(config.spatial_factor(), 2);
+        text["norm_num_groups"] = 4.into();
+        let config: VaeConfig = serde_json::from_value(text).unwrap();
+        assert!(config.check().unwrap_err().to_string().contains("6 channels"));
+    }
+
+    #[test]
+    fn an_absent_generation_config_means_the_official_pipeline() {
+        let config: GenerationConfig = serde_json::from_str("{}").unwrap();
+        assert_eq!(config, GenerationConfig::default());
+        assert_eq!((config.recipe, config.steps, config.text_steps), (Recipe::Release, 28, 64));
+        let ours = GenerationConfig { recipe: Recipe::Paper, ..config };
+        let text = serde_json::to_string(&ours).unwrap();
+        assert!(text.contains(r#""recipe":"paper""#) && !text.contains("sampler"));
+    }
+}

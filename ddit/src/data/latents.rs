@@ -1,0 +1,159 @@
+//! What a frozen autoencoder makes of every picture, computed once.
+//!
+//! An autoencoder gives a normal distribution for every picture. Its mean and log-variance are
+//! kept, and a sample is drawn whenever the picture is used: so the transformer sees all of the
+//! distribution, though no picture is encoded twice. Source: Rombach et al. 2022, appendix G.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use autograd::{Var, no_grad};
+use tensor::io::safetensors::{self, SafeTensors};
+use tensor::{Result, Tensor};
+
+use super::Dataset;
+use crate::vae::{AutoencoderKl, Posterior};
+
+/// Pictures encoded at a time.
+const BATCH: usize = 32;
+
+/// What the transformer works on, for every sample of a data set.
+pub enum Latents {
+    /// Latents of a frozen autoencoder.
+    Encoded {
+        /// The autoencoder.
+        vae: AutoencoderKl,
+        /// What it makes of the samples.
+        posteriors: Posteriors,
+    },
+    /// Pixels in `[-1, 1]`, where there is no autoencoder; drawn when they are used.
+    Pixels,
+}
+
+impl Latents {
+    /// The shape of one sample's: channels, height, width.
+    ///
+    /// Errors: none that a data set can cause.
+    pub fn shape(&self, dataset: &Dataset) -> Result<[usize; 3]> {
+        let [_, channels, height, width] = match self {
+            Self::Encoded { posteriors, .. } => posteriors.mean.dims()?,
+            Self::Pixels => dataset.pictures(&[0])?.dims()?,
+        };
+        Ok([channels, height, width])
+    }
+
+    /// What the transformer works on for the samples `indices`, \[B, C_in, height, width\]: their
+    /// pixels, or a draw from each one's distribution by standard normal `noise` of that shape.
+    ///
+    /// Errors: noise of another shape.
+    pub fn sample(
+        &self,
+        dataset: &Dataset,
+        indices: &[usize],
+        noise: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Encoded { vae, posteriors } => {
+                let drawn = posteriors.rows(indices)?.sample(&noise()?)?;
+                Ok(vae.to_model(&drawn)?.value())
+            }
+            Self::Pixels => dataset.pictures(indices),
+        }
+    }
+}
+
+/// Normal distributions \[samples, C_z, height, width\] on the autoencoder's own scale.
+pub struct Posteriors {
+    mean: Tensor,
+    logvar: Tensor,
+}
+
+/// Mean and standard deviation over all elements of all latents.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Statistics {
+    /// What to subtract.
+    pub mean: f64,
+    /// What to divide by then.
+    pub deviation: f64,
+}
+
+impl Posteriors {
+    /// Those of the first `count` samples, at least one. `progress` is told how many are done, and
+    /// of how many.
+    ///
+    /// Errors: those of the autoencoder.
+    pub fn compute(
+        vae: &AutoencoderKl,
+        dataset: &Dataset,
+        count: usize,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let (mut means, mut logvars) = (Vec::new(), Vec::new());
+        for start in (0..count).step_by(BATCH) {
+            let indices: Vec<usize> = (start..count.min(start + BATCH)).collect();
+            let pictures = Var::constant(dataset.pictures(&indices)?);
+            let posterior = no_grad(|| vae.encode(&pictures))?;
+            means.push(posterior.mean.value());
+            logvars.push(posterior.logvar.value());
+            progress(start + indices.len(), count);
+        }
+        let join = |parts: &[Tensor]| Tensor::cat(&parts.iter().collect::<Vec<_>>(), 0);
+        Ok(Self { mean: join(&means)?, logvar: join(&logvars)? })
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.mean.shape()[0]
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Those of the samples `indices`.
+    fn rows(&self, indices: &[usize]) -> Result<Posterior> {
+        let rows = |all: &Tensor| Ok(Var::constant(all.index_rows(indices)?));
+        Ok(Posterior { mean: rows(&self.mean)?, logvar: rows(&self.logvar)? })
+    }
+
+    /// Writes them, marked with the `origin` they were computed from.
+    ///
+    /// Errors: the operating system's.
+    pub fn save(&self, path: &Path, origin: &str) -> Result<()> {
+        let tensors = [("mean", &self.mean), ("logvar", &self.logvar)];
+        let metadata = BTreeMap::from([("origin".to_owned(), origin.to_owned())]);
+        safetensors::save(path, tensors, &metadata)
+    }
+
+    /// Reads them; `None` if there is no such file, or it was computed from something else.
+    ///
+    /// Errors: a damaged file.
+    pub fn open(path: &Path, origin: &str) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let file = SafeTensors::open(path)?;
+        if file.metadata().get("origin").map(String::as_str) != Some(origin) {
+            return Ok(None);
+        }
+        Ok(Some(Self { mean: file.get("mean")?, logvar: file.get("logvar")? }))
+    }
+
+    /// Mean and deviation over everything that could be sampled: E z = E μ and
+    /// Var z = E μ² + E σ² − (E μ)².
+    ///
+    /// Errors: none of latents that an autoencoder made.
+    pub fn statistics(&self) -> Result<Statistics> {
+        let (means, logvars) = (self.mean.slice::<f32>()?, self.logvar.slice::<f32>()?);
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for (&mean, &logvar) in means.iter().zip(logvars) {
+            let mean = f64::from(mean);
+            sum += mean;
+            squares += mean * mean + f64::from(logvar).exp();
+        }
+        let count = means.len() as f64;
+        let mean = sum / count;
+        Ok(Statistics { mean, deviation: (squares / count - mean * mean).sqrt() })
+    }
+}

@@ -1,0 +1,31 @@
+//! The Dual Diffusion Transformer: one network that draws pictures from texts and writes texts
+//! about pictures, on our own autograd engine.
+//!
+//! Images are diffused as continuous latents, by flow matching; texts as discrete tokens, by
+//! masking. Both kinds of tokens meet in every attention, and either can be the one that is noisy.
+//! Source: Li et al. 2025, "Dual Diffusion for Unified Image Generation and Understanding".
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`config`], [`folder`], [`weights`] | the official files: configurations, folders, tensors |
+//! | [`mmdit`], [`vae`], [`layers`] | the networks |
+//! | [`objective`] | what is minimised |
+//! | [`text`], [`shapes`], [`data`] | texts as token ids, the shapes world, data sets |
+//! | [`pipeline`] | prompts to pictures, pictures to texts |
+//!
+//! Shape comments use one letter an axis: **B** batch, **N** image tokens, **L** text tokens,
+//! **S** = N + L, **C** width of the model, **H** heads, **D** = C/H width of a head,
+//! **V** vocabulary, **P** side of a patch.
+
+pub mod config;
+pub mod data;
+pub mod folder;
+pub mod layers;
+pub mod mmdit;
+pub mod objective;
+pub mod pipeline;
+pub mod shapes;
+pub mod text;
+pub mod train;
+pub mod vae;
+pub mod weights;

@@ -1,0 +1,168 @@
+//! The joint block: two streams of tokens that meet in one attention.
+//!
+//! With a = SiLU(time embedding), and for each of the branches x (image) and y (text)
+//!
+//! ```text
+//! shift₁, scale₁, gate₁, shift₂, scale₂, gate₂ = W_mod a + b_mod        six vectors per sample
+//! x̂ = LN(x)·(1 + scale₁) + shift₁            q, k, v = W_q x̂, W_k x̂, W_v x̂
+//! o_x, o_y = softmax([q_x; q_y] [k_x; k_y]ᵀ / √D) [v_x; v_y]            every token sees every token
+//! x = x + gate₁·W_o o_x
+//! x = x + gate₂·W_down GELU(W_up (LN(x)·(1 + scale₂) + shift₂))
+//! ```
+//!
+//! Source: Esser et al. 2024 (SD3), fig. 2b, and Li et al. 2025 (D-DiT), §3.2, in which the text
+//! branch of the last block is complete too, as its tokens are wanted.
+
+use autograd::{Params, Segment, Var, attention};
+use tensor::Result;
+
+use crate::layers::{EPS, Linear};
+
+/// Which of a pass's two results somebody waits for.
+///
+/// A loss or a sampler reads one of them. In the last block the other branch then matters only
+/// through the keys and values that the wanted branch attends to; the rest of it is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// The velocity.
+    Image,
+    /// The text tokens.
+    Text,
+    /// Both.
+    Both,
+}
+
+impl Want {
+    pub(super) fn image(self) -> bool {
+        self != Self::Text
+    }
+
+    pub(super) fn text(self) -> bool {
+        self != Self::Image
+    }
+}
+
+/// A joint block.
+#[derive(Debug)]
+pub struct JointBlock {
+    image: Branch,
+    text: Branch,
+    heads: usize,
+}
+
+/// Everything of a block that belongs to one of its two streams.
+#[derive(Debug)]
+struct Branch {
+    modulation: Linear,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// What a branch brings to the attention, and keeps for afterwards.
+struct Projected {
+    /// \[B, C\] each: shift, scale and gate of the attention, then of the feed-forward.
+    modulation: Vec<Var>,
+    /// Absent where nobody waits for this branch's tokens.
+    query: Option<Var>,
+    key: Var,
+    value: Var,
+}
+
+/// The names of a branch's parts, in the order of [`Branch`]'s fields.
+pub(super) const IMAGE_NAMES: [&str; 7] = [
+    "norm1.linear",
+    "attn.to_q",
+    "attn.to_k",
+    "attn.to_v",
+    "attn.to_out.0",
+    "ff.net.0.proj",
+    "ff.net.2",
+];
+
+/// See [`IMAGE_NAMES`].
+pub(super) const TEXT_NAMES: [&str; 7] = [
+    "norm1_context.linear",
+    "attn.add_q_proj",
+    "attn.add_k_proj",
+    "attn.add_v_proj",
+    "attn.to_add_out",
+    "ff_context.net.0.proj",
+    "ff_context.net.2",
+];
+
+impl JointBlock {
+    /// The block of `heads` heads whose parameters stand at `params`.
+    pub fn new(params: &Params, heads: usize) -> Result<Self> {
+        let image = Branch::new(params, IMAGE_NAMES)?;
+        Ok(Self { image, text: Branch::new(params, TEXT_NAMES)?, heads })
+    }
+
+    /// The two streams after the block; `condition` is SiLU of the time embedding.
+    ///
+    /// Shapes: `image` \[B, N, C\], `text` \[B, L, C\], `condition` \[B, C\] → those of the streams.
+    #[track_caller]
+    pub fn forward(
+        &self,
+        image: &Var,
+        text: &Var,
+        condition: &Var,
+        want: Want,
+    ) -> Result<(Option<Var>, Option<Var>)> {
+        let from_image = self.image.project(image, condition, want.image())?;
+        let from_text = self.text.project(text, condition, want.text())?;
+        let mut attended =
+            attention(&[from_image.segment(), from_text.segment()], self.heads)?.into_iter();
+        let mut finish = |branch: &Branch, tokens: &Var, from: &Projected| {
+            let attended = if from.query.is_some() { attended.next() } else { None };
+            attended.map(|attended| branch.finish(tokens, &attended, from)).transpose()
+        };
+        let image = finish(&self.image, image, &from_image)?;
+        Ok((image, finish(&self.text, text, &from_text)?))
+    }
+}
+
+impl Branch {
+    fn new(params: &Params, names: [&str; 7]) -> Result<Self> {
+        let linear = |i: usize| Linear::new(&params.scope(names[i]));
+        Ok(Self {
+            modulation: linear(0)?,
+            query: linear(1)?,
+            key: linear(2)?,
+            value: linear(3)?,
+            out: linear(4)?,
+            up: linear(5)?,
+            down: linear(6)?,
+        })
+    }
+
+    /// Tokens \[B, S, C\] → queries, keys and values \[B, S, C\].
+    fn project(&self, tokens: &Var, condition: &Var, wanted: bool) -> Result<Projected> {
+        let modulation = self.modulation.forward(condition)?.chunk(1, 6)?;
+        let x = tokens.ada_layer_norm(&modulation[0], &modulation[1], EPS)?;
+        let query = wanted.then(|| self.query.forward(&x)).transpose()?;
+        let (key, value) = (self.key.forward(&x)?, self.value.forward(&x)?);
+        Ok(Projected { modulation, query, key, value })
+    }
+
+    /// What follows the attention: `tokens` and `attended` \[B, S, C\] → \[B, S, C\].
+    fn finish(&self, tokens: &Var, attended: &Var, from: &Projected) -> Result<Var> {
+        let [_, _, gate, shift, scale, ff_gate] = &from.modulation[..] else {
+            unreachable!("modulation was cut into six")
+        };
+        let (out, up, down) = (&self.out, &self.up, &self.down);
+        let tokens = attended.linear_gate_residual(&out.weight, &out.bias, gate, tokens)?;
+        let hidden =
+            tokens.ada_layer_norm(shift, scale, EPS)?.linear_gelu(&up.weight, &up.bias)?;
+        hidden.linear_gate_residual(&down.weight, &down.bias, ff_gate, &tokens)
+    }
+}
+
+impl Projected {
+    fn segment(&self) -> Segment<'_> {
+        Segment { query: self.query.as_ref(), key: &self.key, value: &self.value }
+    }
+}

@@ -1,0 +1,18 @@
+//! The dual diffusion transformer (D-DiT), from latents and text to velocity and words.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `embed` | tokens from patches, ids or states; the vector of a time |
+//! | `block` | the joint block, and what of it can be left out |
+//! | `model` | the whole: embeddings, blocks, the two heads |
+//! | `inventory` | names, shapes and beginnings of the tensors |
+
+mod block;
+mod embed;
+mod inventory;
+mod model;
+
+pub use block::Want;
+pub use embed::{TextInput, position_table, time_features};
+pub use inventory::{NULL_IMAGE_TOKENS, inventory};
+pub use model::{Input, Mmdit, Output};

@@ -1,0 +1,141 @@
+//! The joint objective of a training step: `L = L_image + λ L_text`.
+//!
+//! The two terms are two passes over different pairs: in one the text is clean and the image
+//! noisy, in the other the reverse. A batch may be worked off in equal parts; the gradient is the
+//! mean over them, and the random numbers are the whole batch's, so the parts change only memory
+//! and rounding. Source: Li et al. 2025, eq. (9).
+
+use autograd::{Grads, Var};
+use tensor::{Error, Result, Tensor};
+
+use super::draws::Draws;
+use super::image::{ImageDraws, Noised, drop_captions, image_loss_form};
+use super::text::{Corrupted, TextDraws, Texts};
+use crate::config::Recipe;
+use crate::mmdit::{Mmdit, TextInput};
+
+/// What is minimised, for a model that embeds token ids itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objective {
+    /// Which reading of the two losses.
+    pub recipe: Recipe,
+    /// λ: 0.2 in pre-training, 1 in instruction tuning.
+    pub text_weight: f64,
+    /// Probability that a caption gives way to the null text in the image pass.
+    pub caption_dropout: f64,
+    /// Token ids of the null text, L: `</s>` and padding.
+    pub null: Vec<u32>,
+    /// The token that stands for an unknown one.
+    pub mask: u32,
+}
+
+/// Pictures to be generated from their captions.
+#[derive(Clone, Copy, Debug)]
+pub struct ImagePairs<'a> {
+    /// Clean latents on the transformer's scale \[B, C_in, height, width\].
+    pub latents: &'a Tensor,
+    /// Token ids of the captions, B·L.
+    pub ids: &'a [u32],
+}
+
+/// Texts to be generated from their pictures.
+#[derive(Clone, Copy, Debug)]
+pub struct TextPairs<'a> {
+    /// Clean latents on the transformer's scale \[B, C_in, height, width\].
+    pub latents: &'a Tensor,
+    /// The texts.
+    pub texts: Texts<'a>,
+}
+
+/// The values of a step's losses.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Losses {
+    /// The image loss.
+    pub image: f64,
+    /// The text loss, before weighting.
+    pub text: f64,
+    /// The joint loss.
+    pub total: f64,
+}
+
+impl Objective {
+    /// The image loss of some pairs, one number.
+    ///
+    /// Errors: lengths that do not fit each other; those of the network.
+    #[track_caller]
+    pub fn image_loss(
+        &self,
+        model: &Mmdit,
+        pairs: &ImagePairs,
+        draws: &ImageDraws,
+    ) -> Result<Var> {
+        let ids = drop_captions(pairs.ids, &self.null, &draws.drop)?;
+        let text = TextInput::Ids(&ids, self.null.len());
+        Noised::new(pairs.latents, draws)?.loss(model, text, image_loss_form(self.recipe))
+    }
+
+    /// The text loss of some pairs, one number; a constant 0 where no token is masked.
+    ///
+    /// Errors: lengths that do not fit each other; those of the network.
+    #[track_caller]
+    pub fn text_loss(&self, model: &Mmdit, pairs: &TextPairs, draws: &TextDraws) -> Result<Var> {
+        let corrupted = Corrupted::new(&pairs.texts, draws, self.mask, self.recipe)?;
+        corrupted.loss(model, pairs.latents, corrupted.input())
+    }
+
+    /// The gradient of the joint loss of a batch, worked off in `parts` equal parts, and the
+    /// losses. The two passes go backward one after the other: only one graph is alive at a time.
+    ///
+    /// Errors: a batch that does not divide into the parts; as the losses.
+    pub fn gradients(
+        &self,
+        model: &Mmdit,
+        images: &ImagePairs,
+        texts: &TextPairs,
+        draws: &Draws,
+        parts: usize,
+    ) -> Result<(Grads, Losses)> {
+        let (image_batch, text_batch) = (images.latents.shape()[0], texts.latents.shape()[0]);
+        let divides = |batch: usize| parts > 0 && batch > 0 && batch.is_multiple_of(parts);
+        if !divides(image_batch) || !divides(text_batch) {
+            let message = format!("{image_batch} pictures and {text_batch} texts in {parts} parts");
+            return Err(Error::value("gradients", message));
+        }
+        let [_, channels, height, width] = images.latents.dims()?;
+        let (shape, length) = ([channels, height, width], self.null.len());
+        if images.ids.len() != image_batch * length || !texts.texts.fits(text_batch) {
+            let message = "the batches' latents and tokens do not belong together";
+            return Err(Error::shape("gradients", message)
+                .operand("images", (images.latents, format!("{} ids", images.ids.len())))
+                .operand("texts", (texts.latents, format!("{} ids", texts.texts.ids.len()))));
+        }
+        let (mut grads, mut losses) = (Grads::default(), Losses::default());
+        let mut descend = |loss: Var, weight: f64| -> Result<f64> {
+            if loss.is_tracked() && weight != 0.0 {
+                grads.add(loss.mul_scalar(weight / parts as f64)?.backward()?)?;
+            }
+            Ok(loss.item()? / parts as f64)
+        };
+        for part in 0..parts {
+            let range = |batch: usize| part * batch / parts..(part + 1) * batch / parts;
+            let samples = range(image_batch);
+            let drawn = draws.image(samples.clone(), shape, self.recipe, self.caption_dropout)?;
+            let latents = images.latents.narrow(0, samples.start, samples.len())?;
+            let ids = &images.ids[samples.start * length..samples.end * length];
+            let pairs = ImagePairs { latents: &latents, ids };
+            losses.image += descend(self.image_loss(model, &pairs, &drawn)?, 1.0)?;
+
+            let samples = range(text_batch);
+            let stratum = match self.recipe {
+                Recipe::Paper => 0..text_batch,
+                Recipe::Release => samples.clone(),
+            };
+            let drawn = draws.text(samples.clone(), stratum, texts.texts.length);
+            let latents = texts.latents.narrow(0, samples.start, samples.len())?;
+            let pairs = TextPairs { latents: &latents, texts: texts.texts.part(samples) };
+            losses.text += descend(self.text_loss(model, &pairs, &drawn)?, self.text_weight)?;
+        }
+        losses.total = losses.image + self.text_weight * losses.text;
+        Ok((grads, losses))
+    }
+}

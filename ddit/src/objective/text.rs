@@ -1,0 +1,220 @@
+//! The text loss: masked diffusion beside a clean image.
+//!
+//! ```text
+//! t ~ U[ε, 1]    x_t: each learnt token becomes the mask with probability t
+//! L = E Σ_i [x_t,i is the mask] −log p_θ(x_i | x_t, image) / t
+//! ```
+//!
+//! Only masked tokens carry a loss, so only they go through the text head, which scores every word
+//! but the mask. Source: Li et al. 2025, eqs. (7) and (8); Sahoo et al. 2024 (MDLM), §3.
+
+use std::ops::Range;
+
+use autograd::Var;
+use samplers::masked::{LogLinear, corrupt};
+use tensor::{Error, Result, Tensor};
+
+use crate::config::Recipe;
+use crate::mmdit::{Input, Mmdit, TextInput, Want};
+
+/// The random choices behind the loss of B texts of L tokens.
+#[derive(Clone, Debug)]
+pub struct TextDraws {
+    /// Diffusion time of each text.
+    pub times: Vec<f64>,
+    /// A uniform number for each token, B·L: it is masked where the number is below the
+    /// probability of masking.
+    pub uniforms: Vec<f64>,
+}
+
+/// Texts to learn from.
+#[derive(Clone, Copy, Debug)]
+pub struct Texts<'a> {
+    /// Token ids, B·L.
+    pub ids: &'a [u32],
+    /// Per token, whether it may be masked and is learnt: not so in a question.
+    pub learned: &'a [bool],
+    /// Where given, per token, whether it counts in the loss: padding may be left out. The
+    /// published models learn padding like text.
+    pub counted: Option<&'a [bool]>,
+    /// Tokens of a text, L.
+    pub length: usize,
+}
+
+impl<'a> Texts<'a> {
+    /// Some of the texts.
+    ///
+    /// # Panics
+    /// If there are not that many.
+    pub fn part(&self, texts: Range<usize>) -> Self {
+        let tokens = texts.start * self.length..texts.end * self.length;
+        Self {
+            ids: &self.ids[tokens.clone()],
+            learned: &self.learned[tokens.clone()],
+            counted: self.counted.map(|counted| &counted[tokens]),
+            length: self.length,
+        }
+    }
+
+    /// Whether these are `count` texts.
+    pub fn fits(&self, count: usize) -> bool {
+        let all = count * self.length;
+        let counted = self.counted.map_or(all, <[bool]>::len);
+        [self.ids.len(), self.learned.len(), counted] == [all; 3]
+    }
+}
+
+/// Texts as the network sees them, and what it is asked.
+#[derive(Clone, Debug)]
+pub struct Corrupted {
+    /// Token ids with masks, B·L.
+    pub ids: Vec<u32>,
+    /// Tokens of a text, L.
+    pub length: usize,
+    /// Which of the B·L tokens are to be told.
+    pub rows: Vec<usize>,
+    /// What each of them is.
+    pub targets: Vec<u32>,
+    /// The weight of each one's −log p in the loss.
+    pub weights: Vec<f64>,
+    /// The token that stands for an unknown one.
+    pub mask: u32,
+}
+
+impl Corrupted {
+    /// Texts corrupted at the drawn times.
+    ///
+    /// Recipe `paper` masks with probability t and takes the mean over texts of the mean over a
+    /// text's learnt tokens. `release` masks with 0.999 t, and divides by the number of all
+    /// tokens, prompts and padding included (or of all that count, where `counted` is given): so
+    /// short answers weigh little. The weight is 1/t in both.
+    ///
+    /// Errors: lengths that do not fit each other.
+    #[track_caller]
+    pub fn new(texts: &Texts, draws: &TextDraws, mask: u32, recipe: Recipe) -> Result<Self> {
+        let Texts { ids, learned, counted, length } = *texts;
+        let (all, batch) = (ids.len(), draws.times.len());
+        if !texts.fits(batch) || draws.uniforms.len() != all {
+            let message = format!(
+                "{batch} texts of {length} tokens, but {all} ids, {} marks, {} numbers",
+                learned.len(),
+                draws.uniforms.len()
+            );
+            return Err(Error::shape("text loss", message));
+        }
+        let counts = |i: usize| counted.is_none_or(|counted| counted[i]);
+        let noise = match recipe {
+            Recipe::Paper => LogLinear::PAPER,
+            Recipe::Release => LogLinear::RELEASE,
+        };
+        let total = (0..all).filter(|&i| counts(i)).count();
+        let mut corrupted = Self {
+            ids: Vec::with_capacity(all),
+            length,
+            rows: Vec::new(),
+            targets: Vec::new(),
+            weights: Vec::new(),
+            mask,
+        };
+        for (text, &time) in draws.times.iter().enumerate() {
+            let row = text * length..(text + 1) * length;
+            let share = match recipe {
+                Recipe::Paper => {
+                    batch * row.clone().filter(|&i| learned[i] && counts(i)).count()
+                }
+                Recipe::Release => total,
+            };
+            let clean: Vec<i64> = ids[row.clone()].iter().map(|&id| i64::from(id)).collect();
+            let uniform = |i: usize| draws.uniforms[text * length + i];
+            let probability = noise.mask_probability(time);
+            let noisy =
+                corrupt(&clean, &learned[row.clone()], probability, i64::from(mask), uniform)?;
+            for (i, id) in row.zip(noisy) {
+                let hidden = id == i64::from(mask);
+                corrupted.ids.push(if hidden { mask } else { ids[i] });
+                if hidden && learned[i] && counts(i) {
+                    corrupted.rows.push(i);
+                    corrupted.targets.push(ids[i]);
+                    corrupted.weights.push(noise.loss_weight(time) / share as f64);
+                }
+            }
+        }
+        Ok(corrupted)
+    }
+
+    /// The corrupted texts for a model that embeds ids.
+    pub fn input(&self) -> TextInput<'_> {
+        TextInput::Ids(&self.ids, self.length)
+    }
+
+    /// The weighted cross-entropy of the masked tokens, one number. `text` holds the corrupted
+    /// ids, or a text encoder's states of them.
+    ///
+    /// Shapes: `latents` \[B, C_in, height, width\], clean.   Errors: those of the network.
+    #[track_caller]
+    pub fn loss(&self, model: &Mmdit, latents: &Tensor, text: TextInput) -> Result<Var> {
+        let latents = Var::constant(latents.clone());
+        let times = vec![0.0; self.ids.len() / self.length];
+        let latents = Some(&latents);
+        let output = model.forward(&Input { latents, text, times: &times, want: Want::Text })?;
+        let Some(tokens) = output.text else { unreachable!("the text was wanted") };
+        self.token_loss(&tokens, &model.text_head().weight, &model.text_head().bias)
+    }
+
+    /// The weighted cross-entropy under the scores W x + b of the tokens x; a constant 0 where no
+    /// token is masked.
+    ///
+    /// Shapes: `tokens` \[B, L, C\], `weight` \[V, C\], `bias` \[V\] → one number.
+    /// Errors: shapes that do not fit; a token that is not one of V.
+    #[track_caller]
+    pub fn token_loss(&self, tokens: &Var, weight: &Var, bias: &Var) -> Result<Var> {
+        let [batch, length, width] = tokens.dims()?;
+        if self.rows.is_empty() {
+            return Ok(Var::constant(Tensor::scalar(0.0, tokens.dtype())));
+        }
+        let rows = tokens.reshape([batch * length, width])?.index_rows(&self.rows)?;
+        rows.linear_cross_entropy(weight, bias, &self.targets, &self.weights, Some(self.mask))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MASK: u32 = 9;
+
+    fn corrupted(recipe: Recipe, counted: Option<&[bool]>) -> Corrupted {
+        // The first text has a prompt of two tokens, the second none.
+        let learned = [false, false, true, true, true, true, true, true];
+        let texts = Texts { ids: &[1, 2, 3, 4, 5, 6, 7, 8], learned: &learned, counted, length: 4 };
+        let uniforms = vec![0.1, 0.1, 0.1, 0.7, 0.2, 0.9, 0.2, 0.249_9];
+        let draws = TextDraws { times: vec![0.5, 0.25], uniforms };
+        Corrupted::new(&texts, &draws, MASK, recipe).unwrap()
+    }
+
+    #[test]
+    fn only_learnt_tokens_are_masked() {
+        let corrupted = corrupted(Recipe::Paper, None);
+        assert_eq!(corrupted.ids, [1, 2, 9, 4, 9, 6, 9, 9]);
+        assert_eq!((&corrupted.rows[..], &corrupted.targets[..]), (&[2, 4, 6, 7][..], &[3, 5, 7, 8][..]));
+    }
+
+    /// 1/t over: the texts times the text's learnt tokens; all tokens; all that count.
+    #[test]
+    fn recipes_divide_by_different_numbers() {
+        let weights = |recipe, counted| corrupted(recipe, counted).weights;
+        assert_eq!(weights(Recipe::Paper, None), [0.5, 0.5, 0.5, 0.5]);
+        // The release masks with 0.999 t, so the last token, at 0.2499, stays.
+        assert_eq!(weights(Recipe::Release, None), [0.25, 0.5, 0.5]);
+        let counted = [true, true, true, true, true, true, false, false];
+        assert_eq!(weights(Recipe::Release, Some(&counted)), [2.0 / 6.0, 4.0 / 6.0]);
+        assert_eq!(weights(Recipe::Paper, Some(&counted)), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn lengths_must_fit() {
+        let texts = Texts { ids: &[1, 2], learned: &[true], counted: None, length: 2 };
+        let draws = TextDraws { times: vec![0.5], uniforms: vec![0.1, 0.1] };
+        assert!(Corrupted::new(&texts, &draws, MASK, Recipe::Paper).is_err());
+    }
+}

@@ -1,0 +1,239 @@
+//! A model ready for use: from prompts to pictures, and from pictures to texts.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`generate`](Pipeline::generate) | pictures of prompts, by flow matching with guidance |
+//! | [`caption`](Pipeline::caption), [`ask`](Pipeline::ask), [`fill`](Pipeline::fill) | texts beside pictures, by unmasking |
+//!
+//! Every item of a batch has a seed of its own, S + i for item i, and comes out the same bit for
+//! bit in any company: its noise is drawn from its seed alone, and the network works on each
+//! sample of a batch in the same order whatever the others are.
+
+mod generate;
+mod template;
+mod write;
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use autograd::{Params, Var};
+use tensor::rng::Rng;
+use tensor::{DType, Error, Result, Tensor};
+
+use crate::config::Recipe;
+use crate::data::{pictures_from_tensor, pictures_to_tensor, resize};
+use crate::folder::{Component, Folder};
+use crate::mmdit::Mmdit;
+use crate::shapes::Picture;
+use crate::text::Tokenizer;
+use crate::vae::AutoencoderKl;
+
+pub use generate::{FlowTrace, GenerateOptions, Generated};
+pub use template::{Piece, parse_template};
+pub use write::{TextTrace, WriteOptions, Written};
+
+/// Items worked on at a time, unless options say otherwise: it bounds memory, not results.
+pub const BATCH: usize = 16;
+
+/// What an item's seed is used for; each use has a stream of its own.
+#[derive(Clone, Copy)]
+enum Use {
+    Noise,
+    Latents,
+    Tokens,
+}
+
+/// A model ready for use.
+pub struct Pipeline {
+    folder: Folder,
+    transformer: Mmdit,
+    vae: Option<AutoencoderKl>,
+}
+
+/// Called as sampling goes along, with the number of steps done and of steps in all.
+pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
+
+/// How masks become words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextSampler {
+    /// First whether, then which: the law of the reverse process.
+    Exact,
+    /// The released code's race in single precision.
+    DdpmCache,
+    /// The words the model is surest of come first.
+    Confidence,
+}
+
+/// Which latents of a picture the model sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Latents {
+    /// A sample of the autoencoder's posterior.
+    #[default]
+    Sample,
+    /// Its mean.
+    Mode,
+}
+
+impl TextSampler {
+    /// All of them, by name.
+    pub const ALL: [(&str, Self); 3] = [
+        ("exact", Self::Exact),
+        ("ddpm-cache", Self::DdpmCache),
+        ("confidence", Self::Confidence),
+    ];
+
+    /// The sampler a recipe uses.
+    pub fn of(recipe: Recipe) -> Self {
+        match recipe {
+            Recipe::Paper => Self::Exact,
+            Recipe::Release => Self::DdpmCache,
+        }
+    }
+}
+
+impl FromStr for TextSampler {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match Self::ALL.iter().find(|(known, _)| *known == name) {
+            Some((_, sampler)) => Ok(*sampler),
+            None => {
+                let known = Self::ALL.map(|(name, _)| name).join(", ");
+                Err(Error::value("sampler", format!("`{name}` is none of {known}")))
+            }
+        }
+    }
+}
+
+impl fmt::Display for TextSampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(_, sampler)| sampler == self).map_or("", |(n, _)| n);
+        f.write_str(name)
+    }
+}
+
+impl Pipeline {
+    /// The model in a folder.
+    ///
+    /// Errors: those of [`Folder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::new(Folder::open(path)?)
+    }
+
+    /// The model in a folder whose files are in memory: paths within the folder, and contents.
+    ///
+    /// Errors: those of [`Folder::from_bytes`].
+    pub fn from_bytes(files: &[(&str, &[u8])]) -> Result<Self> {
+        Self::new(Folder::from_bytes(files)?)
+    }
+
+    /// The model of a folder's contents.
+    ///
+    /// Errors: a geometry that cannot be; a sampler nobody knows.
+    pub fn new(folder: Folder) -> Result<Self> {
+        if let Some(name) = &folder.generation.sampler {
+            name.parse::<TextSampler>()?;
+        }
+        let params = constants(&folder.transformer)?;
+        let transformer = Mmdit::new(folder.transformer.config.clone(), &params)?;
+        let vae = match &folder.vae {
+            Some(vae) => Some(AutoencoderKl::new(vae.config.clone(), &constants(vae)?)?),
+            None => None,
+        };
+        Ok(Self { folder, transformer, vae })
+    }
+
+    /// Configurations, weights and tokenizer.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// The dual diffusion transformer.
+    pub fn transformer(&self) -> &Mmdit {
+        &self.transformer
+    }
+
+    /// The autoencoder, if the model works on latents.
+    pub fn vae(&self) -> Option<&AutoencoderKl> {
+        self.vae.as_ref()
+    }
+
+    /// Text to ids and back.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.folder.tokenizer
+    }
+
+    /// Pixels per latent along each axis.
+    pub fn spatial_factor(&self) -> usize {
+        self.vae.as_ref().map_or(1, |vae| vae.config().spatial_factor())
+    }
+
+    /// Side in pixels of the pictures the model was made for.
+    pub fn side(&self) -> usize {
+        self.transformer.config().sample_size * self.spatial_factor()
+    }
+
+    /// The most tokens of a text, where the model has a limit.
+    fn longest_text(&self) -> usize {
+        self.transformer.config().max_text_length.unwrap_or(usize::MAX)
+    }
+
+    /// Pictures from what the transformer works on.
+    ///
+    /// Shapes: \[B, C_in, height, width\].
+    fn decode(&self, latents: &Tensor) -> Result<Vec<Picture>> {
+        let pictures = match &self.vae {
+            Some(vae) => vae.decode(&vae.from_model(&latents.clone().into())?)?.value(),
+            None => latents.clone(),
+        };
+        pictures_from_tensor(&pictures)
+    }
+
+    /// What the transformer works on from pictures of any size, fitted to the model's own.
+    /// `seeds` has one seed a picture.
+    ///
+    /// Shapes: → \[B, C_in, height, width\].
+    fn encode(&self, pictures: &[&Picture], seeds: &[u64], latents: Latents) -> Result<Tensor> {
+        let side = self.side();
+        let fit = |picture: &&Picture| match (picture.width(), picture.height()) {
+            (0, _) | (_, 0) => Err(Error::value("encode", "a picture has no pixels")),
+            (width, height) if [width, height] == [side; 2] => Ok((*picture).clone()),
+            _ => Ok(resize::fit(picture, side)),
+        };
+        let pictures = pictures.iter().map(fit).collect::<Result<Vec<_>>>()?;
+        let pictures = pictures_to_tensor(&pictures)?;
+        let Some(vae) = &self.vae else {
+            return Ok(pictures);
+        };
+        let posterior = vae.encode(&Var::constant(pictures))?;
+        let [_, channels, height, width] = posterior.mean.dims()?;
+        let drawn = match latents {
+            Latents::Mode => posterior.mode().clone(),
+            Latents::Sample => {
+                let noise = seeds.iter().map(|&seed| {
+                    rng(seed, Use::Latents).normal([channels, height, width], DType::F32)
+                });
+                let noise = noise.collect::<Result<Vec<_>>>()?;
+                posterior.sample(&Tensor::stack(&noise.iter().collect::<Vec<_>>(), 0)?)?
+            }
+        };
+        Ok(vae.to_model(&drawn)?.value())
+    }
+}
+
+/// The generator of one use of an item's seed.
+fn rng(seed: u64, purpose: Use) -> Rng {
+    Rng::new(seed).stream(purpose as u64)
+}
+
+/// A network's weights for inference. Matrices stay in the type they are stored in, which the
+/// products read as they go; the rest, which is small, is widened once.
+fn constants<C>(component: &Component<C>) -> Result<Params> {
+    let constant = |(name, tensor): &(String, Tensor)| {
+        let wide = matches!(tensor.rank(), 1 | 4) && tensor.dtype() != DType::F64;
+        let tensor = if wide { tensor.to_dtype(DType::F32) } else { tensor.clone() };
+        (name.clone(), Var::constant(tensor))
+    };
+    Params::from_vars(component.weights.iter().map(constant))
+}

@@ -1,0 +1,306 @@
+//! Texts beside pictures: captions, answers, and holes filled in.
+
+use std::ops::ControlFlow;
+
+use autograd::{Var, no_grad};
+use samplers::masked::{
+    Canvas, Confidence, DdpmCache, Decoding, Pace, Query, Score, TextStep, TwoStage, draws_from,
+};
+use tensor::rng::Rng;
+use tensor::{Error, Result, Tensor};
+
+use super::{BATCH, Latents, Piece, Pipeline, Progress, TextSampler, Use, parse_template, rng};
+use crate::config::Recipe;
+use crate::mmdit::{Input, TextInput, Want};
+use crate::shapes::Picture;
+use crate::text::sequence::question_prompt;
+
+/// How texts are written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WriteOptions {
+    /// Steps from masks to text.
+    pub steps: usize,
+    /// Tokens of a text, prompt and padding included.
+    pub length: usize,
+    /// Seed of the first text; text i has this plus i.
+    pub seed: u64,
+    /// How masks become words.
+    pub sampler: TextSampler,
+    /// How the model's distribution is sharpened; the `ddpm-cache` sampler takes it as it is.
+    pub decoding: Decoding,
+    /// Which latents of a picture the model sees.
+    pub latents: Latents,
+    /// Whether a question keeps its `</s>`, as the official pipeline has it. Training has none.
+    pub keep_end: bool,
+    /// Texts written at a time.
+    pub batch: usize,
+    /// Whether to keep the tokens after each step.
+    pub trace: bool,
+}
+
+/// A text that was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The text: a caption, an answer, or a filled template.
+    pub text: String,
+    /// All tokens, prompt and padding included.
+    pub ids: Vec<u32>,
+    /// The seed that alone gives the same text again.
+    pub seed: u64,
+    /// The tokens after each step that revealed any, if that was asked for.
+    pub trace: Vec<TextTrace>,
+}
+
+/// Tokens after a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextTrace {
+    /// The number of the step, from 0.
+    pub step: usize,
+    /// All tokens; the mask where none is found yet.
+    pub ids: Vec<u32>,
+}
+
+/// A text to be written.
+struct Task<'a> {
+    picture: Option<&'a Picture>,
+    /// Given tokens and masks, as many as the text is long.
+    tokens: Vec<u32>,
+}
+
+/// A text's tokens, and those after each step.
+type Tokens = (Vec<u32>, Vec<TextTrace>);
+
+impl Pipeline {
+    /// What the folder says about writing texts.
+    pub fn write_options(&self) -> WriteOptions {
+        let generation = &self.folder.generation;
+        let named = generation.sampler.as_ref().and_then(|name| name.parse().ok());
+        WriteOptions {
+            steps: generation.text_steps,
+            length: generation.text_length.min(self.longest_text()),
+            seed: 0,
+            sampler: named.unwrap_or(TextSampler::of(generation.recipe)),
+            decoding: Decoding::default(),
+            latents: Latents::Sample,
+            keep_end: generation.recipe == Recipe::Release,
+            batch: BATCH,
+            trace: false,
+        }
+    }
+
+    /// A caption of each picture.
+    ///
+    /// Errors: no steps; a length of 0 or over the model's; those of tokenizer and networks.
+    pub fn caption(
+        &self,
+        pictures: &[&Picture],
+        options: &WriteOptions,
+        progress: Progress,
+    ) -> Result<Vec<Written>> {
+        let tokens = vec![self.folder.tokenizer.mask(); options.length];
+        let task = |&picture: &&_| Task { picture: Some(picture), tokens: tokens.clone() };
+        let texts = self.write(pictures.iter().map(task).collect(), options, progress)?;
+        self.written(texts, options, |_, ids| match self.folder.generation.recipe {
+            Recipe::Paper => self.folder.tokenizer.decode_until_end(ids),
+            Recipe::Release => self.folder.tokenizer.decode_clean(ids),
+        })
+    }
+
+    /// An answer to each question about its picture.
+    ///
+    /// The question is sent as `Q: {question} A: ` and nothing more. One that fills the whole
+    /// length is cut, and then has no answer.
+    ///
+    /// Errors: as [`caption`](Self::caption).
+    pub fn ask(
+        &self,
+        questions: &[(&Picture, &str)],
+        options: &WriteOptions,
+        progress: Progress,
+    ) -> Result<Vec<Written>> {
+        let tokenizer = &self.folder.tokenizer;
+        let (mut tasks, mut given) = (Vec::new(), Vec::new());
+        for (picture, question) in questions {
+            let prompt = question_prompt(question);
+            let mut tokens = match options.keep_end {
+                true => tokenizer.encode(&prompt)?,
+                false => tokenizer.encode_open(&prompt)?,
+            };
+            given.push(tokens.len().min(options.length));
+            tokens.resize(options.length, tokenizer.mask());
+            tasks.push(Task { picture: Some(*picture), tokens });
+        }
+        let texts = self.write(tasks, options, progress)?;
+        self.written(texts, options, |i, ids| tokenizer.decode_until_end(&ids[given[i]..]))
+    }
+
+    /// Each template with its holes filled: `_` is one token, `_{n}` is n of them. What follows
+    /// the template is given as the end of the text. Without a picture, the model's tokens for an
+    /// absent image are seen, which only a model trained with them knows.
+    ///
+    /// Errors: as [`caption`](Self::caption); a template longer than a text.
+    pub fn fill(
+        &self,
+        templates: &[(Option<&Picture>, &str)],
+        options: &WriteOptions,
+        progress: Progress,
+    ) -> Result<Vec<Written>> {
+        let task = |&(picture, template): &(Option<_>, &str)| {
+            Ok(Task { picture, tokens: self.template_row(template, options.length)? })
+        };
+        let tasks = templates.iter().map(task).collect::<Result<_>>()?;
+        let texts = self.write(tasks, options, progress)?;
+        self.written(texts, options, |_, ids| self.folder.tokenizer.decode_until_end(ids))
+    }
+
+    /// A template as a row: text, masks, `</s>`, padding.
+    fn template_row(&self, template: &str, length: usize) -> Result<Vec<u32>> {
+        let tokenizer = &self.folder.tokenizer;
+        let mut tokens = Vec::new();
+        for piece in parse_template(template) {
+            match piece {
+                Piece::Text(text) => tokens.extend(tokenizer.encode_open(&text)?),
+                Piece::Holes(count) => {
+                    let room = (length + 1).saturating_sub(tokens.len());
+                    tokens.extend(vec![tokenizer.mask(); count.min(room)]);
+                }
+            }
+        }
+        if tokens.len() > length {
+            let message = format!("the template does not fit into {length} tokens");
+            return Err(Error::value("fill", message));
+        }
+        if tokens.len() < length {
+            tokens.push(tokenizer.end());
+            tokens.resize(length, tokenizer.pad());
+        }
+        Ok(tokens)
+    }
+
+    fn written(
+        &self,
+        texts: Vec<Tokens>,
+        options: &WriteOptions,
+        text: impl Fn(usize, &[u32]) -> Result<String>,
+    ) -> Result<Vec<Written>> {
+        let one = |(i, (ids, trace)): (usize, Tokens)| {
+            let seed = options.seed.wrapping_add(i as u64);
+            Ok(Written { text: text(i, &ids)?, ids, seed, trace })
+        };
+        texts.into_iter().enumerate().map(one).collect()
+    }
+
+    /// Fills the masks of every task, a batch at a time. Tasks with and without a picture are
+    /// different passes of the network, so they go into different batches.
+    fn write(
+        &self,
+        tasks: Vec<Task>,
+        options: &WriteOptions,
+        progress: Progress,
+    ) -> Result<Vec<Tokens>> {
+        if tasks.iter().any(|task| task.tokens.is_empty()) {
+            return Err(Error::value("write", "a text has at least one token"));
+        }
+        let (seen, unseen): (Vec<_>, Vec<_>) =
+            (0..tasks.len()).partition(|&i| tasks[i].picture.is_some());
+        let batch = options.batch.max(1);
+        let batches: Vec<&[usize]> = seen.chunks(batch).chain(unseen.chunks(batch)).collect();
+        let total = batches.len() * options.steps;
+        let mut texts: Vec<Tokens> = vec![Tokens::default(); tasks.len()];
+        for (done, items) in batches.iter().enumerate() {
+            let mut step = |index: usize| progress(done * options.steps + index, total);
+            let found = no_grad(|| self.write_batch(&tasks, items, options, &mut step))?;
+            for (&item, tokens) in items.iter().zip(found) {
+                texts[item] = tokens;
+            }
+            step(options.steps);
+        }
+        Ok(texts)
+    }
+
+    fn write_batch(
+        &self,
+        tasks: &[Task],
+        items: &[usize],
+        options: &WriteOptions,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Tokens>> {
+        let seeds: Vec<u64> =
+            items.iter().map(|&item| options.seed.wrapping_add(item as u64)).collect();
+        let pictures: Vec<_> = items.iter().filter_map(|&item| tasks[item].picture).collect();
+        let latents = match pictures.is_empty() {
+            true => None,
+            false => Some(self.encode(&pictures, &seeds, options.latents)?),
+        };
+        let row = |&item: &usize| tasks[item].tokens.iter().map(|&id| i64::from(id)).collect();
+        let rows: Vec<Vec<i64>> = items.iter().map(row).collect();
+        let canvas = Canvas::new(&rows, i64::from(self.folder.tokenizer.mask()))?;
+        let mut traces = vec![Vec::new(); items.len()];
+        let observe = |step: &TextStep| {
+            progress(step.index + 1);
+            let mut changed: Vec<usize> = step.revealed.iter().map(|&(row, _)| row).collect();
+            changed.dedup();
+            for row in changed.into_iter().filter(|_| options.trace) {
+                let ids = token_ids(step.canvas.row(row));
+                traces[row].push(TextTrace { step: step.index, ids });
+            }
+            ControlFlow::Continue(())
+        };
+        let mut rngs: Vec<Rng> = seeds.iter().map(|&seed| rng(seed, Use::Tokens)).collect();
+        let denoise = |query: &Query| self.denoise(query, latents.as_ref());
+        let canvas = sample(options, canvas, &mut rngs, denoise, observe)?;
+        let ids = (0..items.len()).map(|row| token_ids(canvas.row(row)));
+        Ok(ids.zip(traces).collect())
+    }
+
+    /// The network's scores of all words at the masks of the rows asked about.
+    ///
+    /// Shapes: `latents` \[B, C_in, height, width\] of the batch → \[M, V\].
+    fn denoise(&self, query: &Query, latents: Option<&Tensor>) -> Result<Tensor> {
+        let [rows, length] = query.ids.dims()?;
+        let ids = token_ids(&query.ids.to_vec::<i64>()?);
+        let latents = match latents {
+            Some(latents) => Some(Var::constant(latents.index_rows(query.items)?)),
+            None => None,
+        };
+        let output = self.transformer.forward(&Input {
+            latents: latents.as_ref(),
+            text: TextInput::Ids(&ids, length),
+            times: &vec![0.0; rows],
+            want: Want::Text,
+        })?;
+        let Some(text) = output.text else { unreachable!("the text was wanted") };
+        let [_, _, width] = text.dims()?;
+        let masked = text.value().reshape([rows * length, width])?.index_rows(query.masked)?;
+        Ok(self.transformer.text_logits(&Var::constant(masked))?.value())
+    }
+}
+
+/// Runs the sampler that `options` name.
+fn sample(
+    options: &WriteOptions,
+    canvas: Canvas,
+    rngs: &mut [Rng],
+    denoiser: impl FnMut(&Query) -> Result<Tensor>,
+    observe: impl FnMut(&TextStep) -> ControlFlow<()>,
+) -> Result<Canvas> {
+    let (steps, decoding) = (options.steps, options.decoding);
+    match options.sampler {
+        TextSampler::Exact => {
+            TwoStage { steps, decoding }.sample(canvas, rngs, denoiser, observe)
+        }
+        TextSampler::DdpmCache => {
+            DdpmCache::new(steps).sample(canvas, draws_from(rngs), denoiser, observe)
+        }
+        TextSampler::Confidence => {
+            let (score, pace) = (Score::Probability, Pace::Even(steps));
+            Confidence { score, pace, decoding }.sample(canvas, rngs, denoiser, observe)
+        }
+    }
+}
+
+/// Tokens as the tokenizer counts them.
+fn token_ids(tokens: &[i64]) -> Vec<u32> {
+    let id = |&token: &i64| u32::try_from(token).expect("tokens come from the tokenizer");
+    tokens.iter().map(id).collect()
+}

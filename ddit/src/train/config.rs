@@ -1,0 +1,401 @@
+//! The settings of a training run, as its `config.toml` holds them.
+//!
+//! Every key has a value in every run: presets and files name what differs from the defaults
+//! below, and the run's folder gets the whole. How they are put together is in [`presets`].
+//!
+//! [`presets`]: super::presets
+
+use serde::{Deserialize, Serialize};
+use tensor::{Error, Result};
+
+use crate::config::{GenerationConfig, Recipe};
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// The autoencoder between pictures and latents.
+    Vae,
+    /// The dual diffusion transformer on the latents of a frozen autoencoder.
+    Dual,
+}
+
+/// Everything a run depends on. Two runs with equal settings have equal weights, bit for bit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// What is trained.
+    pub task: Task,
+    /// Determines the fresh weights, the order of the data and all noise.
+    pub seed: u64,
+    /// The run or the model folder whose weights to start from; empty for fresh weights.
+    pub init: String,
+    /// What to learn from.
+    pub data: DataConfig,
+    /// What pictures are turned into; the model itself in a `vae` run.
+    pub autoencoder: AutoencoderConfig,
+    /// The transformer's geometry, where it starts from fresh weights.
+    pub model: ModelConfig,
+    /// What is minimised.
+    pub objective: ObjectiveConfig,
+    /// How many samples make a step.
+    pub batch: BatchConfig,
+    /// How the weights follow the gradient.
+    pub optimizer: OptimizerConfig,
+    /// How long, and what is written when.
+    pub run: ScheduleConfig,
+    /// Defaults for sampling from the finished model, and what sample sheets are drawn with.
+    pub generation: SamplingConfig,
+}
+
+/// Where samples come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The procedural [shapes world](crate::shapes).
+    Shapes,
+    /// Pictures on disk, listed with their captions in a JSONL file.
+    Folder,
+}
+
+/// What becomes of a picture's transparency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Alpha {
+    /// The picture is laid on white.
+    White,
+    /// The channel is dropped, as the official preprocessing does.
+    Drop,
+}
+
+/// What to learn from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Where samples come from.
+    pub source: Source,
+    /// Scenes in the training set; each has one picture, and new captions every time.
+    pub scenes: usize,
+    /// Side of a picture in pixels. The shapes world's is 64.
+    pub size: usize,
+    /// Share of the text pass's rows that are questions; the others are captions.
+    pub questions: f64,
+    /// `folder`: the JSONL file, one picture a line. Paths in it are relative to it.
+    pub manifest: String,
+    /// `folder`: the key of a picture's path.
+    pub file_key: String,
+    /// `folder`: the keys of captions, each a string or a list of strings.
+    pub caption_keys: Vec<String>,
+    /// `folder`: only lines that have these values, as in `{ split = "train" }`.
+    pub only: toml::Table,
+    /// `folder`: one picture that holds all as cells, in rows; empty if each has its own file.
+    pub atlas: String,
+    /// `folder`: side of an atlas cell in pixels.
+    pub atlas_cell: usize,
+    /// `folder`: the key of a picture's number in the atlas.
+    pub atlas_key: String,
+    /// `folder`: what becomes of transparency.
+    pub alpha: Alpha,
+    /// `folder`: words in the vocabulary at most, the most frequent ones.
+    pub vocabulary: usize,
+}
+
+/// The autoencoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AutoencoderConfig {
+    /// For a `dual` run: `train` trains one first, by `preset`, into the run's own folder; `none`
+    /// makes latents of pixels; `init` takes that of the model it starts from; anything else is
+    /// the path of a run or a model folder.
+    pub source: String,
+    /// The preset or TOML file by which `source = "train"` trains one, on this run's data.
+    pub preset: String,
+    /// Channels of the levels, from the pictures' resolution to the latents'.
+    pub widths: Vec<usize>,
+    /// Residual blocks of an encoder level; a decoder level has one more.
+    pub blocks_per_level: usize,
+    /// Groups of every group norm.
+    pub norm_groups: usize,
+    /// Whether the lowest level attends.
+    pub attention: bool,
+    /// Channels of the latents.
+    pub latent_channels: usize,
+    /// Weight of the mean absolute error of a pixel.
+    pub absolute_weight: f64,
+    /// Weight of the mean squared error of a pixel.
+    pub squared_weight: f64,
+    /// Weight of the divergence of the latents from a standard normal, per latent.
+    pub divergence_weight: f64,
+}
+
+/// The transformer's geometry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Channels of a token, C.
+    pub width: usize,
+    /// Joint blocks.
+    pub blocks: usize,
+    /// Attention heads, H.
+    pub heads: usize,
+    /// Side of a patch in latents, P.
+    pub patch: usize,
+    /// Tokens of a text, L.
+    pub text_length: usize,
+}
+
+/// What is minimised: `image + text_weight * text`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectiveConfig {
+    /// Which reading of the two losses.
+    pub recipe: Recipe,
+    /// Weight of the text loss.
+    pub text_weight: f64,
+    /// Share of captions replaced by the empty text in the image pass, for guidance.
+    pub caption_dropout: f64,
+}
+
+/// How many samples make a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Pictures of the image pass, or of an autoencoder's step.
+    pub images: usize,
+    /// Texts of the text pass.
+    pub texts: usize,
+    /// Equal parts that a batch is worked off in, for less memory at a time.
+    pub micro_batches: usize,
+}
+
+/// What the learning rate does after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decay {
+    /// It stays.
+    Constant,
+    /// It falls to 0 along half a cosine.
+    Cosine,
+    /// It stays, and falls to 0 in a straight line over the last fifth of the steps.
+    Linear,
+}
+
+/// How the weights follow the gradient.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises from 0.
+    pub warmup: u64,
+    /// What the learning rate does then.
+    pub decay: Decay,
+    /// How slowly AdamW's two averages of the gradient move.
+    pub betas: [f64; 2],
+    /// Added to the root of the second average.
+    pub epsilon: f64,
+    /// Share of a weight that a learning rate of 1 takes away at every step.
+    pub weight_decay: f64,
+    /// The gradient's norm above which it is scaled down to it.
+    pub clip: f64,
+    /// Decay d of the average of the weights that is kept for inference; after k steps it is
+    /// `min(d, (1 + k) / (10 + k))`.
+    pub ema: f64,
+}
+
+/// How long, and what is written when. An interval of 0 means never.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// Steps.
+    pub steps: u64,
+    /// Minutes after which to stop early; 0 for no limit. `--resume` goes on from there.
+    pub max_minutes: f64,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Checkpoints to keep.
+    pub keep: usize,
+    /// Steps between sample sheets.
+    pub sample_every: u64,
+    /// Steps between scores on the validation set.
+    pub validate_every: u64,
+}
+
+/// Defaults for sampling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplingConfig {
+    /// Steps from noise to a picture.
+    pub steps: usize,
+    /// Scale of classifier-free guidance.
+    pub guidance: f64,
+    /// Shift of the noise levels towards noise.
+    pub shift: f64,
+    /// Steps from masks to a text.
+    pub text_steps: usize,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            task: Task::Dual,
+            seed: 0,
+            init: String::new(),
+            data: DataConfig::default(),
+            autoencoder: AutoencoderConfig::default(),
+            model: ModelConfig { width: 192, blocks: 6, heads: 6, patch: 2, text_length: 16 },
+            objective: ObjectiveConfig {
+                recipe: Recipe::Paper,
+                text_weight: 0.2,
+                caption_dropout: 0.1,
+            },
+            batch: BatchConfig { images: 64, texts: 64, micro_batches: 1 },
+            optimizer: OptimizerConfig::default(),
+            run: ScheduleConfig::default(),
+            generation: SamplingConfig { steps: 28, guidance: 3.0, shift: 1.0, text_steps: 16 },
+        }
+    }
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            source: Source::Shapes,
+            scenes: 20_000,
+            size: crate::shapes::SIDE,
+            questions: 0.0,
+            manifest: String::new(),
+            file_key: "file".into(),
+            caption_keys: vec!["caption".into()],
+            only: toml::Table::new(),
+            atlas: String::new(),
+            atlas_cell: 64,
+            atlas_key: "id".into(),
+            alpha: Alpha::White,
+            vocabulary: 8_000,
+        }
+    }
+}
+
+impl Default for AutoencoderConfig {
+    fn default() -> Self {
+        Self {
+            source: "train".into(),
+            preset: "shapes-vae".into(),
+            widths: vec![16, 32, 64, 64],
+            blocks_per_level: 1,
+            norm_groups: 8,
+            attention: true,
+            latent_channels: 8,
+            absolute_weight: 1.0,
+            squared_weight: 10.0,
+            divergence_weight: 1e-4,
+        }
+    }
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-3,
+            warmup: 100,
+            decay: Decay::Cosine,
+            betas: [0.9, 0.99],
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            clip: 2.0,
+            ema: 0.999,
+        }
+    }
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1_000,
+            max_minutes: 0.0,
+            log_every: 10,
+            checkpoint_every: 200,
+            keep: 2,
+            sample_every: 500,
+            validate_every: 500,
+        }
+    }
+}
+
+impl RunConfig {
+    /// Refuses settings that no run can have.
+    ///
+    /// Errors: the first such setting, by its key.
+    pub fn check(&self) -> Result<()> {
+        let Self { data, batch, optimizer, objective, .. } = self;
+        let share = |x: f64| (0.0..=1.0).contains(&x);
+        let parts = batch.micro_batches;
+        let divides = |n: usize| parts > 0 && n.is_multiple_of(parts);
+        let rules = [
+            ("run.steps", self.run.steps > 0, "must be at least 1"),
+            ("run.keep", self.run.keep > 0, "must be at least 1"),
+            ("run.log_every", self.run.log_every > 0, "must be at least 1"),
+            ("batch.images", batch.images > 0, "must be at least 1"),
+            ("batch.micro_batches", divides(batch.images), "must divide batch.images"),
+            ("batch.micro_batches", divides(batch.texts), "must divide batch.texts"),
+            ("data.scenes", data.scenes > 0, "must be at least 1"),
+            ("data.questions", share(data.questions), "is a share, 0 to 1"),
+            ("data.questions", data.questions == 0.0 || data.source == Source::Shapes,
+                "needs data.source = \"shapes\", which knows the answers"),
+            ("data.manifest", data.source == Source::Shapes || !data.manifest.is_empty(),
+                "is needed with data.source = \"folder\": --set data.manifest=FILE.jsonl"),
+            ("data.size", data.source == Source::Folder || data.size == crate::shapes::SIDE,
+                "must be 64 in the shapes world"),
+            ("objective.caption_dropout", share(objective.caption_dropout), "is a share, 0 to 1"),
+            ("objective.text_weight", objective.text_weight >= 0.0, "must not be negative"),
+            ("optimizer.learning_rate", optimizer.learning_rate >= 0.0, "must not be negative"),
+            ("optimizer.betas", optimizer.betas.iter().all(|b| (0.0..1.0).contains(b)),
+                "must be at least 0 and below 1"),
+            ("optimizer.clip", optimizer.clip > 0.0, "must be positive"),
+            ("optimizer.ema", share(optimizer.ema), "is a share, 0 to 1"),
+            ("autoencoder.source", self.autoencoder.source != "init" || !self.init.is_empty(),
+                "is \"init\", but nothing is set to start from: --set init=RUN"),
+        ];
+        match rules.iter().find(|(_, holds, _)| !holds) {
+            Some((key, _, message)) => Err(Error::value("config", *message).key(*key)),
+            None => Ok(()),
+        }
+    }
+
+    /// The whole as TOML, as it stands in the run's folder.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("tables of numbers and strings can be written")
+    }
+
+    /// What the finished model's `generation_config.json` says.
+    pub fn generation_config(&self, text_length: usize) -> GenerationConfig {
+        let SamplingConfig { steps, guidance, text_steps, .. } = self.generation;
+        GenerationConfig {
+            recipe: self.objective.recipe,
+            steps,
+            guidance,
+            prompt_length: text_length,
+            text_length,
+            text_steps,
+            ..GenerationConfig::default()
+        }
+    }
+
+    /// Makes every path absolute, so that a run can be resumed from any directory.
+    pub(super) fn fix_paths(&mut self) -> Result<()> {
+        let named = ["", "train", "none", "init"];
+        let vae = &mut self.autoencoder.source;
+        for path in [&mut self.init, &mut self.data.manifest, &mut self.data.atlas, vae] {
+            if !named.contains(&path.as_str()) {
+                match std::path::absolute(&*path) {
+                    Ok(fixed) => *path = fixed.to_string_lossy().into_owned(),
+                    Err(error) => return Err(Error::io("find", &*path, error)),
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! The training of the dual diffusion transformer: what a step is made of.
+//!
+//! Every step has two batches of different samples: pictures to be drawn from their captions, and
+//! texts to be written about their pictures. A text is a caption or, in instruction tuning, a
+//! question with its answer. What is in step `k` follows from the seed and `k` alone.
+
+use autograd::Params;
+use tensor::Result;
+
+use super::config::RunConfig;
+use super::trainer::Gradient;
+use crate::config::TransformerConfig;
+use crate::data::{Dataset, Latents, Order, Purpose, stream};
+use crate::mmdit::Mmdit;
+use crate::objective::{Draws, ImagePairs, Objective, TextPairs, Texts};
+use crate::text::{Row, Tokenizer};
+
+/// The transformer and what it learns from.
+pub struct Dual {
+    model: Mmdit,
+    objective: Objective,
+    dataset: Dataset,
+    latents: Latents,
+    latent_shape: [usize; 3],
+    tokenizer: Tokenizer,
+    orders: [Order; 2],
+    config: RunConfig,
+    length: usize,
+}
+
+impl Dual {
+    /// The transformer of this geometry on these parameters.
+    ///
+    /// Errors: the geometry is impossible, or not that of a model that embeds token ids itself.
+    pub fn new(
+        config: &RunConfig,
+        geometry: TransformerConfig,
+        params: &Params,
+        tokenizer: Tokenizer,
+        dataset: Dataset,
+        latents: Latents,
+    ) -> Result<Self> {
+        let length = geometry.max_text_length.unwrap_or(config.model.text_length);
+        // Training pads with </s>, whatever the tokenizer does.
+        let null = tokenizer.caption_row("", length, tokenizer.end())?.ids;
+        let objective = Objective {
+            recipe: config.objective.recipe,
+            text_weight: config.objective.text_weight,
+            caption_dropout: config.objective.caption_dropout,
+            null,
+            mask: tokenizer.mask(),
+        };
+        let order = |purpose| Order::new(config.seed, purpose, dataset.len());
+        Ok(Self {
+            model: Mmdit::new(geometry, params)?,
+            objective,
+            orders: [order(Purpose::ImageOrder), order(Purpose::TextOrder)],
+            latent_shape: latents.shape(&dataset)?,
+            dataset,
+            latents,
+            tokenizer,
+            config: config.clone(),
+            length,
+        })
+    }
+
+    /// The gradient of the joint loss at step `step`.
+    ///
+    /// Errors: those of the objective.
+    pub fn gradient(&mut self, step: u64) -> Result<Gradient> {
+        let (images, texts) = (self.config.batch.images, self.config.batch.texts);
+        let [image_order, text_order] = &mut self.orders;
+        let image_samples = image_order.batch(step, images);
+        let text_samples = text_order.batch(step, texts);
+        let draws = Draws::new(self.config.seed, step);
+        let latents = |samples: &[usize], rows| {
+            let noise = || draws.posterior(rows, self.latent_shape);
+            self.latents.sample(&self.dataset, samples, noise)
+        };
+        let image_latents = latents(&image_samples, 0..images)?;
+        let text_latents = latents(&text_samples, images..images + texts)?;
+
+        let captions = self.rows(step, &image_samples, Self::caption_row)?;
+        let written = self.rows(step, &text_samples, Self::text_row)?;
+        let image_ids: Vec<u32> = captions.into_iter().flat_map(|row| row.ids).collect();
+        let (ids, learned): (Vec<_>, Vec<_>) =
+            written.into_iter().map(|row| (row.ids, row.learn)).unzip();
+        let (ids, learned) = (ids.concat(), learned.concat());
+        let texts = Texts { ids: &ids, learned: &learned, counted: None, length: self.length };
+
+        let (grads, losses) = self.objective.gradients(
+            &self.model,
+            &ImagePairs { latents: &image_latents, ids: &image_ids },
+            &TextPairs { latents: &text_latents, texts },
+            &draws,
+            self.config.batch.micro_batches,
+        )?;
+        Ok(Gradient {
+            grads,
+            losses: vec![
+                ("loss", losses.total),
+                ("image_loss", losses.image),
+                ("text_loss", losses.text),
+            ],
+            pairs: (image_samples.len() + text_samples.len()) as u64,
+            text_tokens: ids.len() as u64,
+        })
+    }
+
+    /// A row for each sample, in the order of the batch.
+    fn rows(
+        &self,
+        step: u64,
+        samples: &[usize],
+        row: impl Fn(&Self, u64, usize, usize) -> Result<Row>,
+    ) -> Result<Vec<Row>> {
+        samples.iter().enumerate().map(|(i, &sample)| row(self, step, i, sample)).collect()
+    }
+
+    /// The caption that picture `row` of the image pass is drawn from.
+    fn caption_row(&self, step: u64, row: usize, sample: usize) -> Result<Row> {
+        let mut rng = stream(self.config.seed, Purpose::ImageCaption, step, row);
+        let caption = self.dataset.caption(sample, &mut rng);
+        self.tokenizer.caption_row(&caption, self.length, self.tokenizer.end())
+    }
+
+    /// What is written about picture `row` of the text pass.
+    fn text_row(&self, step: u64, row: usize, sample: usize) -> Result<Row> {
+        let mut rng = stream(self.config.seed, Purpose::Text, step, row);
+        let pad = self.tokenizer.end();
+        if rng.next_uniform() < self.config.data.questions
+            && let Some(asked) = self.dataset.question(sample, &mut rng)
+        {
+            return self.tokenizer.answer_row(&asked.question, &asked.answer, self.length, pad);
+        }
+        let caption = self.dataset.caption(sample, &mut rng);
+        self.tokenizer.caption_row(&caption, self.length, pad)
+    }
+
+    /// What the transformer learns from.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// Text to ids and back.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The geometry.
+    pub fn geometry(&self) -> &TransformerConfig {
+        self.model.config()
+    }
+
+    /// Tokens of a text.
+    pub fn text_length(&self) -> usize {
+        self.length
+    }
+
+    /// Arithmetic of a step, in floating-point operations: three times that of the forward passes,
+    /// as a backward pass is two products for each one forward.
+    ///
+    /// With C the width, N image and L text tokens, S = N + L: a block is 24·S·C² for its linear
+    /// maps and 4·S²·C for attention, and the text head 2·L·C·V. Modulation, which acts once a
+    /// sample, and all that is not a product are left out.
+    pub fn flops(&self) -> f64 {
+        let geometry = self.geometry();
+        let [_, height, width] = self.latent_shape;
+        let patches = (height / geometry.patch_size) * (width / geometry.patch_size);
+        let (tokens, text) = ((patches + self.length) as f64, self.length as f64);
+        let (c, vocabulary) = (geometry.width() as f64, geometry.vocab_size as f64);
+        let block = 24.0 * tokens * c * c + 4.0 * tokens * tokens * c;
+        let trunk = geometry.num_layers as f64 * block;
+        let (images, texts) = (self.config.batch.images as f64, self.config.batch.texts as f64);
+        3.0 * ((images + texts) * trunk + texts * 2.0 * text * c * vocabulary)
+    }
+}

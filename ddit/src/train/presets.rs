@@ -1,0 +1,211 @@
+//! Presets, files and single settings, put together into a [`RunConfig`].
+//!
+//! Later ones win: the defaults, a preset, a file (which may name the preset it starts from by
+//! `preset = "shapes"`), then `key=value` pairs with dotted keys. A key that does not exist is an
+//! error that names the nearest one that does, so a misspelt setting is never silently the default.
+
+use std::fs;
+use std::path::Path;
+
+use tensor::{Error, Result};
+use toml::{Table, Value};
+
+use super::config::RunConfig;
+use crate::text::spelling;
+
+/// The presets compiled in: name, and what differs from the defaults.
+pub const PRESETS: [(&str, &str); 6] = [
+    ("shapes-vae", include_str!("../../presets/shapes-vae.toml")),
+    ("shapes", include_str!("../../presets/shapes.toml")),
+    ("shapes-vqa", include_str!("../../presets/shapes-vqa.toml")),
+    ("folder", include_str!("../../presets/folder.toml")),
+    ("tiny-vae", include_str!("../../presets/tiny-vae.toml")),
+    ("tiny", include_str!("../../presets/tiny.toml")),
+];
+
+impl RunConfig {
+    /// The settings of a preset or a TOML file, changed by `overrides` of the form `key=value`.
+    ///
+    /// Errors: neither a preset nor a file; a key that does not exist; a value of another type;
+    /// settings that no run can have.
+    pub fn load(preset_or_file: &str, overrides: &[String]) -> Result<Self> {
+        let mut settings = defaults();
+        apply_named(&mut settings, preset_or_file)?;
+        for setting in overrides {
+            merge(&mut settings, parse_override(setting)?, "")?;
+        }
+        let mut config = from_table(settings)?;
+        config.check()?;
+        config.fix_paths()?;
+        Ok(config)
+    }
+
+    /// The settings that a run's `config.toml` holds.
+    ///
+    /// Errors: no such file; not the settings of a run.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let mut settings = defaults();
+        merge(&mut settings, read_toml(path)?, "").map_err(|error| error.path(path))?;
+        from_table(settings).map_err(|error| error.path(path))
+    }
+}
+
+/// The default settings as a table: every key there is.
+fn defaults() -> Table {
+    Table::try_from(RunConfig::default()).expect("settings are tables of numbers and strings")
+}
+
+fn from_table(settings: Table) -> Result<RunConfig> {
+    settings.try_into().map_err(|e: toml::de::Error| Error::value("config", e.message()))
+}
+
+/// Lays the preset or file `name` over `settings`.
+fn apply_named(settings: &mut Table, name: &str) -> Result<()> {
+    if let Some((_, text)) = PRESETS.iter().find(|(preset, _)| *preset == name) {
+        let preset = text.parse().expect("a test parses every preset");
+        return merge(settings, preset, "");
+    }
+    let path = Path::new(name);
+    if !path.exists() {
+        let known: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
+        let error = Error::value("config", format!("`{name}` is neither a preset nor a file"))
+            .note(format!("presets: {}", known.join(", ")));
+        return Err(match spelling::nearest(name, known) {
+            Some(near) => error.note(format!("did you mean `{near}`?")),
+            None => error,
+        });
+    }
+    let mut file = read_toml(path)?;
+    if let Some(preset) = file.remove("preset") {
+        let Some(preset) = preset.as_str() else {
+            return Err(Error::file("config", path, "must name a preset").key("preset"));
+        };
+        apply_named(settings, preset)?;
+    }
+    merge(settings, file, "").map_err(|error| error.path(path))
+}
+
+fn read_toml(path: &Path) -> Result<Table> {
+    let text = fs::read_to_string(path).map_err(|error| Error::io("open", path, error))?;
+    text.parse().map_err(|e: toml::de::Error| Error::file("config", path, e.to_string()))
+}
+
+/// `a.b=value` as the table `{ a = { b = value } }`. What is not a TOML value is a string, so that
+/// paths and names need no quotes.
+fn parse_override(setting: &str) -> Result<Table> {
+    let Some((key, text)) = setting.split_once('=') else {
+        let message = format!("`{setting}` is not of the form key=value");
+        return Err(Error::value("config", message));
+    };
+    let value = format!("value = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("value"));
+    let value = value.unwrap_or_else(|| Value::String(text.to_owned()));
+    let (path, last) = key.trim().rsplit_once('.').unwrap_or(("", key.trim()));
+    let innermost = Table::from_iter([(last.to_owned(), value)]);
+    Ok(path.rsplit('.').filter(|part| !part.is_empty()).fold(innermost, |inner, part| {
+        Table::from_iter([(part.to_owned(), Value::Table(inner))])
+    }))
+}
+
+/// Lays `over` on `settings`, which has every key there is; `path` leads to both.
+fn merge(settings: &mut Table, over: Table, path: &str) -> Result<()> {
+    for (key, value) in over {
+        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let Some(current) = settings.get_mut(&key) else {
+            return Err(unknown_key(settings, &key, &full));
+        };
+        match (current, value) {
+            // The one table of free keys: values a line of the manifest must have.
+            (Value::Table(current), Value::Table(value)) if full == "data.only" => *current = value,
+            (Value::Table(current), Value::Table(value)) => merge(current, value, &full)?,
+            (current @ Value::Float(_), Value::Integer(n)) => *current = Value::Float(n as f64),
+            (current, value) if current.same_type(&value) => *current = value,
+            (current, value) => {
+                let message = format!("{value} is no {}", current.type_str());
+                return Err(Error::value("config", message).key(full));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unknown_key(settings: &Table, key: &str, full: &str) -> Error {
+    let error = Error::value("config", "there is no such setting").key(full);
+    let known: Vec<&str> = settings.keys().map(String::as_str).collect();
+    match spelling::nearest(key, known.iter().copied()) {
+        Some(near) => error.note(format!("did you mean `{near}`?")),
+        None => error.note(format!("here are: {}", known.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::config::{Decay, Task};
+
+    fn load(name: &str, overrides: &[&str]) -> Result<RunConfig> {
+        RunConfig::load(name, &overrides.iter().map(|s| s.to_string()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_preset_is_a_run() {
+        for (name, _) in PRESETS {
+            let needed: &[&str] = match name {
+                "shapes-vqa" => &["init=some/run"],
+                "folder" => &["data.manifest=some.jsonl"],
+                _ => &[],
+            };
+            let config = load(name, needed).unwrap();
+            let written: RunConfig = toml::from_str(&config.to_toml()).unwrap();
+            assert_eq!(written, config, "{name} survives its own config.toml");
+        }
+    }
+
+    #[test]
+    fn overrides_win_and_need_no_quotes() {
+        let changes = [
+            "run.steps=7",
+            "optimizer.learning_rate=1",
+            "optimizer.decay=linear",
+            "autoencoder.source=/some/where",
+            "autoencoder.widths=[8, 16]",
+            "data.only={ split = \"train\" }",
+        ];
+        let config = load("shapes", &changes).unwrap();
+        assert_eq!((config.run.steps, config.optimizer.learning_rate), (7, 1.0));
+        assert_eq!((config.optimizer.decay, config.task), (Decay::Linear, Task::Dual));
+        assert_eq!(config.autoencoder.source, "/some/where");
+        assert_eq!(config.autoencoder.widths, [8, 16]);
+        assert_eq!(config.data.only["split"].as_str(), Some("train"));
+    }
+
+    #[test]
+    fn a_file_builds_on_a_preset() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.toml");
+        fs::write(&path, "preset = \"shapes-vae\"\nseed = 9\n[run]\nsteps = 3\n").unwrap();
+        let config = load(path.to_str().unwrap(), &["run.keep=5"]).unwrap();
+        assert_eq!((config.task, config.seed), (Task::Vae, 9));
+        assert_eq!((config.run.steps, config.run.keep), (3, 5));
+    }
+
+    #[test]
+    fn mistakes_name_the_key_and_the_nearest() {
+        for (change, told) in [
+            ("optimizer.learing_rate=1", ["optimizer.learing_rate", "`learning_rate`"]),
+            ("optimiser.clip=1", ["optimiser", "`optimizer`"]),
+            ("run.elephants=1", ["run.elephants", "here are: "]),
+            ("run.steps=many", ["run.steps", "is no integer"]),
+            ("run.steps=0", ["run.steps", "at least 1"]),
+            ("batch.micro_batches=3", ["batch.micro_batches", "divide"]),
+            ("objective.recipe=soup", ["soup", "paper"]),
+            ("seed", ["`seed`", "key=value"]),
+        ] {
+            let error = load("shapes", &[change]).unwrap_err().to_string();
+            assert!(told.iter().all(|told| error.contains(told)), "{change}: {error}");
+        }
+        let error = load("shape", &[]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `shapes`?"), "{error}");
+        assert!(load("shapes-vqa", &[]).unwrap_err().to_string().contains("init"));
+    }
+}

@@ -1,0 +1,267 @@
+//! What a model is made of: the names, shapes and beginnings of its tensors.
+//!
+//! Each model lists its tensors once, in an [`Inventory`]. From the list follow fresh weights to
+//! train from, and the check of a file's tensors before the model is built from them.
+
+use std::collections::BTreeMap;
+
+use tensor::rng::Rng;
+use tensor::{DType, Error, Result, Shape, Tensor};
+
+use crate::text::spelling::nearest;
+
+/// The most lines of detail in the error of [`Inventory::check`].
+const LINES: usize = 12;
+
+/// The tensors of a model, in the order of its parts.
+#[derive(Default)]
+pub struct Inventory {
+    weights: Vec<Weight>,
+}
+
+/// One tensor of a model.
+pub struct Weight {
+    /// The checkpoint's name for it.
+    pub name: String,
+    /// The lengths of its axes.
+    pub shape: Shape,
+    /// Whether it is a constant of the model: not trained, and computed where a file lacks it.
+    pub buffer: bool,
+    start: Start,
+}
+
+/// How a tensor begins before training.
+pub enum Start {
+    /// All elements 0.
+    Zeros,
+    /// All elements 1.
+    Ones,
+    /// Uniform in ±bound.
+    Uniform {
+        /// The largest magnitude.
+        bound: f64,
+    },
+    /// Normal around 0.
+    Normal {
+        /// The standard deviation.
+        deviation: f64,
+    },
+    /// What a formula says.
+    Formula(Box<dyn Fn() -> Tensor + Send + Sync>),
+}
+
+impl Start {
+    /// Uniform in ±1/√fan_in, which keeps the size of what a linear map or a convolution makes of
+    /// its inputs independent of how many there are. Source: LeCun et al. 1998, §4.6.
+    pub fn fan_in(fan_in: usize) -> Self {
+        Self::Uniform { bound: 1.0 / (fan_in as f64).sqrt() }
+    }
+
+    fn tensor(&self, rng: &mut Rng, shape: &Shape, dtype: DType) -> Result<Tensor> {
+        match self {
+            Self::Zeros => Ok(Tensor::zeros(shape, dtype)),
+            Self::Ones => Ok(Tensor::ones(shape, dtype)),
+            Self::Uniform { bound } => {
+                map(rng.uniform(shape, DType::F64)?, dtype, |u| bound * (2.0 * u - 1.0))
+            }
+            Self::Normal { deviation } => {
+                map(rng.normal(shape, DType::F64)?, dtype, |z| deviation * z)
+            }
+            Self::Formula(formula) => Ok(formula().to_dtype(dtype)),
+        }
+    }
+}
+
+impl Inventory {
+    /// Adds a tensor.
+    pub fn tensor(&mut self, name: impl Into<String>, shape: impl Into<Shape>, start: Start) {
+        self.weights.push(Weight { name: name.into(), shape: shape.into(), buffer: false, start });
+    }
+
+    /// Adds a tensor that is not trained, and that a file need not hold.
+    pub fn buffer(&mut self, name: impl Into<String>, shape: impl Into<Shape>, start: Start) {
+        self.weights.push(Weight { name: name.into(), shape: shape.into(), buffer: true, start });
+    }
+
+    /// Adds `name.weight` \[outputs, inputs\] and `name.bias`, uniform by fan-in.
+    pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
+        self.tensor(format!("{name}.weight"), [outputs, inputs], Start::fan_in(inputs));
+        self.tensor(format!("{name}.bias"), [outputs], Start::fan_in(inputs));
+    }
+
+    /// Adds a linear map that gives 0 until it is trained.
+    pub fn silent_linear(&mut self, name: &str, inputs: usize, outputs: usize) {
+        self.tensor(format!("{name}.weight"), [outputs, inputs], Start::Zeros);
+        self.tensor(format!("{name}.bias"), [outputs], Start::Zeros);
+    }
+
+    /// Adds a square convolution's `name.weight` \[outputs, inputs, kernel, kernel\] and
+    /// `name.bias`, uniform by fan-in.
+    pub fn conv(&mut self, name: &str, inputs: usize, outputs: usize, kernel: usize) {
+        let fan_in = inputs * kernel * kernel;
+        let shape = [outputs, inputs, kernel, kernel];
+        self.tensor(format!("{name}.weight"), shape, Start::fan_in(fan_in));
+        self.tensor(format!("{name}.bias"), [outputs], Start::fan_in(fan_in));
+    }
+
+    /// Adds a norm's `name.weight` and `name.bias`, which change nothing until they are trained.
+    pub fn norm(&mut self, name: &str, channels: usize) {
+        self.tensor(format!("{name}.weight"), [channels], Start::Ones);
+        self.tensor(format!("{name}.bias"), [channels], Start::Zeros);
+    }
+
+    /// The tensors, in the order they were added.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Weight> {
+        self.weights.iter()
+    }
+
+    /// Every tensor as it begins. A tensor's values depend on `seed` and its name alone, so
+    /// models that differ in depth begin alike where they agree.
+    pub fn fresh(&self, seed: u64, dtype: DType) -> Result<Vec<(String, Tensor)>> {
+        let start = |w: &Weight| {
+            let mut rng = Rng::new(seed).stream(hash(&w.name));
+            Ok((w.name.clone(), w.start.tensor(&mut rng, &w.shape, dtype)?))
+        };
+        self.weights.iter().map(start).collect()
+    }
+
+    /// The tensors `found` in a file, by name, made into this model's: reshaped where only axes of
+    /// length 1 differ (old autoencoders store linear maps as 1 x 1 convolutions), and completed
+    /// by the buffers the file lacks.
+    ///
+    /// Errors: tensors missing, tensors that are not this model's, shapes that differ; all of them
+    /// at once, each missing name with the most similar name the file does have.
+    pub fn take(&self, mut found: BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
+        let mut taken = Vec::with_capacity(self.weights.len());
+        let (mut missing, mut misshaped) = (Vec::new(), Vec::new());
+        for weight in &self.weights {
+            match found.remove(&weight.name) {
+                Some(t) if same_but_for_ones(t.shape(), &weight.shape) => {
+                    taken.push((weight.name.clone(), t.reshape(weight.shape)?));
+                }
+                Some(t) => misshaped.push((weight, *t.shape())),
+                None if weight.buffer => {
+                    let mut rng = Rng::new(0);
+                    let value = weight.start.tensor(&mut rng, &weight.shape, DType::F32)?;
+                    taken.push((weight.name.clone(), value));
+                }
+                None => missing.push(&weight.name),
+            }
+        }
+        if missing.is_empty() && misshaped.is_empty() && found.is_empty() {
+            return Ok(taken);
+        }
+        Err(mismatch(&missing, &misshaped, &found))
+    }
+}
+
+/// The error that tells everything that keeps a file's tensors from being a model's.
+fn mismatch(
+    missing: &[&String],
+    misshaped: &[(&Weight, Shape)],
+    surplus: &BTreeMap<String, Tensor>,
+) -> Error {
+    let counts = [
+        (missing.len(), "missing"),
+        (misshaped.len(), "of another shape"),
+        (surplus.len(), "not of this model"),
+    ];
+    let counts = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+    let message = format!("tensors do not fit: {}", counts.collect::<Vec<_>>().join(", "));
+    let mut lines = Vec::new();
+    lines.extend(missing.iter().take(LINES).map(|name| match nearest(name, surplus.keys().map(String::as_str)) {
+        Some(near) => format!("missing {name}; the file has {near}"),
+        None => format!("missing {name}"),
+    }));
+    lines.extend(misshaped.iter().map(|(weight, shape)| {
+        format!("{} is {shape}, needed {}", weight.name, weight.shape)
+    }));
+    lines.extend(surplus.iter().map(|(name, t)| format!("surplus {name} {}", t.shape())));
+    let total = missing.len() + misshaped.len() + surplus.len();
+    let mut error = Error::value("load", message);
+    for line in lines.iter().take(LINES) {
+        error = error.note(line);
+    }
+    if total > LINES {
+        error = error.note(format!("and {} more", total - LINES));
+    }
+    error
+}
+
+/// The elements of an `f64` tensor, mapped and rounded to `dtype`.
+fn map(tensor: Tensor, dtype: DType, f: impl Fn(f64) -> f64) -> Result<Tensor> {
+    let values: Vec<f64> = tensor.slice::<f64>()?.iter().map(|&x| f(x)).collect();
+    Ok(Tensor::from_vec(values, tensor.shape())?.to_dtype(dtype))
+}
+
+fn same_but_for_ones(a: &Shape, b: &Shape) -> bool {
+    a.iter().filter(|&&n| n != 1).eq(b.iter().filter(|&&n| n != 1))
+}
+
+/// 64-bit FNV-1a: a stable number for a name.
+fn hash(name: &str) -> u64 {
+    name.bytes().fold(0xCBF2_9CE4_8422_2325, |h, byte| {
+        (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inventory() -> Inventory {
+        let mut list = Inventory::default();
+        list.linear("proj", 4, 3);
+        list.silent_linear("gate", 3, 2);
+        list.norm("norm", 5);
+        list.buffer("table", [2], Start::Formula(Box::new(|| Tensor::arange(2, DType::F32))));
+        list
+    }
+
+    #[test]
+    fn fresh_values_depend_on_seed_and_name_alone() {
+        let all = |seed| inventory().fresh(seed, DType::F64).unwrap();
+        let first = all(7);
+        let weight = first[0].1.to_f64_vec();
+        assert!(weight.iter().all(|x| x.abs() <= 0.5) && weight.iter().any(|x| x.abs() > 0.25));
+        assert_eq!(first[2].1.to_f64_vec(), [0.0; 6]);
+        assert_eq!(first[4].1.to_f64_vec(), [1.0; 5]);
+        assert_eq!(first[6].1.to_f64_vec(), [0.0, 1.0]);
+        assert_ne!(weight, all(8)[0].1.to_f64_vec());
+        let mut other = Inventory::default();
+        other.tensor("before", [9], Start::Normal { deviation: 1.0 });
+        other.linear("proj", 4, 3);
+        assert_eq!(other.fresh(7, DType::F64).unwrap()[1].1.to_f64_vec(), weight);
+    }
+
+    #[test]
+    fn takes_old_layouts_and_computes_buffers() {
+        let list = inventory();
+        let mut found: BTreeMap<_, _> = list.fresh(1, DType::F32).unwrap().into_iter().collect();
+        found.remove("table");
+        let weight = found["proj.weight"].reshape([3, 4, 1, 1]).unwrap();
+        found.insert("proj.weight".into(), weight);
+        let taken = list.take(found).unwrap();
+        assert_eq!(*taken[0].1.shape(), [3, 4]);
+        assert_eq!((taken[6].0.as_str(), taken[6].1.to_f64_vec()), ("table", vec![0.0, 1.0]));
+    }
+
+    #[test]
+    fn tells_everything_that_is_wrong_at_once() {
+        let list = inventory();
+        let mut found: BTreeMap<_, _> = list.fresh(1, DType::F32).unwrap().into_iter().collect();
+        let bias = found.remove("proj.bias").unwrap();
+        found.insert("proj.biases".into(), bias);
+        found.insert("norm.bias".into(), Tensor::zeros([6], DType::F32));
+        found.insert("other".into(), Tensor::zeros([1], DType::F32));
+        let error = list.take(found).unwrap_err().to_string();
+        for told in [
+            "1 missing, 1 of another shape, 2 not of this model",
+            "missing proj.bias; the file has proj.biases",
+            "norm.bias is [6], needed [5]",
+            "surplus other [1]",
+        ] {
+            assert!(error.contains(told), "{error}");
+        }
+    }
+}

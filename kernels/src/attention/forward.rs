@@ -1,0 +1,115 @@
+//! Attention, forward.
+
+use super::head::{Head, Tile, scatter, transpose};
+use super::product::{scores, weigh};
+use super::softmax::{Finish, Step};
+use super::{KEY_TILE, Output, Problem, QUERY_CHUNK, QUERY_TILE};
+use crate::lane::LANES;
+use crate::par::{self, Cells};
+use crate::{Real, scratch};
+
+/// Writes the answers O and the log-sum-exp of each segment that has queries.
+///
+/// Cost: 4·B·H·D·S_q·S_k flop; per thread 2·(S_q + S_k)·D elements of scratch.
+/// Panics when the slices do not have the sizes that `problem` implies.
+pub fn forward<T: Real>(problem: &Problem<T>, outputs: &mut [Output<T>]) {
+    problem.check();
+    assert_eq!(outputs.len(), problem.segments.len(), "attention: one output per segment");
+    let channels = problem.heads * problem.width;
+    let mut grids = Vec::new();
+    let mut chunks = 0;
+    for (segment, out) in problem.segments.iter().zip(outputs) {
+        let tokens = if segment.q.is_some() { segment.tokens } else { 0 };
+        assert_eq!(out.o.len(), problem.batch * tokens * channels, "attention: o");
+        assert_eq!(out.lse.len(), problem.batch * tokens * problem.heads, "attention: lse");
+        grids.push((
+            Cells::new(out.o, [tokens, channels], [QUERY_CHUNK, problem.width]),
+            Cells::new(out.lse, [problem.heads, tokens], [1, QUERY_CHUNK]),
+        ));
+        chunks = chunks.max(tokens.div_ceil(QUERY_CHUNK));
+    }
+    let tasks = problem.batch * problem.heads * chunks;
+    par::for_each(tasks, problem.nanoseconds(problem.flops()), |task| {
+        let (chunk, task) = (task % chunks, task / chunks);
+        let at = [task / problem.heads, task % problem.heads];
+        let tokens = chunk * QUERY_CHUNK..(chunk + 1) * QUERY_CHUNK;
+        let head = Head::new(problem, at, tokens, |_| true);
+        answer(&head, |segment| {
+            let (o, lse) = &grids[segment];
+            (o.take(head.b, [chunk, head.h]), lse.take(head.b, [head.h, chunk]))
+        });
+    });
+}
+
+/// Gathers one head, attends, and scatters into the cells (o, lse) of each segment.
+fn answer<'a, T: Real>(
+    head: &Head<T>,
+    cells: impl Fn(usize) -> (par::Cell<'a, T>, par::Cell<'a, T>),
+) {
+    let Problem { width, segments, scale, .. } = *head.problem;
+    let ([nq, nk], padded) = (head.size(), head.problem.padded());
+    let columns = nk.next_multiple_of(LANES);
+    let tile = QUERY_TILE.min(nq) * KEY_TILE.min(columns);
+    let lens = [nq * padded, nq * padded, nk * padded, columns * width, tile, nq, nq];
+    scratch::with(lens, |[q, o, v, keys_t, tile, max, sum]| {
+        head.gather(&head.queries, |i| segments[i].q.expect("the segment has queries"), q);
+        // K is only wanted transposed: it borrows the place of V.
+        head.gather(&head.keys, |i| segments[i].k, v);
+        transpose(v, [nk, width, padded], T::from_f64(scale), keys_t);
+        head.gather(&head.keys, |i| segments[i].v, v);
+
+        Work { q, keys_t, v, o, max, sum, tile }.attend(head);
+
+        let mut first = 0;
+        for span in &head.queries {
+            let n = span.tokens.len();
+            let (mut out, mut lse) = cells(span.segment);
+            scatter(&o[first * padded..][..n * padded], padded, T::ONE, &mut out);
+            lse.row(0).copy_from_slice(&max[first..][..n]);
+            first += n;
+        }
+    });
+}
+
+/// The gathered rows of one head, and what becomes of them. Rows are padded to whole strips.
+struct Work<'a, T> {
+    q: &'a [T],
+    /// scale·Kᵀ in strips.
+    keys_t: &'a [T],
+    v: &'a [T],
+    o: &'a mut [T],
+    /// Maximum, in the end log-sum-exp, of each query's scores.
+    max: &'a mut [T],
+    /// Sum of each query's exponentials.
+    sum: &'a mut [T],
+    /// One tile of scores, then of P.
+    tile: &'a mut [T],
+}
+
+impl<T: Real> Work<'_, T> {
+    /// Answers all queries, a tile of them at a time.
+    fn attend(self, head: &Head<T>) {
+        let ([nq, nk], padded, width) = (head.size(), head.problem.padded(), head.problem.width);
+        if nk == 0 {
+            self.o.fill(T::ZERO);
+            self.max.fill(T::NEG_INFINITY);
+            return;
+        }
+        for query in (0..nq).step_by(QUERY_TILE) {
+            let n = QUERY_TILE.min(nq - query);
+            let q = (&self.q[query * padded..], padded);
+            let o = &mut self.o[query * padded..][..n * padded];
+            let (max, sum) = (&mut self.max[query..][..n], &mut self.sum[query..][..n]);
+            for key in (0..nk).step_by(KEY_TILE) {
+                let keys = KEY_TILE.min(nk - key);
+                scores([n, keys, width], q, &self.keys_t[key * width..], self.tile);
+                let mut tile = Tile::new(self.tile, [n, keys]);
+                head.add_bias([query, key], &mut tile);
+                T::dispatch(Step { tile: &mut tile, max, sum, o, padded, first: key == 0 });
+                let p = (&*tile.data, tile.stride);
+                weigh::<T, false>([n, keys, padded], p, &self.v[key * padded..], o, key > 0);
+            }
+            T::dispatch(Finish { max, sum, o, padded });
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The matrix product of two tiles: all five products of attention and its gradient.
+
+use crate::lane::LANES;
+use crate::num::Num;
+use crate::{Real, Simd, Task};
+
+/// Scores: C = A·Bᵀ of `rows` × `width` elements of A, rows `a_stride` apart, and the columns of
+/// `transposed`, which is Bᵀ in strips; rows of C are whole strips.
+pub(super) fn scores<T: Real>(
+    [rows, columns, width]: [usize; 3],
+    (a, a_stride): (&[T], usize),
+    transposed: &[T],
+    c: &mut [T],
+) {
+    let strips = columns.div_ceil(LANES);
+    T::dispatch(Product::<T, false> {
+        rows,
+        depth: width,
+        strips,
+        a,
+        a_stride,
+        b: transposed,
+        b_stride: LANES,
+        b_strip: LANES * width,
+        c,
+        c_stride: LANES * strips,
+        accumulate: false,
+    });
+}
+
+/// C (+)= A·B, or Aᵀ·B, where A is a tile of scores and rows of B and C are `padded` elements.
+pub(super) fn weigh<T: Real, const TRANSPOSED: bool>(
+    [rows, depth, padded]: [usize; 3],
+    (a, a_stride): (&[T], usize),
+    b: &[T],
+    c: &mut [T],
+    accumulate: bool,
+) {
+    T::dispatch(Product::<T, TRANSPOSED> {
+        rows,
+        depth,
+        strips: padded / LANES,
+        a,
+        a_stride,
+        b,
+        b_stride: padded,
+        b_strip: LANES,
+        c,
+        c_stride: padded,
+        accumulate,
+    });
+}
+
+/// C (+)= A·B for a tile of A that is read element by element and a B in strips of sixteen columns.
+///
+/// An element of C is one chain of fused multiply-adds in the order of `depth`, whatever the
+/// register tile it falls in.
+struct Product<'a, T, const TRANSPOSED: bool> {
+    /// Rows of C and of A.
+    rows: usize,
+    /// Columns of A, rows of B.
+    depth: usize,
+    /// Strips of sixteen columns of B and C.
+    strips: usize,
+    /// A\[i, k\] at `i·a_stride + k`; if `TRANSPOSED`, at `k·a_stride + i`.
+    a: &'a [T],
+    /// Distance between rows of the stored A.
+    a_stride: usize,
+    /// Row k of strip j at `j·b_strip + k·b_stride`.
+    b: &'a [T],
+    /// Distance between rows of B within a strip.
+    b_stride: usize,
+    /// Distance between strips of B.
+    b_strip: usize,
+    /// C\[i, j\] at `i·c_stride + j`; room for `strips` whole strips.
+    c: &'a mut [T],
+    /// Distance between rows of C.
+    c_stride: usize,
+    /// Whether to add to C or to overwrite it.
+    accumulate: bool,
+}
+
+impl<T: Real, const TRANSPOSED: bool> Task<T> for Product<'_, T, TRANSPOSED> {
+    type Output = ();
+
+    /// Rows are shared out evenly between register tiles, because a tile of two or three rows
+    /// would wait for its own multiply-adds: 32 rows are 6+6+5+5+5+5 and not 5·6+2.
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(mut self, isa: S) {
+        let tiles = self.rows.div_ceil(S::TILE_ROWS);
+        let mut strip = 0;
+        while strip < self.strips {
+            let vecs = if strip + S::TILE_VECS <= self.strips { S::TILE_VECS } else { 1 };
+            let mut row = 0;
+            for t in 0..tiles {
+                let rows = self.rows / tiles + usize::from(t < self.rows % tiles);
+                self.tile_of(isa, row, rows, strip, vecs);
+                row += rows;
+            }
+            strip += vecs;
+        }
+    }
+}
+
+/// Calls `self.tile` with the literal that equals `$rows`: registers need constants.
+macro_rules! by_rows {
+    ($self:ident, $isa:ident, $row:ident, $rows:ident, $strip:ident, $vecs:literal: $($n:literal)*)
+    => {
+        match $rows {
+            $($n if $n <= S::TILE_ROWS => $self.tile::<S, $n, $vecs>($isa, $row, $strip),)*
+            _ => unreachable!("{} rows in a tile of {}", $rows, S::TILE_ROWS),
+        }
+    };
+}
+
+impl<T: Real, const TRANSPOSED: bool> Product<'_, T, TRANSPOSED> {
+    #[inline(always)]
+    fn tile_of<S>(&mut self, isa: S, row: usize, rows: usize, strip: usize, vecs: usize)
+    where
+        S: Simd<T = T>,
+    {
+        if S::TILE_VECS == 2 && vecs == 2 {
+            by_rows!(self, isa, row, rows, strip, 2: 1 2 3 4 5 6 7 8 9 10 11 12);
+        } else {
+            by_rows!(self, isa, row, rows, strip, 1: 1 2 3 4 5 6 7 8 9 10 11 12);
+        }
+    }
+
+    /// `ROWS` × `VECS`·16 elements of C, held in registers over the whole depth.
+    #[inline(always)]
+    fn tile<S, const ROWS: usize, const VECS: usize>(&mut self, isa: S, row: usize, strip: usize)
+    where
+        S: Simd<T = T>,
+    {
+        let mut b = [self.b; VECS];
+        for v in 0..VECS {
+            b[v] = &self.b[(strip + v) * self.b_strip..];
+        }
+        let c = &mut self.c[row * self.c_stride + strip * LANES..];
+        let mut acc = [[isa.splat(T::ZERO); VECS]; ROWS];
+        if self.accumulate {
+            for i in 0..ROWS {
+                for v in 0..VECS {
+                    acc[i][v] = isa.load(sixteen(&c[i * self.c_stride + v * LANES..]));
+                }
+            }
+        }
+        // Slices of equal length let the compiler see that `k` is in range.
+        let mut a = [self.a; ROWS];
+        for i in 0..ROWS {
+            a[i] = if TRANSPOSED {
+                &self.a[row..]
+            } else {
+                &self.a[(row + i) * self.a_stride..][..self.depth]
+            };
+        }
+        for k in 0..self.depth {
+            let mut bk = [acc[0][0]; VECS];
+            for v in 0..VECS {
+                bk[v] = isa.load(sixteen(&b[v][k * self.b_stride..]));
+            }
+            let column = if TRANSPOSED { &a[0][k * self.a_stride..][..ROWS] } else { &[] };
+            for i in 0..ROWS {
+                let aik = isa.splat(if TRANSPOSED { column[i] } else { a[i][k] });
+                for v in 0..VECS {
+                    acc[i][v] = aik.mul_add(bk[v], acc[i][v]);
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for v in 0..VECS {
+                let at = i * self.c_stride + v * LANES;
+                let out = c[at..].first_chunk_mut().expect("C has room for whole strips");
+                isa.store(acc[i][v], out);
+            }
+        }
+    }
+}
+
+/// The first sixteen elements.
+#[inline(always)]
+fn sixteen<T>(x: &[T]) -> &[T; LANES] {
+    x.first_chunk().expect("tiles have room for whole strips")
+}

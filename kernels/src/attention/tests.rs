@@ -1,0 +1,230 @@
+//! Attention against its reference, and the same bits however it is run.
+
+use super::*;
+use crate::lane::{Isa, set_isa};
+use crate::par::with_threads;
+use crate::random::philox4x32;
+
+/// Uniform in [-1, 1).
+fn uniform(seed: u32, len: usize) -> Vec<f64> {
+    let word = |i: usize| philox4x32([seed, 0], [i as u32, 0, 0, 0])[0];
+    (0..len).map(|i| f64::from(word(i)) / f64::from(1u32 << 31) - 1.0).collect()
+}
+
+/// A random problem, its operands in one fused QKV buffer for each segment.
+#[derive(Clone, Debug)]
+struct Case {
+    batch: usize,
+    heads: usize,
+    width: usize,
+    /// Tokens of each segment, and whether it has queries.
+    segments: Vec<(usize, bool)>,
+    /// Key lengths of the last segment.
+    key_len: Option<Vec<usize>>,
+    bias: bool,
+    /// Whether the first segment's answers have a gradient.
+    first_has_gradient: bool,
+}
+
+impl Case {
+    fn new(width: usize, segments: &[(usize, bool)]) -> Case {
+        Case {
+            batch: 2,
+            heads: 3,
+            width,
+            segments: segments.to_vec(),
+            key_len: None,
+            bias: false,
+            first_has_gradient: true,
+        }
+    }
+
+    /// Everything attention answers, flat, and the same by the reference.
+    fn run<T: Real>(&self) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
+        let Case { batch, heads, width, .. } = *self;
+        let channels = heads * width;
+        let numbers = |seed: usize, len: usize| -> Vec<T> {
+            uniform(seed as u32, len).into_iter().map(|x| T::from_f64(2.0 * x)).collect()
+        };
+        let qkv: Vec<_> = (self.segments.iter().enumerate())
+            .map(|(i, s)| numbers(i, batch * s.0 * 3 * channels))
+            .collect();
+        let last = self.segments.len() - 1;
+        let segments: Vec<_> = (self.segments.iter().zip(&qkv).enumerate())
+            .map(|(i, (&(tokens, queries), qkv))| {
+                let part = |part: usize| View {
+                    data: qkv.get(part * channels..).unwrap_or(&[]),
+                    batch_stride: tokens * 3 * channels,
+                    row_stride: 3 * channels,
+                };
+                let key_len = self.key_len.as_deref().filter(|_| i == last);
+                Segment { tokens, q: queries.then(|| part(0)), k: part(1), v: part(2), key_len }
+            })
+            .collect();
+        let scale = 1.0 / (width as f64).sqrt();
+        let mut problem = Problem { batch, heads, width, scale, segments: &segments, bias: None };
+        let bias = numbers(77, heads * problem.queries() * problem.keys());
+        problem.bias = self.bias.then_some(&bias[..]);
+        let d_o: Vec<Vec<T>> = (segments.iter().enumerate())
+            .map(|(i, s)| {
+                let some = s.q.is_some() && (i > 0 || self.first_has_gradient);
+                numbers(50 + i, if some { batch * s.tokens * channels } else { 0 })
+            })
+            .collect();
+        let fast = run(&problem, &d_o);
+        let d_o: Vec<_> = d_o.iter().map(|d| d.iter().map(|x| x.to_f64()).collect()).collect();
+        let r = reference(&problem, &d_o);
+        let slow = [r.o, r.lse, r.dq, r.dk, r.dv, vec![r.dbias]].concat();
+        (fast, slow)
+    }
+
+    /// The largest difference from the reference, relative to the largest number of each result.
+    fn error<T: Real>(&self) -> f64 {
+        let (fast, slow) = self.run::<T>();
+        assert_eq!(fast.len(), slow.len());
+        let mut worst = 0.0f64;
+        for (fast, slow) in fast.iter().zip(&slow) {
+            assert_eq!(fast.len(), slow.len());
+            let finite = slow.iter().filter(|x| x.is_finite());
+            let size = finite.fold(1e-3f64, |m, x| m.max(x.abs()));
+            for (f, s) in fast.iter().zip(slow).filter(|(f, s)| f != s) {
+                let error = (f - s).abs() / size;
+                assert!(!error.is_nan(), "{f} instead of {s}");
+                worst = worst.max(error);
+            }
+        }
+        worst
+    }
+}
+
+/// Forward and backward into memory full of NaN, as float64: o, lse, dq, dk, dv of each segment,
+/// and dbias.
+fn run<T: Real>(problem: &Problem<T>, d_o: &[Vec<T>]) -> Vec<Vec<f64>> {
+    let channels = problem.heads * problem.width;
+    let unwritten = |queries: bool, per_token: usize| -> Vec<Vec<T>> {
+        let tokens = |s: &Segment<T>| if queries && s.q.is_none() { 0 } else { s.tokens };
+        let len = |s| problem.batch * tokens(s) * per_token;
+        problem.segments.iter().map(|s| vec![T::from_f64(f64::NAN); len(s)]).collect()
+    };
+    let (mut o, mut lse) = (unwritten(true, channels), unwritten(true, problem.heads));
+    let mut outputs: Vec<_> =
+        o.iter_mut().zip(&mut lse).map(|(o, lse)| Output { o, lse }).collect();
+    forward(problem, &mut outputs);
+    let saved: Vec<_> = (o.iter().zip(&lse).zip(d_o))
+        .map(|((o, lse), d_o)| Saved { o, lse, d_o: (!d_o.is_empty()).then_some(&d_o[..]) })
+        .collect();
+    let [mut dq, mut dk, mut dv] =
+        [true, false, false].map(|queries| unwritten(queries, channels));
+    let mut gradients: Vec<_> = (dq.iter_mut().zip(&mut dk).zip(&mut dv))
+        .map(|((dq, dk), dv)| Gradient { dq, dk, dv })
+        .collect();
+    let mut dbias =
+        vec![T::from_f64(f64::NAN); problem.heads * problem.queries() * problem.keys()];
+    backward(problem, &saved, &mut gradients, Some(&mut dbias));
+
+    // Without a bias, samples are tasks of their own; the gradients must be the same.
+    let [mut q2, mut k2, mut v2] = [true, false, false].map(|queries| unwritten(queries, channels));
+    let mut gradients: Vec<_> = (q2.iter_mut().zip(&mut k2).zip(&mut v2))
+        .map(|((dq, dk), dv)| Gradient { dq, dk, dv })
+        .collect();
+    backward(problem, &saved, &mut gradients, None);
+    assert_eq!((&dq, &dk, &dv), (&q2, &k2, &v2));
+
+    let all = [o, lse, dq, dk, dv, vec![dbias]].concat();
+    all.into_iter().map(|x| x.into_iter().map(T::to_f64).collect()).collect()
+}
+
+/// Shapes with every kind of edge: tiles, strips, chunks, empty segments, padding.
+fn cases() -> Vec<Case> {
+    let mut cases: Vec<Case> = [
+        (1, &[(1, true)][..]),
+        (8, &[(5, true), (3, true)]),
+        (16, &[(16, true), (16, true)]),
+        (24, &[(17, true), (0, true), (30, true)]),
+        (32, &[(33, false), (7, true)]),
+        (40, &[(70, true), (200, false)]),
+        (64, &[(64, true), (24, true)]),
+        (20, &[(530, true), (5, true)]),
+        (48, &[(0, true), (3, false)]),
+    ]
+    .into_iter()
+    .map(|(width, segments)| Case::new(width, segments))
+    .collect();
+    for lens in [[0, 0], [9, 4], [3, 0]] {
+        let segments = [(130, true), (9, true)];
+        cases.push(Case { key_len: Some(lens.to_vec()), bias: true, ..Case::new(12, &segments) });
+        cases.push(Case { key_len: Some(lens.to_vec()), ..Case::new(5, &[(9, true)]) });
+    }
+    cases.push(Case { first_has_gradient: false, ..Case::new(16, &[(20, true), (10, true)]) });
+    cases.push(Case { first_has_gradient: false, bias: true, ..Case::new(16, &[(20, true)]) });
+    cases.push(Case { batch: 0, ..Case::new(16, &[(20, true)]) });
+    cases.push(Case { heads: 0, ..Case::new(16, &[(20, true)]) });
+    cases
+}
+
+#[test]
+fn f64_equals_the_reference() {
+    for case in cases() {
+        let error = case.error::<f64>();
+        assert!(error < 1e-13, "{error:e} in {case:?}");
+    }
+}
+
+#[test]
+fn f32_is_near_the_reference() {
+    for case in cases() {
+        // Sums of up to 535 terms near one, each rounded to 6e-8: sqrt(535)·6e-8 expected.
+        let error = case.error::<f32>();
+        assert!(error < 3e-6, "{error:e} in {case:?}");
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_threads_or_instruction_set() {
+    let best = crate::lane::isa();
+    for case in cases().into_iter().filter(|c| c.segments[0].0 < 100) {
+        let bits = || {
+            let all = case.run::<f32>().0.concat();
+            all.into_iter().map(|x| (x as f32).to_bits()).collect::<Vec<_>>()
+        };
+        let want = with_threads(1, bits);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+            set_isa(isa).unwrap();
+            assert_eq!(with_threads(3, bits), want, "{isa:?} in {case:?}");
+        }
+        set_isa(best).unwrap();
+    }
+}
+
+#[test]
+fn a_sample_does_not_depend_on_its_batch() {
+    let (width, heads, tokens) = (16, 2, 21);
+    let channels = width * heads;
+    let data = uniform(5, 3 * tokens * channels).iter().map(|&x| x as f32).collect::<Vec<_>>();
+    let answer = |data: &[f32]| {
+        let view = View::contiguous(data, tokens, channels);
+        let segments = [Segment { tokens, q: Some(view), k: view, v: view, key_len: None }];
+        let batch = data.len() / tokens / channels;
+        let problem =
+            Problem { batch, heads, width, scale: 0.25, segments: &segments, bias: None };
+        let (mut o, mut lse) = (vec![0.0; data.len()], vec![0.0; batch * heads * tokens]);
+        forward(&problem, &mut [Output { o: &mut o, lse: &mut lse }]);
+        o
+    };
+    let (all, one) = (answer(&data), tokens * channels);
+    assert_eq!(all[one..2 * one], answer(&data[one..2 * one]));
+}
+
+#[test]
+fn a_row_of_impossible_scores_attends_to_nothing() {
+    let (q, bias) = ([1.0f32; 2], [f32::NEG_INFINITY; 4]);
+    let view = View::contiguous(&q, 2, 1);
+    let segments = [Segment { tokens: 2, q: Some(view), k: view, v: view, key_len: None }];
+    let mut problem =
+        Problem { batch: 1, heads: 1, width: 1, scale: 1.0, segments: &segments, bias: None };
+    problem.bias = Some(&bias);
+    let all = run(&problem, &[vec![1.0; 2]]);
+    assert_eq!(all[0], [0.0; 2]);
+    assert_eq!(all[1], [f64::NEG_INFINITY; 2]);
+    assert!(all[2..].concat().iter().all(|&x| x == 0.0));
+}

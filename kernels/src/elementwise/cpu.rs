@@ -1,0 +1,277 @@
+//! The one loop that runs every elementwise formula.
+//!
+//! Output is dense and cut into chunks of fixed length, which threads share. Axes that lie evenly
+//! in all operands are merged first, so that most calls are one long run; within a run an operand
+//! advances by 1 (a vector load), by 0 (one value for all: broadcasting) or by its stride
+//! (gathered). An element's value depends on nothing but its operands: chunking changes no bit.
+
+use super::formula::Pointwise;
+use crate::lane::LANES;
+use crate::{Real, Simd, Task, par};
+
+/// Elements of a task: 64 KiB of f32, which with two operands stay in a second-level cache.
+const CHUNK: usize = 1 << 14;
+
+/// Axes a call may have.
+const MAX_RANK: usize = 8;
+
+/// y = f(x₀, x₁, …) at every index of `shape`, in row-major order.
+///
+/// Each operand is a slice that begins with its first element, and a stride for each axis: index
+/// (i, j, …) is at i·stride₀ + j·stride₁ + …; stride 0 broadcasts. `y` has an element per index.
+///
+/// # Panics
+/// If `y` or the strides do not fit `shape`, an operand ends too early, or `shape` has more than
+/// eight axes.
+pub fn map<const K: usize, T: Real, F: Pointwise<K>>(
+    f: &F,
+    shape: &[usize],
+    x: [(&[T], &[usize]); K],
+    y: &mut [T],
+) {
+    assert_eq!(y.len(), shape.iter().product::<usize>(), "y has an element per index of {shape:?}");
+    let walk = Walk::new(shape, x.map(|(_, strides)| strides));
+    let x = x.map(|(x, _)| x);
+    par::chunks_mut(y, CHUNK, y.len(), |i, y| {
+        T::dispatch(Chunk { f, walk: &walk, x, y, start: i * CHUNK });
+    });
+}
+
+/// `y += x`, element by element.
+pub fn add_assign<T: Real>(y: &mut [T], x: &[T]) {
+    assert_eq!(y.len(), x.len(), "as many elements are added as there are");
+    par::chunks_mut(y, CHUNK, y.len() / 2, |i, y| {
+        T::dispatch(AddAssign { x: &x[i * CHUNK..][..y.len()], y });
+    });
+}
+
+/// Adds `x`, of shape \[outer, len, inner\], to the part `start .. start + len` of the middle axis
+/// of `y`, of shape \[outer, n, inner\].
+pub fn add_region<T: Real>(
+    y: &mut [T],
+    [outer, n, inner]: [usize; 3],
+    start: usize,
+    x: &[T],
+    len: usize,
+) {
+    assert_eq!((y.len(), x.len()), (outer * n * inner, outer * len * inner));
+    assert!(start + len <= n, "the part {start}..{} lies within {n}", start + len);
+    if x.is_empty() {
+        return;
+    }
+    let rows = CHUNK.div_ceil(len * inner);
+    par::chunks_mut(y, rows * n * inner, x.len() / 2, |i, y| {
+        let x = x[i * rows * len * inner..].chunks(len * inner);
+        for (y, x) in y.chunks_mut(n * inner).zip(x) {
+            T::dispatch(AddAssign { y: &mut y[start * inner..][..len * inner], x });
+        }
+    });
+}
+
+/// A loop nest over the output: lengths of axes and each operand's strides.
+struct Walk<const K: usize> {
+    rank: usize,
+    lengths: [usize; MAX_RANK],
+    strides: [[usize; MAX_RANK]; K],
+}
+
+/// A place in a [`Walk`]: the index, and each operand's offset at the start of its last axis.
+struct Place<const K: usize> {
+    index: [usize; MAX_RANK],
+    offsets: [usize; K],
+}
+
+impl<const K: usize> Walk<K> {
+    /// Axes of length one are dropped and neighbours that lie evenly in every operand merged; at
+    /// least one axis remains.
+    fn new(shape: &[usize], strides: [&[usize]; K]) -> Self {
+        assert!(shape.len() < MAX_RANK, "{shape:?} has more than {} axes", MAX_RANK - 1);
+        let mut walk =
+            Walk { rank: 1, lengths: [1; MAX_RANK], strides: [[0; MAX_RANK]; K] };
+        for (axis, &length) in shape.iter().enumerate().filter(|(_, length)| **length != 1) {
+            let last = walk.rank - 1;
+            let first = walk.lengths[last] == 1;
+            let even = (0..K).all(|k| walk.strides[k][last] == strides[k][axis] * length);
+            if !first && !even {
+                walk.rank += 1;
+            }
+            let at = walk.rank - 1;
+            walk.lengths[at] *= length;
+            for k in 0..K {
+                walk.strides[k][at] = strides[k][axis];
+            }
+        }
+        walk
+    }
+
+    /// The place of output element `position`, but at the start of its run, and how far into the
+    /// run it is.
+    fn place(&self, position: usize) -> (Place<K>, usize) {
+        let last = self.rank - 1;
+        let mut place = Place { index: [0; MAX_RANK], offsets: [0; K] };
+        let mut rest = position / self.lengths[last];
+        for axis in (0..last).rev() {
+            place.index[axis] = rest % self.lengths[axis];
+            rest /= self.lengths[axis];
+            for k in 0..K {
+                place.offsets[k] += place.index[axis] * self.strides[k][axis];
+            }
+        }
+        (place, position % self.lengths[last])
+    }
+
+    /// Moves to the start of the next run.
+    #[inline(always)]
+    fn advance(&self, place: &mut Place<K>) {
+        for axis in (0..self.rank - 1).rev() {
+            place.index[axis] += 1;
+            let wraps = place.index[axis] == self.lengths[axis];
+            for k in 0..K {
+                let stride = self.strides[k][axis];
+                place.offsets[k] += stride;
+                if wraps {
+                    place.offsets[k] -= stride * self.lengths[axis];
+                }
+            }
+            if !wraps {
+                return;
+            }
+            place.index[axis] = 0;
+        }
+    }
+}
+
+/// A chunk of the output, from element `start` on.
+struct Chunk<'a, const K: usize, T, F> {
+    f: &'a F,
+    walk: &'a Walk<K>,
+    x: [&'a [T]; K],
+    y: &'a mut [T],
+    start: usize,
+}
+
+impl<const K: usize, T: Real, F: Pointwise<K>> Task<T> for Chunk<'_, K, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, isa: S) {
+        let Chunk { f, walk, x, mut y, start } = self;
+        let last = walk.rank - 1;
+        let (mut place, mut skip) = walk.place(start);
+        while !y.is_empty() {
+            let (run, rest) = y.split_at_mut((walk.lengths[last] - skip).min(y.len()));
+            let mut operands = [Operand { x: &[][..], stride: 0 }; K];
+            for k in 0..K {
+                let stride = walk.strides[k][last];
+                operands[k] = Operand { x: &x[k][place.offsets[k] + skip * stride..], stride };
+            }
+            if contiguous(&operands) {
+                run_contiguous(isa, f, operands, run);
+            } else {
+                run_strided(isa, f, operands, run);
+            }
+            walk.advance(&mut place);
+            (y, skip) = (rest, 0);
+        }
+    }
+}
+
+/// What a run reads: elements 0, stride, 2·stride, … of `x`.
+#[derive(Clone, Copy)]
+struct Operand<'a, T> {
+    x: &'a [T],
+    stride: usize,
+}
+
+#[inline(always)]
+fn contiguous<const K: usize, T>(operands: &[Operand<'_, T>; K]) -> bool {
+    let mut all = true;
+    for operand in operands {
+        all &= operand.stride == 1;
+    }
+    all
+}
+
+#[inline(always)]
+fn run_contiguous<const K: usize, S: Simd, F: Pointwise<K>>(
+    isa: S,
+    f: &F,
+    operands: [Operand<'_, S::T>; K],
+    y: &mut [S::T],
+) {
+    let mut x = [&[][..]; K];
+    for k in 0..K {
+        x[k] = &operands[k].x[..y.len()];
+    }
+    let (blocks, tail) = y.as_chunks_mut::<LANES>();
+    let whole = blocks.len() * LANES;
+    for (i, block) in blocks.iter_mut().enumerate() {
+        let mut v = [isa.splat(S::T::ONE); K];
+        for k in 0..K {
+            v[k] = isa.load_head(&x[k][i * LANES..][..LANES], S::T::ONE);
+        }
+        isa.store(f.at(v), block);
+    }
+    if !tail.is_empty() {
+        let mut v = [isa.splat(S::T::ONE); K];
+        for k in 0..K {
+            v[k] = isa.load_head(&x[k][whole..], S::T::ONE);
+        }
+        isa.store_head(f.at(v), tail);
+    }
+}
+
+#[inline(always)]
+fn run_strided<const K: usize, S: Simd, F: Pointwise<K>>(
+    isa: S,
+    f: &F,
+    operands: [Operand<'_, S::T>; K],
+    y: &mut [S::T],
+) {
+    let mut constants = [isa.splat(S::T::ONE); K];
+    for k in 0..K {
+        constants[k] = isa.splat(operands[k].x[0]);
+    }
+    let mut start = 0;
+    while start < y.len() {
+        let n = LANES.min(y.len() - start);
+        let mut v = constants;
+        for k in 0..K {
+            let Operand { x, stride } = operands[k];
+            if stride == 1 {
+                v[k] = isa.load_head(&x[start..start + n], S::T::ONE);
+            } else if stride > 1 {
+                let mut gathered = [S::T::ONE; LANES];
+                for i in 0..n {
+                    gathered[i] = x[(start + i) * stride];
+                }
+                v[k] = isa.load(&gathered);
+            }
+        }
+        isa.store_head(f.at(v), &mut y[start..start + n]);
+        start += n;
+    }
+}
+
+/// `y += x`.
+struct AddAssign<'a, T> {
+    y: &'a mut [T],
+    x: &'a [T],
+}
+
+impl<T: Real> Task<T> for AddAssign<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, isa: S) {
+        let (y, y_tail) = self.y.as_chunks_mut::<LANES>();
+        let (x, x_tail) = self.x.as_chunks::<LANES>();
+        for (y, x) in y.iter_mut().zip(x) {
+            isa.store(isa.load(y) + isa.load(x), y);
+        }
+        for (y, x) in y_tail.iter_mut().zip(x_tail) {
+            *y = *y + *x;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,387 @@
+//! Every elementwise formula, once.
+//!
+//! To add one: a struct with an `impl` here, and one line in the list of `autograd`'s
+//! `ops/elementwise.rs`. Kernel, derivatives, method, tests and benchmark follow.
+//!
+//! Bodies are straight-line: a choice is [`Num::select`], a constant is lifted from a value.
+
+use std::f64::consts::PI;
+
+use super::formula::{Binary, Domain, SlopeOf, Unary};
+use crate::num::Num;
+
+/// Negation, y = −x.
+#[derive(Clone, Copy, Debug)]
+pub struct Neg;
+
+impl Unary for Neg {
+    const NAME: &'static str = "neg";
+    const EQUATION: &'static str = "−x";
+    const SLOPE_OF: SlopeOf = SlopeOf::Nothing;
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        -x
+    }
+}
+
+/// Multiplication by a constant, y = c·x.
+#[derive(Clone, Copy, Debug)]
+pub struct MulScalar(pub f64);
+
+impl Unary for MulScalar {
+    const NAME: &'static str = "mul_scalar";
+    const EQUATION: &'static str = "c·x";
+    const SLOPE_OF: SlopeOf = SlopeOf::Nothing;
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        x * x.lift(self.0)
+    }
+}
+
+/// Addition of a constant, y = x + c.
+#[derive(Clone, Copy, Debug)]
+pub struct AddScalar(pub f64);
+
+impl Unary for AddScalar {
+    const NAME: &'static str = "add_scalar";
+    const EQUATION: &'static str = "x + c";
+    const SLOPE_OF: SlopeOf = SlopeOf::Nothing;
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        x + x.lift(self.0)
+    }
+}
+
+/// Limits to an interval, y = min(max(x, low), high); slope 1 inside and at both ends, else 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Clamp {
+    /// The least result.
+    pub low: f64,
+    /// The largest result.
+    pub high: f64,
+}
+
+impl Unary for Clamp {
+    const NAME: &'static str = "clamp";
+    const EQUATION: &'static str = "min(max(x, low), high)";
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        let (low, high) = (x.lift(self.low), x.lift(self.high));
+        N::select(x.lt(low), low, N::select(high.lt(x), high, x))
+    }
+    fn domain(&self) -> Domain {
+        Domain::between(self.low - 1.0, self.high + 1.0).except(self.low, self.high)
+    }
+}
+
+/// The exponential function, y = eˣ.
+#[derive(Clone, Copy, Debug)]
+pub struct Exp;
+
+impl Unary for Exp {
+    const NAME: &'static str = "exp";
+    const EQUATION: &'static str = "eˣ";
+    const SLOPE_OF: SlopeOf = SlopeOf::Output;
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        x.exp()
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, y: N) -> N {
+        y
+    }
+}
+
+/// The natural logarithm, y = ln x; −∞ at 0 and NaN below.
+#[derive(Clone, Copy, Debug)]
+pub struct Ln;
+
+impl Unary for Ln {
+    const NAME: &'static str = "ln";
+    const EQUATION: &'static str = "ln x";
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        x.ln()
+    }
+    fn domain(&self) -> Domain {
+        Domain::between(0.2, 4.0)
+    }
+}
+
+/// The square root, y = √x.
+#[derive(Clone, Copy, Debug)]
+pub struct Sqrt;
+
+impl Unary for Sqrt {
+    const NAME: &'static str = "sqrt";
+    const EQUATION: &'static str = "√x";
+    const SLOPE_OF: SlopeOf = SlopeOf::Output;
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        x.sqrt()
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, y: N) -> N {
+        y.lift(0.5) / y
+    }
+    fn domain(&self) -> Domain {
+        Domain::between(0.2, 4.0)
+    }
+}
+
+/// The square, y = x².
+#[derive(Clone, Copy, Debug)]
+pub struct Square;
+
+impl Unary for Square {
+    const NAME: &'static str = "square";
+    const EQUATION: &'static str = "x²";
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        x * x
+    }
+}
+
+/// The reciprocal, y = 1/x.
+#[derive(Clone, Copy, Debug)]
+pub struct Recip;
+
+impl Unary for Recip {
+    const NAME: &'static str = "recip";
+    const EQUATION: &'static str = "1/x";
+    const SLOPE_OF: SlopeOf = SlopeOf::Output;
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        x.recip()
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, y: N) -> N {
+        -(y * y)
+    }
+    fn domain(&self) -> Domain {
+        Domain::between(0.3, 4.0)
+    }
+}
+
+/// The absolute value, y = |x|; slope 0 at 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Abs;
+
+impl Unary for Abs {
+    const NAME: &'static str = "abs";
+    const EQUATION: &'static str = "|x|";
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        x.abs()
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, x: N) -> N {
+        let (zero, one) = (x.lift(0.0), x.lift(1.0));
+        N::select(zero.lt(x), one, N::select(x.lt(zero), -one, zero))
+    }
+    fn domain(&self) -> Domain {
+        Domain::between(-3.0, 3.0).except(0.0, 0.0)
+    }
+}
+
+/// The rectifier, y = max(x, 0); slope 0 at 0, and a NaN stays one.
+/// Source: Nair & Hinton 2010.
+#[derive(Clone, Copy, Debug)]
+pub struct Relu;
+
+impl Unary for Relu {
+    const NAME: &'static str = "relu";
+    const EQUATION: &'static str = "max(x, 0)";
+    const SLOPE_OF: SlopeOf = SlopeOf::Output;
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        let zero = x.lift(0.0);
+        N::select(x.lt(zero), zero, x)
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, y: N) -> N {
+        let zero = y.lift(0.0);
+        N::select(zero.lt(y), y.lift(1.0), zero)
+    }
+    fn domain(&self) -> Domain {
+        Domain::between(-3.0, 3.0).except(0.0, 0.0)
+    }
+}
+
+/// The hyperbolic tangent, y = tanh x.
+#[derive(Clone, Copy, Debug)]
+pub struct Tanh;
+
+impl Unary for Tanh {
+    const NAME: &'static str = "tanh";
+    const EQUATION: &'static str = "tanh x";
+    const SLOPE_OF: SlopeOf = SlopeOf::Output;
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        x.tanh()
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, y: N) -> N {
+        y.lift(1.0) - y * y
+    }
+}
+
+/// The logistic function, y = σ(x) = 1/(1 + e⁻ˣ).
+#[derive(Clone, Copy, Debug)]
+pub struct Sigmoid;
+
+impl Unary for Sigmoid {
+    const NAME: &'static str = "sigmoid";
+    const EQUATION: &'static str = "1/(1 + e⁻ˣ)";
+    const SLOPE_OF: SlopeOf = SlopeOf::Output;
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        // Further down e⁻ˣ overflows float32 and its derivative becomes 0·∞; σ(−80) is 2e-35.
+        let x = x.max(x.lift(-80.0));
+        ((-x).exp() + x.lift(1.0)).recip()
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, y: N) -> N {
+        y * (y.lift(1.0) - y)
+    }
+}
+
+/// SiLU, also called Swish, y = x·σ(x).
+/// Source: Hendrycks & Gimpel 2016, §2; Ramachandran et al. 2017.
+#[derive(Clone, Copy, Debug)]
+pub struct Silu;
+
+impl Unary for Silu {
+    const NAME: &'static str = "silu";
+    const EQUATION: &'static str = "x/(1 + e⁻ˣ)";
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        x * Sigmoid.f(x)
+    }
+}
+
+/// GELU, tanh form, y = ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
+/// Source: Hendrycks & Gimpel 2016, §2.
+#[derive(Clone, Copy, Debug)]
+pub struct GeluTanh;
+
+impl Unary for GeluTanh {
+    const NAME: &'static str = "gelu_tanh";
+    const EQUATION: &'static str = "½x(1 + tanh(√(2/π)(x + 0.044715x³)))";
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        let u = (x + x * x * x * x.lift(0.044715)) * x.lift((2.0 / PI).sqrt());
+        x * x.lift(0.5) * (u.tanh() + x.lift(1.0))
+    }
+}
+
+/// The smooth rectifier, y = ln(1 + eˣ), computed as max(x, 0) + ln(1 + e⁻|ˣ|).
+/// Source: Dugas et al. 2001.
+#[derive(Clone, Copy, Debug)]
+pub struct Softplus;
+
+impl Unary for Softplus {
+    const NAME: &'static str = "softplus";
+    const EQUATION: &'static str = "ln(1 + eˣ)";
+    #[inline(always)]
+    fn f<N: Num>(&self, x: N) -> N {
+        Relu.f(x) + ((-x.abs()).exp() + x.lift(1.0)).ln()
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, x: N) -> N {
+        Sigmoid.f(x)
+    }
+}
+
+/// The sum, y = a + b.
+#[derive(Clone, Copy, Debug)]
+pub struct Add;
+
+impl Binary for Add {
+    const NAME: &'static str = "add";
+    const EQUATION: &'static str = "a + b";
+    const SLOPE_OF: [[bool; 2]; 2] = [[false, false], [false, false]];
+    #[inline(always)]
+    fn f<N: Num>(&self, a: N, b: N) -> N {
+        a + b
+    }
+}
+
+/// The difference, y = a − b.
+#[derive(Clone, Copy, Debug)]
+pub struct Sub;
+
+impl Binary for Sub {
+    const NAME: &'static str = "sub";
+    const EQUATION: &'static str = "a − b";
+    const SLOPE_OF: [[bool; 2]; 2] = [[false, false], [false, false]];
+    #[inline(always)]
+    fn f<N: Num>(&self, a: N, b: N) -> N {
+        a - b
+    }
+}
+
+/// The product, y = a·b.
+#[derive(Clone, Copy, Debug)]
+pub struct Mul;
+
+impl Binary for Mul {
+    const NAME: &'static str = "mul";
+    const EQUATION: &'static str = "a·b";
+    const SLOPE_OF: [[bool; 2]; 2] = [[false, true], [true, false]];
+    #[inline(always)]
+    fn f<N: Num>(&self, a: N, b: N) -> N {
+        a * b
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, operand: usize, a: N, b: N) -> N {
+        if operand == 0 { b } else { a }
+    }
+}
+
+/// The quotient, y = a/b.
+#[derive(Clone, Copy, Debug)]
+pub struct Div;
+
+impl Binary for Div {
+    const NAME: &'static str = "div";
+    const EQUATION: &'static str = "a/b";
+    const SLOPE_OF: [[bool; 2]; 2] = [[false, true], [true, true]];
+    #[inline(always)]
+    fn f<N: Num>(&self, a: N, b: N) -> N {
+        a / b
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, operand: usize, a: N, b: N) -> N {
+        if operand == 0 { b.recip() } else { -(a / b / b) }
+    }
+    fn domains(&self) -> [Domain; 2] {
+        [Domain::between(-3.0, 3.0), Domain::between(0.4, 3.0)]
+    }
+}
+
+/// The larger of two, y = max(a, b); where they are equal the slope goes to a.
+#[derive(Clone, Copy, Debug)]
+pub struct Maximum;
+
+impl Binary for Maximum {
+    const NAME: &'static str = "maximum";
+    const EQUATION: &'static str = "max(a, b)";
+    #[inline(always)]
+    fn f<N: Num>(&self, a: N, b: N) -> N {
+        N::select(a.lt(b), b, a)
+    }
+}
+
+/// The smaller of two, y = min(a, b); where they are equal the slope goes to a.
+#[derive(Clone, Copy, Debug)]
+pub struct Minimum;
+
+impl Binary for Minimum {
+    const NAME: &'static str = "minimum";
+    const EQUATION: &'static str = "min(a, b)";
+    #[inline(always)]
+    fn f<N: Num>(&self, a: N, b: N) -> N {
+        N::select(b.lt(a), b, a)
+    }
+}

@@ -1,0 +1,294 @@
+//! Every reader, on both sides, and every writer against plain loops; and the promise about bits.
+
+use half::{bf16, f16};
+
+use super::*;
+use crate::elementwise::{Unary, exprs::GeluTanh};
+use crate::lane::{Isa, set_isa};
+use crate::random::philox4x32;
+
+/// Uniform in [-1, 1), with eight bits so that bfloat16 holds it; element i of stream `seed`.
+fn value(seed: u32, i: usize) -> f64 {
+    f64::from(philox4x32([seed, 0], [i as u32, 0, 0, 0])[0] >> 24) / 128.0 - 1.0
+}
+
+fn values<T: Real>(seed: u32, n: usize) -> Vec<T> {
+    (0..n).map(|i| T::from_f64(value(seed, i))).collect()
+}
+
+/// Sizes around every edge there is: none, one, a panel, a register tile, a block of K, a tile.
+const SIZES: [[usize; 3]; 12] = [
+    [0, 3, 2],
+    [3, 0, 2],
+    [2, 3, 0],
+    [1, 1, 1],
+    [5, 16, 7],
+    [7, 17, KC],
+    [6, 33, KC + 1],
+    [13, 31, 40],
+    [25, 48, 2 * KC + 5],
+    [193, 40, 19],
+    [50, 300, 9],
+    [200, 270, 11],
+];
+
+/// Rounding of a sum of k products at most 1 in size, each rounded to f32 or f64.
+fn tolerance<T: Real>(k: usize) -> f64 {
+    let epsilon = if size_of::<T>() == 4 { f64::from(f32::EPSILON) } else { f64::EPSILON };
+    epsilon * (k + 4) as f64
+}
+
+#[track_caller]
+fn assert_close<T: Real>(got: &[T], want: &[f64], k: usize) {
+    assert_eq!(got.len(), want.len());
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let error = (got.to_f64() - want).abs();
+        assert!(error <= tolerance::<T>(k) * (1.0 + want.abs()), "{i}: {got} for {want}");
+    }
+}
+
+/// A product of two operands against loops over what they are said to hold.
+#[track_caller]
+fn check<T: Real>(
+    size: Size,
+    (a, a_at): (Operand<T>, &dyn Fn(usize, usize, usize) -> f64),
+    (b, b_at): (Operand<T>, &dyn Fn(usize, usize, usize) -> f64),
+) {
+    let mut c = vec![T::from_f64(f64::NAN); size.batch * size.m * size.n];
+    gemm(size, a, b, &Store, &mut c);
+    assert_close(&c, &reference(size, a_at, b_at), size.k);
+}
+
+fn strided_operands<T: Real>() {
+    for [m, n, k] in SIZES {
+        for (a_padding, b_padding) in [(0, 0), (3, 5)] {
+            let size = Size::new(m, n, k);
+            let (a, b) = (values::<T>(1, (m + 9) * (k + 9)), values::<T>(2, (k + 9) * (n + 9)));
+            let (by_k, by_m) = (k + a_padding, m + a_padding);
+            let (by_n, b_by_k) = (n + b_padding, k + b_padding);
+            let a_rows = Strided::<T>::new(&a, [by_k, 1]);
+            let a_cols = Strided::<T>::new(&a, [by_m, 1]);
+            let b_rows = Strided::<T>::new(&b, [by_n, 1]);
+            let b_cols = Strided::<T>::new(&b, [b_by_k, 1]);
+            let a_rows_at = |_, i, k| value(1, i * by_k + k);
+            let a_cols_at = |_, i, k| value(1, k * by_m + i);
+            let b_rows_at = |_, k, j| value(2, k * by_n + j);
+            let b_cols_at = |_, k, j| value(2, j * b_by_k + k);
+            check(size, (a_rows.plain(), &a_rows_at), (b_rows.plain(), &b_rows_at));
+            check(size, (a_cols.transposed(), &a_cols_at), (b_cols.transposed(), &b_cols_at));
+            // The same by strides in place of `transposed`.
+            let a_cols = Strided::<T>::new(&a, [1, by_m]);
+            let b_cols = Strided::<T>::new(&b, [1, b_by_k]);
+            check(size, (a_cols.plain(), &a_cols_at), (b_cols.plain(), &b_cols_at));
+        }
+    }
+}
+
+#[test]
+fn strided_operands_in_f32_and_f64() {
+    strided_operands::<f32>();
+    strided_operands::<f64>();
+}
+
+#[test]
+fn any_strides_will_do() {
+    let size = Size::new(9, 20, 30);
+    let x = values::<f32>(3, 4000);
+    let gaps = Strided::<f32>::new(&x, [100, 3]);
+    let repeated_row = Strided::<f32>::new(&x, [0, 2]);
+    let gaps_at = |_, i, k| value(3, i * 100 + k * 3);
+    let repeated_at = |_, _, j| value(3, j * 2);
+    check(size, (gaps.plain(), &gaps_at), (repeated_row.plain(), &repeated_at));
+    let size = Size::new(20, 9, 30);
+    let turned_at = |_, k, j| value(3, j * 100 + k * 3);
+    check(size, (repeated_row.transposed(), &|_, i, _| value(3, i * 2)), (gaps.transposed(), &turned_at));
+}
+
+#[test]
+fn batches_may_be_broadcast_and_interleaved() {
+    // Heads [2, 3] of queries stored as [2, token, 3, width], times one matrix for all.
+    for (m, width) in [(5, 8), (70, 4)] {
+        let size = Size::new(m, 5, width).batched(6);
+        let (q, w) = (values::<f32>(4, 6 * m * width), values::<f32>(5, 5 * width));
+        let heads =
+            Strided::<f32>::new(&q, [3 * width, 1]).batched(&[2, 3], &[m * 3 * width, width]);
+        let shared = Strided::<f32>::rows(&w, width);
+        let heads_at = |b, i, k| value(4, ((b / 3 * m + i) * 3 + b % 3) * width + k);
+        check(size, (heads.plain(), &heads_at), (shared.transposed(), &|_, k, j| value(5, j * width + k)));
+        let size = Size::new(m, m, width).batched(6);
+        check(size, (heads.plain(), &heads_at), (heads.transposed(), &|b, k, j| heads_at(b, j, k)));
+    }
+}
+
+fn half_operands<T: Real, E: Stored<T>>(narrow: impl Fn(f64) -> E) {
+    for [m, n, k] in SIZES {
+        let size = Size::new(m, n, k);
+        let a: Vec<E> = (0..m * k).map(|i| narrow(value(6, i))).collect();
+        let b: Vec<E> = (0..n * k).map(|i| narrow(value(7, i))).collect();
+        let (by_k, by_m) = (Strided::<T, E>::rows(&a, k), Strided::<T, E>::rows(&a, m));
+        let (b_by_k, by_n) = (Strided::<T, E>::rows(&b, k), Strided::<T, E>::rows(&b, n));
+        let weights_at = |_, r, j| value(7, j * k + r);
+        check(size, (by_k.plain(), &|_, i, r| value(6, i * k + r)), (b_by_k.transposed(), &weights_at));
+        check(
+            size,
+            (by_m.transposed(), &|_, i, r| value(6, r * m + i)),
+            (by_n.plain(), &|_, r, j| value(7, r * n + j)),
+        );
+        let packed = PackedB::new(k, n, &b, [1, k]);
+        let mut c = vec![T::from_f64(f64::NAN); m * n];
+        gemm(size, by_k.plain(), &packed, &Store, &mut c);
+        assert_close(&c, &reference(size, |_, i, r| value(6, i * k + r), weights_at), k);
+    }
+}
+
+#[test]
+fn half_precision_operands() {
+    half_operands::<f32, bf16>(bf16::from_f64);
+    half_operands::<f32, f16>(f16::from_f64);
+    half_operands::<f64, bf16>(bf16::from_f64);
+    half_operands::<f64, f16>(f16::from_f64);
+}
+
+fn modulated_norm<T: Real>() {
+    let (samples, rows_per_sample, cols) = (3, 4, 37);
+    let rows = samples * rows_per_sample;
+    let x = values::<T>(8, rows * cols);
+    let (mean, rstd) = (values::<T>(9, rows), values::<T>(10, rows));
+    let modulation = values::<T>(11, samples * 2 * cols);
+    let reader = ModulatedNorm {
+        x: &x,
+        cols,
+        mean: &mean,
+        rstd: &rstd,
+        shift: &modulation,
+        scale: &modulation[cols..],
+        stride: 2 * cols,
+        rows_per_sample,
+    };
+    let at = |_, i: usize, k| {
+        let sample = i / rows_per_sample * 2 * cols + k;
+        let normal = (value(8, i * cols + k) - value(9, i)) * value(10, i);
+        normal * (1.0 + value(11, sample + cols)) + value(11, sample)
+    };
+    let w = values::<T>(12, cols * rows.max(20));
+    let weights = Strided::<T>::rows(&w, cols);
+    let weights_at = |_, k, j| value(12, j * cols + k);
+    check(Size::new(rows, 20, cols), (reader.plain(), &at), (weights.transposed(), &weights_at));
+    // As the right operand of a weight's gradient, Σ over rows.
+    let dy = Strided::<T>::rows(&w, 20);
+    let dy_at = |_, i, k| value(12, k * 20 + i);
+    check(Size::new(20, cols, rows), (dy.transposed(), &dy_at), (reader.plain(), &at));
+}
+
+#[test]
+fn modulated_norm_on_both_sides() {
+    modulated_norm::<f32>();
+    modulated_norm::<f64>();
+}
+
+fn writers<T: Real>() {
+    for [m, n, k] in [[7, 40, 5], [30, 300, 3], [200, 33, 20]] {
+        let size = Size::new(m, n, k);
+        let (a, b) = (values::<T>(1, m * k), values::<T>(2, n * k));
+        let (a, b) = (Strided::<T>::rows(&a, k), Strided::<T>::rows(&b, k));
+        let sums = reference(size, |_, i, r| value(1, i * k + r), |_, r, j| value(2, j * k + r));
+        let want = |f: &dyn Fn(usize, usize, f64) -> f64| -> Vec<f64> {
+            sums.iter().enumerate().map(|(at, &sum)| f(at / n, at % n, sum)).collect()
+        };
+        let (bias, before) = (values::<T>(3, n.max(m)), values::<T>(4, m * n));
+        let run = |writer: &dyn Writer<T>| {
+            let (mut out, mut kept) = (before.clone(), values::<T>(5, m * n));
+            gemm_keeping(size, a.plain(), b.transposed(), writer, &mut out, &mut kept);
+            (out, kept)
+        };
+        let biased = want(&|_, j, sum| sum + value(3, j));
+
+        assert_close(&run(&Add).0, &want(&|i, j, sum| sum + value(4, i * n + j)), k);
+        assert_close(&run(&Bias(Some(&bias))).0, &biased, k);
+        assert_close(&run(&Bias(None)).0, &sums, k);
+        assert_close(&run(&RowBias(&bias)).0, &want(&|i, _, sum| sum + value(3, i)), k);
+        let (out, kept) = run(&BiasGelu(Some(&bias)));
+        assert_close(&out, &want(&|_, j, sum| GeluTanh.f(sum + value(3, j))), k);
+        assert_close(&kept, &biased, k);
+        let (gate, residual) = (values::<T>(6, m * (n + 2)), values::<T>(7, m * n));
+        let gated = GateResidual {
+            bias: Some(&bias),
+            gate: &gate,
+            gate_stride: n + 2,
+            rows_per_sample: 4,
+            residual: &residual,
+            cols: n,
+        };
+        let (out, kept) = run(&gated);
+        let joined = |i: usize, j, sum| {
+            value(7, i * n + j) + value(6, i / 4 * (n + 2) + j) * (sum + value(3, j))
+        };
+        assert_close(&out, &want(&joined), k);
+        assert_close(&kept, &biased, k);
+
+        let mut narrow = vec![bf16::NAN; m * n];
+        gemm(size, a.plain(), b.transposed(), &Store, &mut narrow);
+        let (plain, _) = run(&Store);
+        assert!(narrow.iter().zip(&plain).all(|(n, x)| *n == bf16::from_f64(x.to_f64())));
+    }
+}
+
+#[test]
+fn writers_in_f32_and_f64() {
+    writers::<f32>();
+    writers::<f64>();
+}
+
+/// f32 operands with all their bits in use, so that any other order of summation shows.
+fn full(seed: u32, n: usize) -> Vec<f32> {
+    (0..n).map(|i| value(seed, i) as f32 * 1.1 + value(seed + 1, i) as f32 * 1e-3).collect()
+}
+
+#[test]
+fn sums_are_made_in_the_documented_order() {
+    let (m, n, k) = (14, 35, 2 * KC + 77);
+    let (a, b) = (full(20, m * k), full(30, n * k));
+    let (a_rows, b_rows) = (Strided::<f32>::rows(&a, k), Strided::<f32>::rows(&b, k));
+    let mut c = vec![0.0; m * n];
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+        set_isa(isa).unwrap();
+        gemm(Size::new(m, n, k), a_rows.plain(), b_rows.transposed(), &Store, &mut c);
+        for (at, &c) in c.iter().enumerate() {
+            let (a, b) = (&a[at / n * k..][..k], &b[at % n * k..][..k]);
+            let block = |(a, b): (&[f32], &[f32])| {
+                a.iter().zip(b).fold(0.0_f32, |sum, (&a, &b)| a.mul_add(b, sum))
+            };
+            let blocks = a.chunks(KC).zip(b.chunks(KC)).map(block);
+            assert_eq!(c, blocks.reduce(|total, sum| total + sum).unwrap(), "{isa:?} {at}");
+        }
+    }
+}
+
+#[test]
+fn bits_depend_on_neither_rows_nor_batch_nor_threads_nor_packing() {
+    let (m, n, k) = (230, 290, 420);
+    let (a, b) = (full(40, m * k), full(50, n * k));
+    let (a_rows, b_rows) = (Strided::<f32>::rows(&a, k), Strided::<f32>::rows(&b, k));
+    let product = |rows: Range<usize>| {
+        let a = Strided::<f32>::rows(&a[rows.start * k..], k);
+        let mut c = vec![0.0; rows.len() * n];
+        gemm(Size::new(rows.len(), n, k), a.plain(), b_rows.transposed(), &Store, &mut c);
+        c
+    };
+    let whole = par::with_threads(1, || product(0..m));
+    for threads in [2, 3] {
+        assert!(par::with_threads(threads, || product(0..m)) == whole);
+    }
+    for rows in [0..1, 57..58, 100..107, 37..230] {
+        assert!(product(rows.clone()) == whole[rows.start * n..rows.end * n]);
+    }
+    let mut c = vec![0.0; m * n];
+    let packed = PackedB::new(k, n, &b, [1, k]);
+    gemm(Size::new(m, n, k), a_rows.plain(), &packed, &Store, &mut c);
+    assert!(c == whole);
+    // 23 products of ten rows.
+    let tens = Strided::<f32>::rows(&a, k).batched(&[23], &[10 * k]);
+    let size = Size::new(10, n, k).batched(23);
+    gemm(size, tens.plain(), b_rows.transposed(), &Store, &mut c);
+    assert!(c == whole);
+}

@@ -1,0 +1,189 @@
+//! Lanes as one AVX-512 register. See the invariant in the parent module.
+
+use std::arch::x86_64::*;
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+use super::avx2::turn;
+use super::{LANES, Simd, Task};
+use crate::num::{Num, SQRT_HALF_BITS, Single, single};
+
+/// Sixteen float32 lanes in one 512-bit register.
+#[derive(Clone, Copy)]
+pub(super) struct F32x16(__m512);
+
+/// The token of AVX-512.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(());
+
+/// Runs `task` with AVX-512.
+///
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, AVX2 and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+pub(super) unsafe fn run<K: Task<f32>>(task: K) -> K::Output {
+    task.run(Avx512(()))
+}
+
+impl Simd for Avx512 {
+    type T = f32;
+    type V = F32x16;
+    // Twenty-four accumulators, two vectors of B and a broadcast of A: 27 of 32 registers.
+    const TILE_ROWS: usize = 12;
+    const TILE_VECS: usize = 2;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F32x16 {
+        // SAFETY: the token vouches for AVX-512.
+        unsafe { F32x16(_mm512_set1_ps(x)) }
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> F32x16 {
+        // SAFETY: the token vouches for AVX-512; the array is sixteen floats.
+        unsafe { F32x16(_mm512_loadu_ps(x.as_ptr())) }
+    }
+    #[inline(always)]
+    fn store(self, v: F32x16, out: &mut [f32; LANES]) {
+        // SAFETY: the token vouches for AVX-512; the array is sixteen floats.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v.0) }
+    }
+    #[inline(always)]
+    fn transpose(self, rows: &mut [F32x16; LANES]) {
+        // SAFETY: the token vouches for AVX-512, and so for AVX2.
+        unsafe {
+            let [mut a, mut b, mut c, mut d] = [[_mm256_setzero_ps(); 8]; 4];
+            for i in 0..8 {
+                let (upper, lower) = (rows[i].0, rows[i + 8].0);
+                (a[i], b[i]) = (_mm512_castps512_ps256(upper), _mm512_extractf32x8_ps::<1>(upper));
+                (c[i], d[i]) = (_mm512_castps512_ps256(lower), _mm512_extractf32x8_ps::<1>(lower));
+            }
+            (a, b, c, d) = (turn(a), turn(b), turn(c), turn(d));
+            for i in 0..8 {
+                rows[i] = join(a[i], c[i]);
+                rows[i + 8] = join(b[i], d[i]);
+            }
+        }
+    }
+}
+
+/// Sixteen lanes of twice eight.
+///
+/// # Safety
+/// The processor has AVX-512 DQ.
+#[inline(always)]
+unsafe fn join(low: __m256, high: __m256) -> F32x16 {
+    // SAFETY: the caller vouches for AVX-512 DQ.
+    unsafe { F32x16(_mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high)) }
+}
+
+/// One binary operator by one instruction.
+macro_rules! operator {
+    ($trait:ident, $method:ident, $instruction:ident) => {
+        impl $trait for F32x16 {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, o: Self) -> Self {
+                // SAFETY: lanes exist only where AVX-512 does.
+                unsafe { F32x16($instruction(self.0, o.0)) }
+            }
+        }
+    };
+}
+
+operator!(Add, add, _mm512_add_ps);
+operator!(Sub, sub, _mm512_sub_ps);
+operator!(Mul, mul, _mm512_mul_ps);
+operator!(Div, div, _mm512_div_ps);
+
+impl Neg for F32x16 {
+    type Output = Self;
+    #[inline(always)]
+    fn neg(self) -> Self {
+        // SAFETY: lanes exist only where AVX-512 does.
+        unsafe { F32x16(_mm512_xor_ps(self.0, _mm512_set1_ps(-0.0))) }
+    }
+}
+
+impl Num for F32x16 {
+    type Mask = __mmask16;
+
+    #[inline(always)]
+    fn lift(self, c: f64) -> Self {
+        // SAFETY: lanes exist only where AVX-512 does; `self` is one.
+        unsafe { F32x16(_mm512_set1_ps(c as f32)) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: Self, b: Self) -> Self {
+        // SAFETY: lanes exist only where AVX-512 does.
+        unsafe { F32x16(_mm512_fmadd_ps(self.0, a.0, b.0)) }
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: lanes exist only where AVX-512 does.
+        unsafe { F32x16(_mm512_sqrt_ps(self.0)) }
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: lanes exist only where AVX-512 does.
+        unsafe { F32x16(_mm512_abs_ps(self.0)) }
+    }
+    #[inline(always)]
+    fn lt(self, o: Self) -> __mmask16 {
+        // SAFETY: lanes exist only where AVX-512 does.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, o.0) }
+    }
+    #[inline(always)]
+    fn select(mask: __mmask16, a: Self, b: Self) -> Self {
+        // SAFETY: lanes exist only where AVX-512 does.
+        unsafe { F32x16(_mm512_mask_blend_ps(mask, b.0, a.0)) }
+    }
+    #[inline(always)]
+    fn exp(self) -> Self {
+        single::exp(self)
+    }
+    #[inline(always)]
+    fn ln(self) -> Self {
+        single::ln(self)
+    }
+    #[inline(always)]
+    fn tanh(self) -> Self {
+        single::tanh(self)
+    }
+    #[inline(always)]
+    fn max(self, o: Self) -> Self {
+        // SAFETY: lanes exist only where AVX-512 does.
+        unsafe { F32x16(_mm512_max_ps(self.0, o.0)) }
+    }
+    #[inline(always)]
+    fn min(self, o: Self) -> Self {
+        // SAFETY: lanes exist only where AVX-512 does.
+        unsafe { F32x16(_mm512_min_ps(self.0, o.0)) }
+    }
+}
+
+impl Single for F32x16 {
+    #[inline(always)]
+    fn round_ties_even(self) -> Self {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        // SAFETY: lanes exist only where AVX-512 does.
+        unsafe { F32x16(_mm512_roundscale_ps::<NEAREST>(self.0)) }
+    }
+    #[inline(always)]
+    fn exp2_int(self) -> Self {
+        // SAFETY: lanes exist only where AVX-512 does.
+        unsafe {
+            let n = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
+            F32x16(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(n)))
+        }
+    }
+    #[inline(always)]
+    fn split(self) -> (Self, Self) {
+        // SAFETY: lanes exist only where AVX-512 does.
+        unsafe {
+            let cut = _mm512_set1_epi32(SQRT_HALF_BITS as i32);
+            let shifted = _mm512_sub_epi32(_mm512_castps_si512(self.0), cut);
+            let exponent = _mm512_cvtepi32_ps(_mm512_srai_epi32::<23>(shifted));
+            let field = _mm512_and_si512(shifted, _mm512_set1_epi32(0x007f_ffff));
+            (F32x16(_mm512_castsi512_ps(_mm512_add_epi32(field, cut))), F32x16(exponent))
+        }
+    }
+}

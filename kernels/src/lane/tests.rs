@@ -1,0 +1,90 @@
+//! Every instruction set gives the bits of the portable path.
+
+use super::*;
+use crate::num::Dual;
+
+/// Every primitive of `Num` once, chained over `x` and `y`; sums and maxima of the lanes last.
+struct Everything<'a>(&'a [f32; LANES], &'a [f32; LANES]);
+
+impl Task<f32> for Everything<'_> {
+    type Output = Vec<u32>;
+    #[inline(always)]
+    fn run<S: Simd<T = f32>>(self, isa: S) -> Vec<u32> {
+        let (x, y) = (isa.load(self.0), isa.load(self.1));
+        let values = [
+            x + y,
+            x - y,
+            x * y,
+            x / y,
+            -x,
+            x.mul_add(y, x),
+            x.abs().sqrt(),
+            x.max(y),
+            x.min(y),
+            x.recip(),
+            S::V::select(x.lt(y), x, y),
+            x.exp(),
+            x.ln(),
+            x.abs().ln(),
+            x.tanh(),
+            Dual::variable(x).tanh().d,
+            isa.splat(isa.sum(x)),
+            isa.splat(isa.largest(y)),
+            isa.load_head(&self.0[..5], 2.0),
+        ];
+        let mut bits = Vec::new();
+        let mut square = [x; LANES];
+        for i in 0..LANES {
+            square[i] = isa.splat(self.1[i]) + x;
+        }
+        isa.transpose(&mut square);
+        for v in values.into_iter().chain(square) {
+            let mut out = [0.0; LANES];
+            isa.store(v, &mut out);
+            let mut head = [7.0; 3];
+            isa.store_head(v, &mut head);
+            // A NaN's payload is the processor's own affair.
+            let canonical = |v: &f32| if v.is_nan() { 0x7fc0_0000 } else { v.to_bits() };
+            bits.extend(out.iter().chain(&head).map(canonical));
+        }
+        bits
+    }
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    let special = [0.0, -0.0, 1.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-40];
+    let mut state = 1u32;
+    for round in 0..200u32 {
+        let mut next = || {
+            state = crate::random::philox4x32([1, 2], [round, state, 0, 0])[0];
+            let wide = f32::from_bits(state);
+            let plain = (state as f32 / u32::MAX as f32 - 0.5) * 20.0;
+            match state % 5 {
+                0 => special[(state / 5) as usize % special.len()],
+                1 => wide,
+                _ => plain,
+            }
+        };
+        let (x, y) = (std::array::from_fn(|_| next()), std::array::from_fn(|_| next()));
+        let want = Everything(&x, &y).run(Portable::new());
+        #[cfg(target_arch = "x86_64")]
+        if Isa::Avx2.is_supported() {
+            // SAFETY: just asked.
+            assert_eq!(unsafe { avx2::run(Everything(&x, &y)) }, want, "{x:?} {y:?}");
+        }
+        #[cfg(target_arch = "x86_64")]
+        if Isa::Avx512.is_supported() {
+            // SAFETY: just asked.
+            assert_eq!(unsafe { avx512::run(Everything(&x, &y)) }, want, "{x:?} {y:?}");
+        }
+    }
+}
+
+#[test]
+fn names_parse_and_unknown_names_say_what_is_known() {
+    for isa in Isa::ALL {
+        assert_eq!(isa.name().parse(), Ok(isa));
+    }
+    assert!("sse2".parse::<Isa>().unwrap_err().contains("avx512"));
+}

@@ -1,0 +1,19 @@
+//! Arithmetic on slices: the kernels of the engine. This crate knows no tensor and allocates
+//! nothing but scratch.
+//!
+//! Start with [`num`] (the vocabulary formulas are written in), then [`lane`] (the same vocabulary
+//! sixteen at a time, and how an instruction set is chosen), then any kernel.
+
+pub mod adamw;
+pub mod attention;
+pub mod conv;
+pub mod elementwise;
+pub mod gemm;
+pub mod lane;
+pub mod num;
+pub mod par;
+pub mod random;
+pub mod reduce;
+pub mod scratch;
+
+pub use lane::{Real, Simd, Task};

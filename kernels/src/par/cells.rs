@@ -1,0 +1,125 @@
+//! Matrices cut into cells, for tasks that write column blocks of the same rows.
+//!
+//! # Safety invariant
+//!
+//! Cells of one matrix do not overlap, and each is handed out once (an atomic flag says so). A
+//! [`Cells`] borrows its slice for as long as any cell may live, and a [`Cell`] hands out one of its
+//! rows at a time. So every cell is the only way to its elements.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Matrices of equal size, one behind the other, cut into cells that tasks take, each once.
+pub struct Cells<'a, T> {
+    first: *mut T,
+    rows: usize,
+    columns: usize,
+    cell: [usize; 2],
+    taken: Vec<AtomicBool>,
+    whole: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: by the invariant, sharing cells between threads gives each of them elements of its own.
+unsafe impl<T: Send> Sync for Cells<'_, T> {}
+// SAFETY: the value is a mutable borrow of its elements.
+unsafe impl<T: Send> Send for Cells<'_, T> {}
+
+impl<'a, T> Cells<'a, T> {
+    /// Cuts `data`, a pile of [rows, columns] matrices, into cells of at most `cell` = [rows,
+    /// columns]; the last ones of each row and column of cells may be smaller.
+    pub fn new(data: &'a mut [T], [rows, columns]: [usize; 2], cell: [usize; 2]) -> Self {
+        let matrix = rows * columns;
+        let matrices = data.len().checked_div(matrix).unwrap_or(0);
+        assert_eq!(matrices * matrix, data.len(), "a slice of whole matrices");
+        let cell = cell.map(|n| n.max(1));
+        let cells = matrices * rows.div_ceil(cell[0]) * columns.div_ceil(cell[1]);
+        let taken = (0..cells).map(|_| AtomicBool::new(false)).collect();
+        Cells { first: data.as_mut_ptr(), rows, columns, cell, taken, whole: PhantomData }
+    }
+
+    /// The cell `[i, j]` of matrix `m`: rows `i·cell[0]..`, columns `j·cell[1]..`.
+    ///
+    /// Panics when there is no such cell or it has been taken before.
+    pub fn take(&self, m: usize, [i, j]: [usize; 2]) -> Cell<'a, T> {
+        let (down, across) =
+            (self.rows.div_ceil(self.cell[0]), self.columns.div_ceil(self.cell[1]));
+        assert!(i < down && j < across, "cell [{i}, {j}] of [{down}, {across}]");
+        let index = (m * down + i) * across + j;
+        assert!(!self.taken[index].swap(true, Ordering::Relaxed), "cell {index} taken twice");
+        let (row, column) = (i * self.cell[0], j * self.cell[1]);
+        Cell {
+            // SAFETY: `index` is below the number of cells, so matrix, row and column exist.
+            first: unsafe { self.first.add((m * self.rows + row) * self.columns + column) },
+            rows: self.cell[0].min(self.rows - row),
+            columns: self.cell[1].min(self.columns - column),
+            stride: self.columns,
+            whole: PhantomData,
+        }
+    }
+}
+
+/// A rectangle of a matrix, with no other way to its elements.
+pub struct Cell<'a, T> {
+    first: *mut T,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    whole: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a cell is a mutable borrow of its elements.
+unsafe impl<T: Send> Send for Cell<'_, T> {}
+
+impl<T> Cell<'_, T> {
+    /// Rows of the rectangle.
+    pub fn rows(&self) -> Range<usize> {
+        0..self.rows
+    }
+
+    /// Row `i` of the rectangle.
+    pub fn row(&mut self, i: usize) -> &mut [T] {
+        assert!(i < self.rows, "row {i} of {}", self.rows);
+        // SAFETY: the row lies in the rectangle, which nobody else reaches, and `self` is borrowed
+        // for as long as the answer lives.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.stride), self.columns) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{for_each, with_threads};
+    use super::*;
+
+    #[test]
+    fn cells_cover_every_element_once() {
+        let mut data = vec![0; 2 * 5 * 7];
+        let cells = Cells::new(&mut data, [5, 7], [2, 3]);
+        with_threads(3, || {
+            for_each(2 * 3 * 3, usize::MAX, |i| {
+                let mut cell = cells.take(i / 9, [i / 3 % 3, i % 3]);
+                for r in cell.rows() {
+                    cell.row(r).iter_mut().for_each(|x| *x += i + 1);
+                }
+            });
+        });
+        let want = (0..70).map(|e| e / 35 * 9 + e / 7 % 5 / 2 * 3 + e % 7 / 3 + 1);
+        assert!(data.into_iter().eq(want));
+    }
+
+    #[test]
+    #[should_panic(expected = "taken twice")]
+    fn a_cell_is_handed_out_once() {
+        let mut data = [0; 4];
+        let cells = Cells::new(&mut data, [2, 2], [1, 2]);
+        let _first = cells.take(0, [1, 0]);
+        cells.take(0, [1, 0]);
+    }
+
+    #[test]
+    fn empty_matrices_have_no_cells() {
+        let cells = Cells::<f32>::new(&mut [], [0, 4], [2, 2]);
+        assert!(cells.taken.is_empty());
+    }
+}

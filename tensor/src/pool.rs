@@ -1,0 +1,259 @@
+//! Memory that is kept: blocks go to free lists on drop and come back for the next tensor.
+//!
+//! A large block fresh from the operating system costs a page fault per page at first touch, which
+//! holds the first write to a few GB/s. A training step asks for the same sizes again and again, so
+//! each size class keeps a list of free blocks, and a step in steady state asks the system for
+//! nothing.
+//!
+//! * Classes are powers of two in quarter steps (…, 1024, 1280, 1536, 1792, 2048, …), so at most a
+//!   fifth of a block is slack.
+//! * Every block starts at a multiple of 64 bytes: a cache line, and the widest SIMD register.
+//! * Blocks of [`MAPPED_FROM`] bytes and more are anonymous maps that start at a multiple of 2 MiB
+//!   and ask for huge pages: one page fault and one TLB entry for 512 small pages.
+//! * Memory is zero when fresh and stale when reused; it is never uninitialised.
+//! * Free blocks are given back, largest first, when keeping them would take the process above one
+//!   and a half times its peak of live bytes; [`trim`] gives all of them back.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytemuck::{Pod, Zeroable};
+#[cfg(target_os = "linux")]
+use memmap2::Advice;
+use memmap2::{MmapMut, MmapOptions};
+
+/// Blocks of at least this many bytes are maps of their own.
+pub const MAPPED_FROM: usize = 1 << 20;
+
+/// Size and alignment of a huge page on x86-64 and on arm64 with 4 KiB pages.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Bytes the pool knows of, slack of the size classes included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// In use by tensors.
+    pub live: usize,
+    /// Free, kept for reuse.
+    pub cached: usize,
+    /// The largest `live` since the start or since [`reset_peak`].
+    pub peak: usize,
+}
+
+/// What the pool holds now.
+pub fn stats() -> Stats {
+    state().stats
+}
+
+/// Begins a new measurement of [`Stats::peak`] from what is live now.
+pub fn reset_peak() {
+    let mut state = state();
+    state.stats.peak = state.stats.live;
+}
+
+/// Gives every free block back to the operating system.
+pub fn trim() {
+    let mut state = state();
+    state.high_water = state.stats.live;
+    let freed = state.evict(0);
+    drop(state);
+    // Unmapping takes time: it happens here, where other threads can already allocate.
+    drop(freed);
+}
+
+/// A block of memory from the pool; dropping it returns it there.
+pub(crate) struct Block {
+    memory: Memory,
+    zeroed: bool,
+}
+
+impl Block {
+    /// A block of at least `bytes` bytes.
+    ///
+    /// # Panics
+    /// When the system has no such amount of memory, as `Vec` does.
+    pub(crate) fn take(bytes: usize) -> Self {
+        if bytes == 0 {
+            return Self { memory: Memory::EMPTY, zeroed: true };
+        }
+        let class = Class::of(bytes);
+        let mut state = state();
+        if let Some(memory) = state.free.get_mut(class.index).and_then(Vec::pop) {
+            state.stats.cached -= class.bytes;
+            state.count_live(class.bytes);
+            return Self { memory, zeroed: false };
+        }
+        state.count_live(class.bytes);
+        let keep = (state.high_water + state.high_water / 2).saturating_sub(state.stats.live);
+        let freed = state.evict(keep);
+        drop(state);
+        drop(freed);
+        Self { memory: Memory::fresh(class.bytes), zeroed: true }
+    }
+
+    /// Whether every byte is still zero, as the operating system handed it out.
+    pub(crate) fn is_zeroed(&self) -> bool {
+        self.zeroed
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Lines(lines) => bytemuck::cast_slice(lines),
+            Memory::Map { map, start, bytes } => &map[*start..*start + *bytes],
+        }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.zeroed = false;
+        match &mut self.memory {
+            Memory::Lines(lines) => bytemuck::cast_slice_mut(lines),
+            Memory::Map { map, start, bytes } => &mut map[*start..*start + *bytes],
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let bytes = self.bytes().len();
+        if bytes == 0 {
+            return;
+        }
+        let memory = std::mem::replace(&mut self.memory, Memory::EMPTY);
+        let class = Class::of(bytes);
+        let mut state = state();
+        state.stats.live -= bytes;
+        state.stats.cached += bytes;
+        if state.free.len() <= class.index {
+            state.free.resize_with(class.index + 1, Vec::new);
+        }
+        state.free[class.index].push(memory);
+    }
+}
+
+/// A cache line: the unit, and so the alignment, of small blocks.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+enum Memory {
+    Lines(Vec<Line>),
+    Map { map: MmapMut, start: usize, bytes: usize },
+}
+
+impl Memory {
+    const EMPTY: Self = Self::Lines(Vec::new());
+
+    fn fresh(bytes: usize) -> Self {
+        if bytes < MAPPED_FROM {
+            return Self::Lines(bytemuck::zeroed_vec(bytes / size_of::<Line>()));
+        }
+        // Room to move the start up to a huge page's boundary; what is never touched costs nothing.
+        let map = MmapOptions::new()
+            .len(bytes.saturating_add(HUGE_PAGE))
+            .map_anon()
+            .unwrap_or_else(|error| panic!("no memory for a tensor of {bytes} bytes: {error}"));
+        let start = map.as_ptr().align_offset(HUGE_PAGE);
+        // Advice may be refused (another system, huge pages switched off); small pages serve too.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise_range(Advice::HugePage, start, bytes);
+        Self::Map { map, start, bytes }
+    }
+}
+
+/// A size class: where its free list is, and the bytes of its blocks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Class {
+    index: usize,
+    bytes: usize,
+}
+
+impl Class {
+    /// The smallest class whose blocks hold `bytes` bytes, which is at least one.
+    fn of(bytes: usize) -> Self {
+        // Up to 256 bytes the step stays at one line: a quarter would be less.
+        let exponent = (bytes - 1).max(256).ilog2();
+        let quarter = 1_usize << (exponent - 2);
+        let quarters = bytes.div_ceil(quarter);
+        let Some(rounded) = quarters.checked_mul(quarter) else {
+            panic!("no memory for a tensor of {bytes} bytes");
+        };
+        Self { index: 4 * (exponent as usize - 8) + quarters, bytes: rounded }
+    }
+}
+
+struct State {
+    /// Free blocks, by [`Class::index`].
+    free: Vec<Vec<Memory>>,
+    stats: Stats,
+    /// The largest `live` ever, which bounds what is worth keeping.
+    high_water: usize,
+}
+
+static STATE: Mutex<State> = Mutex::new(State {
+    free: Vec::new(),
+    stats: Stats { live: 0, cached: 0, peak: 0 },
+    high_water: 0,
+});
+
+fn state() -> MutexGuard<'static, State> {
+    // Nothing panics while the lock is held, except for want of memory.
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn count_live(&mut self, bytes: usize) {
+        self.stats.live += bytes;
+        self.stats.peak = self.stats.peak.max(self.stats.live);
+        self.high_water = self.high_water.max(self.stats.live);
+    }
+
+    /// Takes free blocks off their lists, largest first, until at most `keep` bytes are cached.
+    fn evict(&mut self, keep: usize) -> Vec<Memory> {
+        let mut freed = Vec::new();
+        for list in self.free.iter_mut().rev() {
+            while self.stats.cached > keep
+                && let Some(memory) = list.pop()
+            {
+                self.stats.cached -= match &memory {
+                    Memory::Lines(lines) => size_of_val(&**lines),
+                    Memory::Map { bytes, .. } => *bytes,
+                };
+                freed.push(memory);
+            }
+        }
+        freed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_quarter_steps_of_powers_of_two() {
+        let sizes: Vec<usize> = (1..=4096).map(|n| Class::of(n).bytes).collect();
+        let mut distinct = sizes.clone();
+        distinct.dedup();
+        assert_eq!(distinct[..10], [64, 128, 192, 256, 320, 384, 448, 512, 640, 768]);
+        for (n, &size) in (1..).zip(&sizes) {
+            assert!(size >= n && size % 64 == 0 && (n <= 256 || 5 * n >= 4 * size), "{n}: {size}");
+            assert_eq!(Class::of(size), Class::of(n), "{n}");
+        }
+        let mut indices: Vec<usize> = distinct.iter().map(|&n| Class::of(n).index).collect();
+        indices.dedup();
+        assert_eq!(indices.len(), distinct.len());
+        assert!(indices.is_sorted());
+    }
+
+    // What the lists hold depends on the tests running beside this one: see tests/pool.rs.
+    #[test]
+    fn blocks_are_aligned_and_know_when_they_are_fresh() {
+        for bytes in [1, 63, 64, 65, 1000, MAPPED_FROM - 1, MAPPED_FROM, 5 * MAPPED_FROM + 13] {
+            let mut block = Block::take(bytes);
+            let alignment = if bytes < MAPPED_FROM { 64 } else { HUGE_PAGE };
+            assert_eq!(block.bytes().as_ptr().align_offset(alignment), 0);
+            assert!(block.bytes().len() >= bytes);
+            assert!(!block.is_zeroed() || block.bytes().iter().all(|&byte| byte == 0));
+            block.bytes_mut()[0] = 1;
+            assert!(!block.is_zeroed());
+        }
+    }
+}
