@@ -3,7 +3,7 @@
 //! A layer takes its parameters from a scoped store by the checkpoint's names, `weight` and `bias`.
 
 use autograd::{Conv, Params, Var};
-use tensor::{DType, Result};
+use tensor::Result;
 
 /// A linear map of the last axis, `y = x Wᵀ + b`.
 #[derive(Clone, Debug)]
@@ -76,9 +76,4 @@ impl GroupNorm {
     pub fn silu(&self, x: &Var) -> Result<Var> {
         self.forward(x)?.silu()
     }
-}
-
-/// The type to compute in with weights of type `storage`: 16-bit types are for storing only.
-pub fn compute_dtype(storage: DType) -> DType {
-    if storage == DType::F64 { DType::F64 } else { DType::F32 }
 }

@@ -74,6 +74,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Sixteen lanes.
     type V: Num;
 
+    /// Whether lanes are registers; if not, a plain loop is as fast and smaller.
+    const IN_REGISTERS: bool = true;
     /// Rows of the matrix-product tile whose accumulators fit the registers.
     const TILE_ROWS: usize;
     /// Vectors of sixteen columns in that tile.

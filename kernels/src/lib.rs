@@ -8,12 +8,16 @@ pub mod adamw;
 pub mod attention;
 pub mod conv;
 pub mod elementwise;
+pub mod gather;
 pub mod gemm;
 pub mod lane;
+pub mod norm;
 pub mod num;
 pub mod par;
 pub mod random;
 pub mod reduce;
 pub mod scratch;
+pub mod softmax;
+pub mod xent;
 
 pub use lane::{Real, Simd, Task};

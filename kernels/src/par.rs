@@ -77,6 +77,26 @@ pub fn chunks2_mut<A: Send, B: Send>(
     }
 }
 
+/// `f(i, a, b, c)` for the i-th chunks of three outputs, about `ns` nanoseconds in all.
+pub fn chunks3_mut<A: Send, B: Send, C: Send>(
+    (a, a_len): (&mut [A], usize),
+    (b, b_len): (&mut [B], usize),
+    (c, c_len): (&mut [C], usize),
+    ns: usize,
+    f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync + Send,
+) {
+    if a.len() > a_len && split(ns) {
+        (a.par_chunks_mut(a_len), b.par_chunks_mut(b_len), c.par_chunks_mut(c_len))
+            .into_par_iter()
+            .with_max_len(1)
+            .enumerate()
+            .for_each(|(i, (a, b, c))| f(i, a, b, c));
+    } else {
+        let chunks = a.chunks_mut(a_len).zip(b.chunks_mut(b_len)).zip(c.chunks_mut(c_len));
+        chunks.enumerate().for_each(|(i, ((a, b), c))| f(i, a, b, c));
+    }
+}
+
 /// Runs both closures, perhaps at once; `ns` is the time of the shorter one.
 pub fn join<A: Send, B: Send>(
     ns: usize,

@@ -12,7 +12,9 @@
 //! [`elementwise`]. Gradient checks, comparisons with the reference, determinism tests, benchmark
 //! and table rows follow from the registry.
 
+pub mod cross_entropy;
 pub mod elementwise;
+pub mod index_rows;
 pub mod reduce;
 pub mod shape;
 
@@ -28,6 +30,9 @@ pub static OPS: &[&dyn Spec] = &[
     &shape::Narrow,
     &shape::Cat,
     &shape::ToDType,
+    &index_rows::Index,
+    &cross_entropy::FromScores,
+    &cross_entropy::FromRows,
 ];
 
 /// Every operation there is.

@@ -1,47 +1,105 @@
-//! The machine's own ceiling: float32 fused multiply-adds with nothing in their way.
+//! The machine's own ceilings: multiply-adds with nothing in their way, and memory copied.
 
 use std::time::Instant;
 
 use kernels::num::Num;
 use kernels::{Real, Simd, Task, par};
 
-/// Multiply-adds of the longest dependency-free chain: enough to cover any latency.
-const CHAINS: usize = 6;
+/// Times each measurement is tried; the best counts.
+const TRIES: usize = 5;
 
-/// A loop of independent multiply-adds on registers.
-struct Fma {
+/// Bytes copied at a time: more than caches hold.
+const COPIED: usize = 128 << 20;
+
+/// A loop of independent multiply-adds on registers: `CHAINS` chains of sixteen lanes.
+struct Fma<const CHAINS: usize> {
     rounds: usize,
 }
 
-impl Task<f32> for Fma {
+impl<const CHAINS: usize> Task<f32> for Fma<CHAINS> {
     type Output = f32;
+
     #[inline(always)]
     fn run<S: Simd<T = f32>>(self, isa: S) -> f32 {
         let (a, b) = (isa.splat(0.999), isa.splat(1e-6));
-        let mut acc = [isa.splat(0.5); CHAINS];
+        let mut chains = [isa.splat(0.5); CHAINS];
         for _ in 0..self.rounds {
-            for x in &mut acc {
+            for x in &mut chains {
                 *x = x.mul_add(a, b);
             }
         }
-        let mut total = acc[0];
-        for x in &acc[1..] {
+        let mut total = chains[0];
+        for x in &chains[1..] {
             total = total + *x;
         }
         isa.sum(total)
     }
 }
 
-/// GFLOP/s of fused multiply-adds on all threads of the pool at once: the best of a few tries.
+/// GFLOP/s of float32 multiply-adds on all threads of the pool at once.
+///
+/// Two units of latency four need eight registers in flight. Sixteen lanes are one register of
+/// AVX-512, which has 32, and two of AVX2, which has 16: so both ten chains and six are tried.
 pub fn fma_gflops() -> f64 {
-    const ROUNDS: usize = 2_000_000;
+    fma::<6>().max(fma::<10>())
+}
+
+fn fma<const CHAINS: usize>() -> f64 {
+    const ROUNDS: usize = 1_000_000;
     let threads = par::threads();
     let flops = (threads * ROUNDS * CHAINS * kernels::lane::LANES * 2) as f64;
-    let try_once = || {
-        let start = Instant::now();
-        let sums = par::map(threads, usize::MAX, |_| f32::dispatch(Fma { rounds: ROUNDS }));
-        std::hint::black_box(sums);
-        flops / start.elapsed().as_secs_f64() / 1e9
+    best(|| {
+        let task = |_| f32::dispatch(Fma::<CHAINS> { rounds: ROUNDS });
+        std::hint::black_box(par::map(threads, usize::MAX, task));
+        flops
+    })
+}
+
+/// GB/s of a copy between arrays that no cache holds, bytes read and bytes written counted, on all
+/// threads of the pool at once.
+pub fn copy_gbs() -> f64 {
+    let source = vec![1_u8; COPIED];
+    let mut target = vec![0_u8; COPIED];
+    best(|| {
+        let part = COPIED / par::threads();
+        par::chunks_mut(&mut target, part, usize::MAX, |i, target| {
+            target.copy_from_slice(&source[i * part..][..target.len()]);
+        });
+        std::hint::black_box(&target);
+        2.0 * COPIED as f64
+    })
+}
+
+/// The best rate of a few tries in billions a second; `work` answers how much it did.
+fn best(mut work: impl FnMut() -> f64) -> f64 {
+    let mut rate = || {
+        let begun = Instant::now();
+        let done = work();
+        done / begun.elapsed().as_secs_f64() / 1e9
     };
-    (0..5).map(|_| try_once()).fold(0.0, f64::max)
+    (0..TRIES).map(|_| rate()).fold(0.0, f64::max)
+}
+
+/// The largest amount of memory the process has held, in MiB; `None` where the system does not
+/// say.
+pub fn resident_mb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kilobytes / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ceilings_are_numbers_a_machine_may_have() {
+        let (fma, copy) = (fma_gflops(), copy_gbs());
+        assert!((0.1..1e5).contains(&fma), "{fma} GFLOP/s");
+        assert!((0.1..1e4).contains(&copy), "{copy} GB/s");
+        if cfg!(target_os = "linux") {
+            assert!(resident_mb().unwrap() >= (2 * COPIED as u64) >> 20);
+        }
+    }
 }

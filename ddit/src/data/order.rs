@@ -31,7 +31,8 @@ impl Order {
         let n = self.permutation.len() as u64;
         if position / n != self.epoch {
             self.epoch = position / n;
-            self.permutation = stream(self.seed, self.purpose, self.epoch, 0).permutation(n as usize);
+            self.permutation =
+                stream(self.seed, self.purpose, self.epoch, 0).permutation(n as usize);
         }
         self.permutation[(position % n) as usize]
     }

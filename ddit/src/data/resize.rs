@@ -40,9 +40,7 @@ pub fn resize(picture: &Picture, width: usize, height: usize) -> Picture {
     if width != from_width {
         let taps = taps(from_width, width);
         let at = |y: usize, x: usize, c: usize| (y * from_width + x) * 3 + c;
-        rgb = convolve(from_height, width, |y, x, c| {
-            taps[x].apply(|i| rgb[at(y, i, c)])
-        });
+        rgb = convolve(from_height, width, |y, x, c| taps[x].apply(|i| rgb[at(y, i, c)]));
     }
     if height != from_height {
         let taps = taps(from_height, height);

@@ -8,10 +8,13 @@
 //!
 //! Each suite has a `seen` part, whose combinations of colour and form occur in training, and a
 //! `novel` part, whose combinations never did. Sets are drawn from streams of their own, so no
-//! evaluation scene is a training scene. The model enters as a closure: this module knows none.
+//! evaluation scene is a training scene. The model enters as a closure; [`run`] has one that puts
+//! the suites to a [`Pipeline`](crate::pipeline::Pipeline).
+
+pub mod run;
 
 use serde::Serialize;
-use tensor::Rng;
+use tensor::rng::Rng;
 
 use crate::shapes::suite::{
     Asked, CaptionScores, Prompt, PromptKind, Scores, prompts, questions, scenes,

@@ -103,6 +103,17 @@ impl JointBlock {
 
     /// The two streams after the block; `condition` is SiLU of the time embedding.
     ///
+    /// Shapes: as [`forward`](Self::forward).
+    #[track_caller]
+    pub fn both(&self, image: &Var, text: &Var, condition: &Var) -> Result<[Var; 2]> {
+        match self.forward(image, text, condition, Want::Both)? {
+            (Some(image), Some(text)) => Ok([image, text]),
+            _ => unreachable!("both streams were wanted"),
+        }
+    }
+
+    /// Those of the two streams after the block that are wanted.
+    ///
     /// Shapes: `image` \[B, N, C\], `text` \[B, L, C\], `condition` \[B, C\] → those of the streams.
     #[track_caller]
     pub fn forward(

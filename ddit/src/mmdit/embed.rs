@@ -1,10 +1,10 @@
 //! From latents, times and texts to the tokens and the vector that the blocks work on.
 
-use autograd::{Params, Var};
+use autograd::{Params, Var, compute_dtype};
 use tensor::{DType, Error, Result, Tensor};
 
 use crate::config::TransformerConfig;
-use crate::layers::{Linear, compute_dtype};
+use crate::layers::Linear;
 
 /// Width of the time features.
 pub const TIME_FEATURES: usize = 256;

@@ -12,13 +12,21 @@ use tensor::{DType, Result, Tensor};
 use super::image::{ImageDraws, noise_level};
 use super::text::TextDraws;
 use crate::config::Recipe;
-use crate::data::{Purpose, stream};
 
 /// The random choices of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Draws {
     seed: u64,
     step: u64,
+}
+
+/// What numbers are for; each purpose has streams of its own. Purposes from 16 on are those of the
+/// [data](crate::data::Purpose).
+#[derive(Clone, Copy)]
+enum Purpose {
+    Image = 1,
+    Text,
+    Posterior,
 }
 
 impl Draws {
@@ -40,7 +48,7 @@ impl Draws {
     ) -> Result<ImageDraws> {
         let (mut sigma, mut drop, mut noise) = (Vec::new(), Vec::new(), Vec::new());
         for sample in samples {
-            let mut rng = self.rng(Purpose::ImageLoss, sample);
+            let mut rng = self.rng(Purpose::Image, sample);
             sigma.push(noise_level(recipe, rng.next_normal() as f32));
             drop.push(rng.next_uniform() < caption_dropout);
             noise.push(rng.normal(latents, DType::F32)?);
@@ -52,11 +60,11 @@ impl Draws {
     /// What the text loss draws for these samples, with times stratified over `stratum`, a range
     /// of samples that contains them: the whole batch, or in recipe `release` the micro-batch.
     pub fn text(&self, samples: Range<usize>, stratum: Range<usize>, length: usize) -> TextDraws {
-        let uniforms = stratum.clone().map(|i| self.rng(Purpose::TextLoss, i).uniform_at(0));
+        let uniforms = stratum.clone().map(|i| self.rng(Purpose::Text, i).uniform_at(0));
         let times = stratified_times(&uniforms.collect::<Vec<_>>(), MIN_TIME);
         let first = samples.start - stratum.start;
         let row = |i: usize| {
-            let rng = self.rng(Purpose::TextLoss, i);
+            let rng = self.rng(Purpose::Text, i);
             (1..=length as u64).map(move |position| rng.uniform_at(position))
         };
         TextDraws {
@@ -65,23 +73,20 @@ impl Draws {
         }
     }
 
-    /// Standard normal numbers for sampling latents from an autoencoder's posterior, for the
-    /// image pass or the text pass: \[samples, C_z, height, width\].
+    /// Standard normal numbers for sampling latents from an autoencoder's posterior:
+    /// \[samples, C_z, height, width\].
     ///
     /// Errors: none that a shape of the caller's making could cause.
-    pub fn latents(
-        &self,
-        purpose: Purpose,
-        samples: Range<usize>,
-        shape: [usize; 3],
-    ) -> Result<Tensor> {
-        let one = |sample| self.rng(purpose, sample).normal(shape, DType::F32);
+    pub fn posterior(&self, samples: Range<usize>, latents: [usize; 3]) -> Result<Tensor> {
+        let one = |sample| self.rng(Purpose::Posterior, sample).normal(latents, DType::F32);
         let all = samples.map(one).collect::<Result<Vec<_>>>()?;
         Tensor::stack(&all.iter().collect::<Vec<_>>(), 0)
     }
 
+    /// The stream of one sample: 8 bits of purpose, 36 of step, 20 of sample.
     fn rng(&self, purpose: Purpose, sample: usize) -> Rng {
-        stream(self.seed, purpose, self.step, sample)
+        debug_assert!(self.step < 1 << 36 && sample < 1 << 20, "streams would be shared");
+        Rng::new(self.seed).stream((purpose as u64) << 56 | self.step << 20 | sample as u64)
     }
 }
 
@@ -107,7 +112,7 @@ mod tests {
     #[test]
     fn steps_and_purposes_differ() {
         let draws = |step| Draws::new(3, step);
-        let noise = |step| draws(step).latents(Purpose::ImageLatents, 0..1, [1, 2, 2]).unwrap().to_f64_vec();
+        let noise = |step| draws(step).posterior(0..1, [1, 2, 2]).unwrap().to_f64_vec();
         assert_ne!(noise(1), noise(2));
         let image = draws(1).image(0..1, [1, 2, 2], Recipe::Paper, 0.0).unwrap();
         assert_ne!(image.noise.to_f64_vec(), noise(1));

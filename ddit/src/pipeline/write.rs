@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use autograd::{Var, no_grad};
 use samplers::masked::{
-    Canvas, Confidence, DdpmCache, Decoding, Pace, Query, Score, TextStep, TwoStage, draws_from,
+    Canvas, Confidence, DdpmCache, Decoding, Pace, Query, Score, TextStep, TwoStage,
 };
 use tensor::rng::Rng;
 use tensor::{Error, Result, Tensor};
@@ -98,8 +98,9 @@ impl Pipeline {
         progress: Progress,
     ) -> Result<Vec<Written>> {
         let tokens = vec![self.folder.tokenizer.mask(); options.length];
-        let task = |&picture: &&_| Task { picture: Some(picture), tokens: tokens.clone() };
-        let texts = self.write(pictures.iter().map(task).collect(), options, progress)?;
+        let tasks =
+            pictures.iter().map(|picture| Task { picture: Some(picture), tokens: tokens.clone() });
+        let texts = self.write(tasks.collect(), options, progress)?;
         self.written(texts, options, |_, ids| match self.folder.generation.recipe {
             Recipe::Paper => self.folder.tokenizer.decode_until_end(ids),
             Recipe::Release => self.folder.tokenizer.decode_clean(ids),
@@ -290,7 +291,7 @@ fn sample(
             TwoStage { steps, decoding }.sample(canvas, rngs, denoiser, observe)
         }
         TextSampler::DdpmCache => {
-            DdpmCache::new(steps).sample(canvas, draws_from(rngs), denoiser, observe)
+            DdpmCache::new(steps).sample(canvas, rngs, denoiser, observe)
         }
         TextSampler::Confidence => {
             let (score, pace) = (Score::Probability, Pace::Even(steps));

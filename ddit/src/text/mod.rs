@@ -48,6 +48,7 @@ const CLEAN_UP: [(&str, &str); 10] = [
 ];
 
 /// A tokenizer and the ids of its special tokens.
+#[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     files: Vec<(&'static str, Vec<u8>)>,

@@ -110,9 +110,7 @@ fn tokenizer_json(vocabulary: &[&str]) -> Value {
     ]);
     // "WordPiece" puts a space before every word but the first; no word starts with its prefix.
     let space = json!({ "type": "WordPiece", "prefix": " ", "cleanup": false });
-    let cling = |mark: &str| {
-        json!({ "type": "Replace", "pattern": { "String": format!(" {mark}") }, "content": mark })
-    };
+    let cling = |mark: &str| json!({ "type": "Replace", "pattern": { "String": format!(" {mark}") }, "content": mark });
     let decoders: Vec<Value> = [space].into_iter().chain(CLINGS.map(cling)).collect();
     json!({
         "version": "1.0",

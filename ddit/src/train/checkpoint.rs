@@ -92,8 +92,9 @@ impl Checkpoint {
             let path = path.join(name);
             fs::read_to_string(&path).map_err(|error| Error::io("open", &path, error))
         };
-        let state = serde_json::from_str(&read("state.json")?)
-            .map_err(|error| Error::file("checkpoint", path.join("state.json"), error.to_string()))?;
+        let state = serde_json::from_str(&read("state.json")?).map_err(|error| {
+            Error::file("checkpoint", path.join("state.json"), error.to_string())
+        })?;
         let named = |name| {
             let file = SafeTensors::open(file(path, name))?;
             file.names().map(|name| Ok((name.to_owned(), file.get(name)?))).collect::<Result<_>>()

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use tensor::{Error, Result};
 
+use super::schedule::OptimizerConfig;
 use crate::config::{GenerationConfig, Recipe};
 
 /// What is trained.
@@ -108,7 +109,8 @@ pub struct AutoencoderConfig {
     /// makes latents of pixels; `init` takes that of the model it starts from; anything else is
     /// the path of a run or a model folder.
     pub source: String,
-    /// The preset or TOML file by which `source = "train"` trains one, on this run's data.
+    /// The preset or TOML file by whose batch, optimizer and run `source = "train"` trains one, on
+    /// this run's data. Its geometry and loss are the keys below.
     pub preset: String,
     /// Channels of the levels, from the pictures' resolution to the latents'.
     pub widths: Vec<usize>,
@@ -166,41 +168,6 @@ pub struct BatchConfig {
     pub texts: usize,
     /// Equal parts that a batch is worked off in, for less memory at a time.
     pub micro_batches: usize,
-}
-
-/// What the learning rate does after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Decay {
-    /// It stays.
-    Constant,
-    /// It falls to 0 along half a cosine.
-    Cosine,
-    /// It stays, and falls to 0 in a straight line over the last fifth of the steps.
-    Linear,
-}
-
-/// How the weights follow the gradient.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OptimizerConfig {
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// Steps over which the learning rate rises from 0.
-    pub warmup: u64,
-    /// What the learning rate does then.
-    pub decay: Decay,
-    /// How slowly AdamW's two averages of the gradient move.
-    pub betas: [f64; 2],
-    /// Added to the root of the second average.
-    pub epsilon: f64,
-    /// Share of a weight that a learning rate of 1 takes away at every step.
-    pub weight_decay: f64,
-    /// The gradient's norm above which it is scaled down to it.
-    pub clip: f64,
-    /// Decay d of the average of the weights that is kept for inference; after k steps it is
-    /// `min(d, (1 + k) / (10 + k))`.
-    pub ema: f64,
 }
 
 /// How long, and what is written when. An interval of 0 means never.
@@ -296,21 +263,6 @@ impl Default for AutoencoderConfig {
     }
 }
 
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        Self {
-            learning_rate: 1e-3,
-            warmup: 100,
-            decay: Decay::Cosine,
-            betas: [0.9, 0.99],
-            epsilon: 1e-8,
-            weight_decay: 0.01,
-            clip: 2.0,
-            ema: 0.999,
-        }
-    }
-}
-
 impl Default for ScheduleConfig {
     fn default() -> Self {
         Self {
@@ -339,25 +291,42 @@ impl RunConfig {
             ("run.keep", self.run.keep > 0, "must be at least 1"),
             ("run.log_every", self.run.log_every > 0, "must be at least 1"),
             ("batch.images", batch.images > 0, "must be at least 1"),
+            ("batch.texts", batch.texts > 0, "must be at least 1"),
             ("batch.micro_batches", divides(batch.images), "must divide batch.images"),
             ("batch.micro_batches", divides(batch.texts), "must divide batch.texts"),
             ("data.scenes", data.scenes > 0, "must be at least 1"),
             ("data.questions", share(data.questions), "is a share, 0 to 1"),
-            ("data.questions", data.questions == 0.0 || data.source == Source::Shapes,
-                "needs data.source = \"shapes\", which knows the answers"),
-            ("data.manifest", data.source == Source::Shapes || !data.manifest.is_empty(),
-                "is needed with data.source = \"folder\": --set data.manifest=FILE.jsonl"),
-            ("data.size", data.source == Source::Folder || data.size == crate::shapes::SIDE,
-                "must be 64 in the shapes world"),
+            (
+                "data.questions",
+                data.questions == 0.0 || data.source == Source::Shapes,
+                "needs data.source = \"shapes\", which knows the answers",
+            ),
+            (
+                "data.manifest",
+                data.source == Source::Shapes || !data.manifest.is_empty(),
+                "is needed with data.source = \"folder\": --set data.manifest=FILE.jsonl",
+            ),
+            (
+                "data.size",
+                data.source == Source::Folder || data.size == crate::shapes::SIDE,
+                "must be 64 in the shapes world",
+            ),
             ("objective.caption_dropout", share(objective.caption_dropout), "is a share, 0 to 1"),
             ("objective.text_weight", objective.text_weight >= 0.0, "must not be negative"),
             ("optimizer.learning_rate", optimizer.learning_rate >= 0.0, "must not be negative"),
-            ("optimizer.betas", optimizer.betas.iter().all(|b| (0.0..1.0).contains(b)),
-                "must be at least 0 and below 1"),
+            (
+                "optimizer.betas",
+                optimizer.betas.iter().all(|b| (0.0..1.0).contains(b)),
+                "must be at least 0 and below 1",
+            ),
             ("optimizer.clip", optimizer.clip > 0.0, "must be positive"),
+            ("run.max_minutes", self.run.max_minutes >= 0.0, "must not be negative"),
             ("optimizer.ema", share(optimizer.ema), "is a share, 0 to 1"),
-            ("autoencoder.source", self.autoencoder.source != "init" || !self.init.is_empty(),
-                "is \"init\", but nothing is set to start from: --set init=RUN"),
+            (
+                "autoencoder.source",
+                self.autoencoder.source != "init" || !self.init.is_empty(),
+                "is \"init\", but nothing is set to start from: --set init=RUN",
+            ),
         ];
         match rules.iter().find(|(_, holds, _)| !holds) {
             Some((key, _, message)) => Err(Error::value("config", *message).key(*key)),
@@ -382,20 +351,5 @@ impl RunConfig {
             text_steps,
             ..GenerationConfig::default()
         }
-    }
-
-    /// Makes every path absolute, so that a run can be resumed from any directory.
-    pub(super) fn fix_paths(&mut self) -> Result<()> {
-        let named = ["", "train", "none", "init"];
-        let vae = &mut self.autoencoder.source;
-        for path in [&mut self.init, &mut self.data.manifest, &mut self.data.atlas, vae] {
-            if !named.contains(&path.as_str()) {
-                match std::path::absolute(&*path) {
-                    Ok(fixed) => *path = fixed.to_string_lossy().into_owned(),
-                    Err(error) => return Err(Error::io("find", &*path, error)),
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use autograd::{Grads, Params, Var};
 use tensor::{DType, Result};
 
 use super::checkpoint::{Checkpoint, Named};
-use super::config::OptimizerConfig;
+use super::schedule::OptimizerConfig;
 use crate::weights::Inventory;
 
 /// Weights that follow a gradient.

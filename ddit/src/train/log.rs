@@ -44,7 +44,8 @@ impl Log {
     /// Errors: the operating system's.
     pub fn open(path: &Path, length: u64) -> Result<Self> {
         let open = || {
-            let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+            let mut file =
+                OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
             if file.metadata()?.len() > length {
                 file.set_len(length)?;
             }

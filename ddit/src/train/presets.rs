@@ -10,7 +10,7 @@ use std::path::Path;
 use tensor::{Error, Result};
 use toml::{Table, Value};
 
-use super::config::RunConfig;
+use super::config::{AutoencoderConfig, RunConfig};
 use crate::text::spelling;
 
 /// The presets compiled in: name, and what differs from the defaults.
@@ -31,33 +31,54 @@ impl RunConfig {
     pub fn load(preset_or_file: &str, overrides: &[String]) -> Result<Self> {
         let mut settings = defaults();
         apply_named(&mut settings, preset_or_file)?;
-        for setting in overrides {
-            merge(&mut settings, parse_override(setting)?, "")?;
-        }
-        let mut config = from_table(settings)?;
-        config.check()?;
-        config.fix_paths()?;
-        Ok(config)
+        finish(settings, overrides)
     }
 
-    /// The settings that a run's `config.toml` holds.
+    /// The settings that a run's `config.toml` holds, changed by `overrides` of the form
+    /// `key=value`.
     ///
-    /// Errors: no such file; not the settings of a run.
-    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+    /// Errors: no such file; not the settings of a run; as [`load`](Self::load).
+    pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         let path = path.as_ref();
         let mut settings = defaults();
         merge(&mut settings, read_toml(path)?, "").map_err(|error| error.path(path))?;
-        from_table(settings).map_err(|error| error.path(path))
+        finish(settings, overrides)
     }
+}
+
+/// The settings with overrides, checked.
+fn finish(mut settings: Table, overrides: &[String]) -> Result<RunConfig> {
+    for setting in overrides {
+        merge(&mut settings, parse_override(setting)?, "")?;
+    }
+    let config: Result<RunConfig, toml::de::Error> = settings.try_into();
+    let mut config = config.map_err(|error| Error::value("config", error.message()))?;
+    config.check()?;
+    fix_paths(&mut config)?;
+    Ok(config)
+}
+
+/// Makes every path absolute, so that a run can be resumed from any directory.
+fn fix_paths(config: &mut RunConfig) -> Result<()> {
+    let is_name = |text: &str| {
+        ["", "train", "none", "init"].contains(&text)
+            || PRESETS.iter().any(|(name, _)| *name == text)
+    };
+    let RunConfig { init, data, autoencoder, .. } = config;
+    let AutoencoderConfig { source, preset, .. } = autoencoder;
+    for path in [init, &mut data.manifest, &mut data.atlas, source, preset] {
+        if !is_name(path) {
+            let absolute = std::path::absolute(&*path);
+            let absolute = absolute.map_err(|error| Error::io("find", &*path, error))?;
+            *path = absolute.to_string_lossy().into_owned();
+        }
+    }
+    Ok(())
 }
 
 /// The default settings as a table: every key there is.
 fn defaults() -> Table {
     Table::try_from(RunConfig::default()).expect("settings are tables of numbers and strings")
-}
-
-fn from_table(settings: Table) -> Result<RunConfig> {
-    settings.try_into().map_err(|e: toml::de::Error| Error::value("config", e.message()))
 }
 
 /// Lays the preset or file `name` over `settings`.
@@ -102,9 +123,10 @@ fn parse_override(setting: &str) -> Result<Table> {
     let value = value.unwrap_or_else(|| Value::String(text.to_owned()));
     let (path, last) = key.trim().rsplit_once('.').unwrap_or(("", key.trim()));
     let innermost = Table::from_iter([(last.to_owned(), value)]);
-    Ok(path.rsplit('.').filter(|part| !part.is_empty()).fold(innermost, |inner, part| {
-        Table::from_iter([(part.to_owned(), Value::Table(inner))])
-    }))
+    Ok(path
+        .rsplit('.')
+        .filter(|part| !part.is_empty())
+        .fold(innermost, |inner, part| Table::from_iter([(part.to_owned(), Value::Table(inner))])))
 }
 
 /// Lays `over` on `settings`, which has every key there is; `path` leads to both.
@@ -141,7 +163,8 @@ fn unknown_key(settings: &Table, key: &str, full: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::config::{Decay, Task};
+    use crate::train::config::Task;
+    use crate::train::schedule::Decay;
 
     fn load(name: &str, overrides: &[&str]) -> Result<RunConfig> {
         RunConfig::load(name, &overrides.iter().map(|s| s.to_string()).collect::<Vec<_>>())

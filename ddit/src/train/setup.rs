@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tensor::{Error, Result};
 
-use super::config::{AutoencoderConfig, ModelConfig, RunConfig};
-use crate::config::{OtherKeys, SchedulerConfig, TransformerConfig, VaeConfig};
+use super::config::{AutoencoderConfig, ModelConfig};
+use crate::config::{OtherKeys, TransformerConfig, VaeConfig};
 use crate::folder::{Component, Folder};
 use crate::vae;
 
 /// Where a run puts its finished model.
 pub const MODEL: &str = "model";
+
+/// Where a transformer's run trains an autoencoder, if it has to.
+pub const AUTOENCODER_RUN: &str = "vae-run";
 
 /// The geometry of an autoencoder for pictures of `size` pixels; its latents are not measured yet.
 pub fn vae_geometry(settings: &AutoencoderConfig, size: usize) -> VaeConfig {
@@ -71,11 +74,6 @@ fn object(value: serde_json::Value) -> OtherKeys {
         serde_json::Value::Object(keys) => keys,
         _ => unreachable!("only called with objects"),
     }
-}
-
-/// The noise levels that the finished model is sampled with.
-pub fn scheduler(config: &RunConfig) -> SchedulerConfig {
-    SchedulerConfig::new(config.generation.shift)
 }
 
 /// The model in a folder, or the finished one in a run's folder.

@@ -1,11 +1,10 @@
-//! A training run: its parts, a step of it, its checkpoints, its finished model.
+//! A training run: its parts, a step of it, its checkpoints.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use autograd::{Grads, Params, Var};
+use autograd::{Grads, Params};
 use serde_json::{Map, Value, json};
-use tensor::{DType, Error, Result, Tensor};
+use tensor::{Error, Result, Tensor};
 
 use super::autoencoder::Autoencoder;
 use super::checkpoint::{Checkpoint, State, latest};
@@ -13,13 +12,285 @@ use super::config::{RunConfig, Task};
 use super::dual::Dual;
 use super::learner::Learner;
 use super::log::{Log, StepReport, Window};
-use super::setup::{MODEL, open_model, open_vae, scheduler, transformer_geometry, vae_geometry};
+use super::setup::{AUTOENCODER_RUN, open_model, open_vae, transformer_geometry, vae_geometry};
 use crate::config::VaeConfig;
+use crate::data::Dataset;
 use crate::data::latents::{Latents, Posteriors};
-use crate::data::{Dataset, pictures_from_tensor};
-use crate::folder::{Component, Folder};
-use crate::pipeline::Pipeline;
-use crate::shapes::Picture;
-use crate::vae::{self, AutoencoderKl};
-use crate::weights::Inventory;
-use crate::mmdit;
+use crate::folder::Component;
+use crate::vae::AutoencoderKl;
+use crate::{mmdit, vae};
+
+/// The name under which a checkpoint keeps the log's open window.
+const WINDOW: &str = "log.window";
+
+/// The direction of a step, and what was seen on the way to it.
+pub struct Gradient {
+    /// Gradients of the parameters.
+    pub grads: Grads,
+    /// Losses by name, the minimised one first.
+    pub losses: Vec<(&'static str, f64)>,
+    /// Pictures and texts that went in.
+    pub pairs: u64,
+    /// Tokens of the texts.
+    pub text_tokens: u64,
+}
+
+/// What is trained, with its data.
+pub(super) enum Subject {
+    Autoencoder(Box<Autoencoder>),
+    Dual(Box<Dual>),
+}
+
+/// A training run at one of its steps.
+pub struct Trainer {
+    pub(super) config: RunConfig,
+    pub(super) out: PathBuf,
+    pub(super) subject: Subject,
+    pub(super) learner: Learner,
+    /// The autoencoder that a transformer's latents are of.
+    pub(super) frozen: Option<Component<VaeConfig>>,
+    pub(super) state: State,
+    window: Window,
+    log: Log,
+}
+
+impl Trainer {
+    /// The run in the folder `out`: at its newest checkpoint, or at its beginning. Where latents
+    /// are to be computed, `progress` is told how many are done, and of how many.
+    ///
+    /// Errors: data, models or checkpoints that cannot be read, or do not fit each other.
+    pub fn open(
+        config: RunConfig,
+        out: &Path,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let dataset = Dataset::open(&config.data, config.seed)?;
+        let (subject, mut learner, frozen) = match config.task {
+            Task::Vae => autoencoder(&config, dataset)?,
+            Task::Dual => dual(&config, out, dataset, progress)?,
+        };
+        let commit = option_env!("DDIT_COMMIT").unwrap_or("unknown").to_owned();
+        let mut state = State { seed: config.seed, commit, ..State::default() };
+        let mut window = Window::default();
+        if let Some(path) = latest(&out.join("checkpoints"))? {
+            let checkpoint = Checkpoint::open(&path)?;
+            learner.restore(&checkpoint).map_err(|error| error.path(&path))?;
+            if let Some((_, sums)) = checkpoint.optimizer.iter().find(|(name, _)| name == WINDOW) {
+                window = Window::from_tensor(sums);
+            }
+            state = State { commit: state.commit, ..checkpoint.state };
+        }
+        let log = Log::open(&out.join("log.jsonl"), state.log_length)?;
+        Ok(Self { config, out: out.to_owned(), subject, learner, frozen, state, window, log })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Weights of the step reached, by name.
+    pub fn weights(&self) -> Vec<(String, Tensor)> {
+        self.learner.weights()
+    }
+
+    /// Makes a step, and writes a line of the log where one is due.
+    ///
+    /// Errors: a loss or a gradient that is no number, before the weights take it up; those of
+    /// data, model and log.
+    pub fn step(&mut self) -> Result<StepReport> {
+        let step = self.state.step;
+        let gradient = match &mut self.subject {
+            Subject::Autoencoder(autoencoder) => autoencoder.gradient(step)?,
+            Subject::Dual(dual) => dual.gradient(step)?,
+        };
+        let diverged = || {
+            Error::value("train", format!("the loss or its gradient is no number at step {step}"))
+                .note("resume from the last checkpoint with a lower optimizer.learning_rate")
+        };
+        if gradient.losses.iter().any(|(_, loss)| !loss.is_finite()) {
+            return Err(diverged());
+        }
+        let learning_rate = self.config.optimizer.rate(step, self.config.run.steps);
+        let grad_norm = self.learner.update(&gradient.grads, learning_rate)?;
+        if !grad_norm.is_finite() {
+            return Err(diverged());
+        }
+        self.state.step += 1;
+        self.state.pairs += gradient.pairs;
+        self.state.text_tokens += gradient.text_tokens;
+        let report = StepReport {
+            step: self.state.step,
+            losses: gradient.losses,
+            learning_rate,
+            grad_norm,
+            clipped: grad_norm > self.config.optimizer.clip,
+        };
+        self.window.add(&report);
+        if self.is_due(self.config.run.log_every) {
+            let mut line = self.window.finish(&report);
+            line.insert("seconds".to_owned(), json!(round(self.state.seconds)));
+            line.insert("pairs".to_owned(), json!(self.state.pairs));
+            line.insert("text_tokens".to_owned(), json!(self.state.text_tokens));
+            self.log.write(line)?;
+        }
+        Ok(report)
+    }
+
+    /// Whether something done every `interval` steps, and after the last one, is due now.
+    pub(super) fn is_due(&self, interval: u64) -> bool {
+        let step = self.state.step;
+        interval > 0 && (step.is_multiple_of(interval) || step == self.config.run.steps)
+    }
+
+    /// Appends a line about the step reached to the log.
+    ///
+    /// Errors: the operating system's.
+    pub(super) fn write_log(&mut self, key: &str, value: Value) -> Result<()> {
+        let step = ("step".to_owned(), json!(self.state.step));
+        self.log.write(Map::from_iter([step, (key.to_owned(), value)]))
+    }
+
+    /// Writes a checkpoint of the step reached; its folder.
+    ///
+    /// Errors: the operating system's.
+    pub fn save(&mut self) -> Result<PathBuf> {
+        self.state.log_length = self.log.sync()?;
+        let mut optimizer = self.learner.moments();
+        optimizer.push((WINDOW.to_owned(), self.window.to_tensor()));
+        let checkpoint = Checkpoint {
+            state: self.state.clone(),
+            config: self.config.to_toml(),
+            model: self.learner.weights(),
+            average: self.learner.average(),
+            optimizer,
+        };
+        checkpoint.save(&self.out.join("checkpoints"), self.config.run.keep)
+    }
+}
+
+/// Milliseconds are enough for the log.
+fn round(seconds: f64) -> f64 {
+    (seconds * 1e3).round() / 1e3
+}
+
+type Parts = (Subject, Learner, Option<Component<VaeConfig>>);
+
+/// The parts of an autoencoder's run.
+fn autoencoder(config: &RunConfig, dataset: Dataset) -> Result<Parts> {
+    let (geometry, weights) = match config.init.as_str() {
+        "" => {
+            let geometry = vae_geometry(&config.autoencoder, config.data.size);
+            geometry.check()?;
+            let weights = vae::inventory(&geometry).fresh(config.seed, tensor::DType::F32)?;
+            (geometry, weights)
+        }
+        path => {
+            let Component { config, weights } = open_vae(Path::new(path))?;
+            (VaeConfig { scaling_factor: 1.0, shift_factor: Some(0.0), ..config }, weights)
+        }
+    };
+    let learner = Learner::new(weights, &vae::inventory(&geometry), &config.optimizer)?;
+    let autoencoder = Autoencoder::new(config, geometry, learner.params(), dataset)?;
+    Ok((Subject::Autoencoder(Box::new(autoencoder)), learner, None))
+}
+
+/// The parts of a transformer's run.
+fn dual(
+    config: &RunConfig,
+    out: &Path,
+    dataset: Dataset,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Parts> {
+    let init = match config.init.as_str() {
+        "" => None,
+        path => Some(open_model(Path::new(path))?),
+    };
+    let frozen = match (config.autoencoder.source.as_str(), &init) {
+        ("none", _) => None,
+        ("init", Some(model)) => model.vae.clone(),
+        ("train", _) => Some(open_vae(&out.join(AUTOENCODER_RUN))?),
+        (path, _) => Some(open_vae(Path::new(path))?),
+    };
+    let latents = latents(config, out, frozen.as_ref(), &dataset, progress)?;
+    let shape = latents.shape(&dataset)?;
+    let (geometry, weights, tokenizer) = match init {
+        Some(model) => {
+            let Component { config, weights } = model.transformer;
+            if config.in_channels != shape[0] {
+                let message = format!(
+                    "the model takes latents of {} channels, these have {}",
+                    config.in_channels, shape[0]
+                );
+                return Err(Error::value("train", message).key("autoencoder.source"));
+            }
+            (config, weights, model.tokenizer)
+        }
+        None => {
+            let tokenizer = dataset.tokenizer(config.data.vocabulary)?;
+            let geometry = transformer_geometry(&config.model, shape, tokenizer.len());
+            geometry.check()?;
+            let weights = mmdit::inventory(&geometry).fresh(config.seed, tensor::DType::F32)?;
+            (geometry, weights, tokenizer)
+        }
+    };
+    let learner = Learner::new(weights, &mmdit::inventory(&geometry), &config.optimizer)?;
+    let dual = Dual::new(config, geometry, learner.params(), tokenizer, dataset, latents)?;
+    Ok((Subject::Dual(Box::new(dual)), learner, frozen))
+}
+
+/// The latents of the data, from the run's folder if they were computed before.
+fn latents(
+    config: &RunConfig,
+    out: &Path,
+    frozen: Option<&Component<VaeConfig>>,
+    dataset: &Dataset,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Latents> {
+    let Some(component) = frozen else { return Ok(Latents::Pixels) };
+    let vae = frozen_vae(component)?;
+    let path = out.join("latents.safetensors");
+    let origin = origin(config, component, dataset)?;
+    if let Some(posteriors) = Posteriors::open(&path, &origin)? {
+        return Ok(Latents::Encoded { vae, posteriors });
+    }
+    let posteriors = Posteriors::compute(&vae, dataset, dataset.len(), progress)?;
+    posteriors.save(&path, &origin)?;
+    Ok(Latents::Encoded { vae, posteriors })
+}
+
+/// An autoencoder that does not learn.
+pub(super) fn frozen_vae(component: &Component<VaeConfig>) -> Result<AutoencoderKl> {
+    let constant = |(name, weight): &(String, Tensor)| {
+        (name.clone(), autograd::Var::constant(weight.to_dtype(tensor::DType::F32)))
+    };
+    let params = Params::from_vars(component.weights.iter().map(constant))?;
+    AutoencoderKl::new(component.config.clone(), &params)
+}
+
+/// What latents are computed from: the autoencoder's weights, the data's settings and number.
+fn origin(
+    config: &RunConfig,
+    component: &Component<VaeConfig>,
+    dataset: &Dataset,
+) -> Result<String> {
+    let data = toml::to_string(&config.data).expect("settings can be written");
+    let mut hash = fnv(FNV_START, data.as_bytes());
+    for (_, weight) in &component.weights {
+        hash = fnv(hash, weight.contiguous().bytes()?);
+    }
+    Ok(format!("{hash:016x} seed {} samples {}", config.seed, dataset.len()))
+}
+
+/// The FNV-1a hash of nothing.
+const FNV_START: u64 = 0xCBF2_9CE4_8422_2325;
+
+/// The 64-bit FNV-1a hash of what `hash` is that of, and `bytes` after it.
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |h, &byte| (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+}

@@ -31,9 +31,12 @@ pub fn backward<T: Real>(
     assert_eq!(gradients.len(), problem.segments.len(), "attention: one gradient per segment");
     let channels = problem.heads * problem.width;
     let mut grids = Vec::new();
-    for (segment, g) in problem.segments.iter().zip(gradients) {
+    for ((segment, saved), g) in problem.segments.iter().zip(saved).zip(gradients) {
         let queries = if segment.q.is_some() { segment.tokens } else { 0 };
         let tokens = [queries, segment.tokens, segment.tokens];
+        if saved.d_o.is_none() {
+            g.dq.fill(T::ZERO);
+        }
         grids.push([(0, &mut *g.dq), (1, &mut *g.dk), (2, &mut *g.dv)].map(|(i, d)| {
             assert_eq!(d.len(), problem.batch * tokens[i] * channels, "attention: gradient");
             Cells::new(d, [tokens[i], channels], [tokens[i], problem.width])

@@ -164,10 +164,11 @@ impl<const K: usize, T: Real, F: Pointwise<K>> Task<T> for Chunk<'_, K, T, F> {
                 let stride = walk.strides[k][last];
                 operands[k] = Operand { x: &x[k][place.offsets[k] + skip * stride..], stride };
             }
-            if contiguous(&operands) {
-                run_contiguous(isa, f, operands, run);
+            if const { S::IN_REGISTERS && !F::RARE } {
+                let done = if contiguous(&operands) { run_blocks(isa, f, operands, run) } else { 0 };
+                run_strided(isa, f, operands, run, done);
             } else {
-                run_strided(isa, f, operands, run);
+                run_scalars(f, operands, run);
             }
             walk.advance(&mut place);
             (y, skip) = (rest, 0);
@@ -191,47 +192,42 @@ fn contiguous<const K: usize, T>(operands: &[Operand<'_, T>; K]) -> bool {
     all
 }
 
+/// Runs the whole vectors of contiguous operands, and answers how many elements that were.
 #[inline(always)]
-fn run_contiguous<const K: usize, S: Simd, F: Pointwise<K>>(
+fn run_blocks<const K: usize, S: Simd, F: Pointwise<K>>(
     isa: S,
     f: &F,
     operands: [Operand<'_, S::T>; K],
     y: &mut [S::T],
-) {
+) -> usize {
     let mut x = [&[][..]; K];
     for k in 0..K {
-        x[k] = &operands[k].x[..y.len()];
+        x[k] = operands[k].x[..y.len()].as_chunks::<LANES>().0;
     }
     let (blocks, tail) = y.as_chunks_mut::<LANES>();
-    let whole = blocks.len() * LANES;
     for (i, block) in blocks.iter_mut().enumerate() {
         let mut v = [isa.splat(S::T::ONE); K];
         for k in 0..K {
-            v[k] = isa.load_head(&x[k][i * LANES..][..LANES], S::T::ONE);
+            v[k] = isa.load(&x[k][i]);
         }
         isa.store(f.at(v), block);
     }
-    if !tail.is_empty() {
-        let mut v = [isa.splat(S::T::ONE); K];
-        for k in 0..K {
-            v[k] = isa.load_head(&x[k][whole..], S::T::ONE);
-        }
-        isa.store_head(f.at(v), tail);
-    }
+    y.len() - tail.len()
 }
 
+/// Runs operands of any stride, from element `start` on.
 #[inline(always)]
 fn run_strided<const K: usize, S: Simd, F: Pointwise<K>>(
     isa: S,
     f: &F,
     operands: [Operand<'_, S::T>; K],
     y: &mut [S::T],
+    mut start: usize,
 ) {
     let mut constants = [isa.splat(S::T::ONE); K];
     for k in 0..K {
         constants[k] = isa.splat(operands[k].x[0]);
     }
-    let mut start = 0;
     while start < y.len() {
         let n = LANES.min(y.len() - start);
         let mut v = constants;
@@ -249,6 +245,22 @@ fn run_strided<const K: usize, S: Simd, F: Pointwise<K>>(
         }
         isa.store_head(f.at(v), &mut y[start..start + n]);
         start += n;
+    }
+}
+
+/// The same, one element at a time: where lanes are no registers they only make the code larger.
+#[inline(always)]
+fn run_scalars<const K: usize, T: Real, F: Pointwise<K>>(
+    f: &F,
+    operands: [Operand<'_, T>; K],
+    y: &mut [T],
+) {
+    for (i, y) in y.iter_mut().enumerate() {
+        let mut v = [T::ONE; K];
+        for k in 0..K {
+            v[k] = operands[k].x[i * operands[k].stride];
+        }
+        *y = f.at(v);
     }
 }
 

@@ -11,6 +11,9 @@ use crate::num::{Dual, Num};
 ///
 /// Every [`Unary`] is a `Pointwise<1>`, every [`Binary`] a `Pointwise<2>`.
 pub trait Pointwise<const K: usize>: Sync {
+    /// Whether it is run so seldom that the loop over lanes is not worth compiling.
+    const RARE: bool = false;
+
     /// The value at `x`.
     fn at<N: Num>(&self, x: [N; K]) -> N;
 }
@@ -134,6 +137,7 @@ impl<U: Unary> Pointwise<2> for Chain<U> {
 pub struct ChainSlope<U>(pub U);
 
 impl<U: Unary> Pointwise<3> for ChainSlope<U> {
+    const RARE: bool = true;
     #[inline(always)]
     fn at<N: Num>(&self, [at, dy, dz]: [N; 3]) -> N {
         dz * dy * self.0.slope(Dual::variable(at)).d
@@ -158,6 +162,7 @@ impl<B: Binary, const I: usize> Pointwise<3> for Partial<B, I> {
 pub struct PartialSlope<B, const I: usize, const J: usize>(pub B);
 
 impl<B: Binary, const I: usize, const J: usize> Pointwise<4> for PartialSlope<B, I, J> {
+    const RARE: bool = true;
     #[inline(always)]
     fn at<N: Num>(&self, [a, b, dy, dz]: [N; 4]) -> N {
         let along = |x: N, j: usize| if j == J { Dual::variable(x) } else { Dual::constant(x) };

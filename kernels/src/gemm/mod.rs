@@ -52,7 +52,7 @@ use std::ops::Range;
 use crate::lane::LANES;
 use crate::{Real, par, scratch};
 use pack::Columns;
-use tile::SumTile;
+use tile::{GROUP, SumTile};
 
 /// The size of a product: `batch` times `[m, k] · [k, n]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ struct Plan {
 /// Most rows of a tile: its packed block of A, 192 × [`KC`], stays in the second cache.
 const TILE_M: usize = 192;
 /// Most columns of a tile.
-const TILE_N: usize = 512;
+const TILE_N: usize = 256;
 /// Tiles that keep a machine's threads about equally busy.
 const TILES: usize = 16;
 /// Multiply-adds below which a tile is not worth cutting: 40 µs.
@@ -177,11 +177,11 @@ impl Plan {
             if enough || rows * columns * k < TILE_WORK {
                 break;
             }
-            if columns >= 384 && columns > 4 * rows {
+            if columns >= TILE_N && columns > 4 * rows {
                 pieces[1] *= 2;
             } else if rows >= 48 {
                 pieces[0] *= 2;
-            } else if columns >= 384 {
+            } else if columns >= TILE_N {
                 pieces[1] *= 2;
             } else {
                 break;
@@ -198,8 +198,7 @@ impl Plan {
             matrices,
             pieces: [self.pieces[0], (columns.len() * self.pieces[1]).div_ceil(n)],
             columns,
-            // A multiple of every micro-kernel's rows; a pair of panels.
-            units: [12, 2 * LANES],
+            units: [GROUP, 2 * LANES],
         }
     }
 
@@ -234,8 +233,11 @@ fn run<T: Real, O: Send>(
     par::tiles_mut(grid, outputs, ns, |region, mut out, mut kept| {
         let par::Region { matrix, rows, columns } = region;
         let panels = columns.start / LANES..columns.end.div_ceil(LANES);
-        let sums_len = rows.len() * panels.len() * LANES;
-        scratch::with([rows.len() * KC, 2 * KC * LANES, sums_len], |[a_block, b_block, sums]| {
+        // An odd number of cache lines: rows must not compete for the same places of a cache.
+        let stride = panels.len() | 1;
+        let a_len = rows.len().next_multiple_of(GROUP) * KC;
+        let sums_len = rows.len() * stride * LANES;
+        scratch::with([a_len, 2 * KC * LANES, sums_len], |[a_block, b_block, sums]| {
             let (b0, b1) = b_block.as_chunks_mut().0.split_at_mut(KC);
             T::dispatch(SumTile {
                 a,
@@ -243,12 +245,13 @@ fn run<T: Real, O: Send>(
                 batch: matrix,
                 k,
                 rows: rows.clone(),
-                panels: panels.clone(),
-                a_block: a_block.as_chunks_mut().0,
+                panels,
+                a_block,
                 b_block: [b0, b1],
                 sums: sums.as_chunks_mut().0,
+                stride,
             });
-            for (row, sums) in rows.zip(sums.chunks(panels.len() * LANES)) {
+            for (row, sums) in rows.zip(sums.chunks(stride * LANES)) {
                 let at = At { batch: matrix, row, col: columns.start };
                 writer.write(at, &sums[..columns.len()], out.row(row), kept.row(row));
             }

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::storage::Stored;
+use super::tile::{GROUP, KC, Rows};
 use super::transpose;
 use crate::{Real, scratch};
 
@@ -79,6 +80,27 @@ impl<T: Real> Operand<'_, T> {
             self.reader.read_transposed(batch, cols, rows, out, stride);
         } else {
             self.reader.read(batch, rows, cols, out, stride);
+        }
+    }
+
+    /// Packs rows of a left operand in whichever order its matrix has: nothing is transposed.
+    pub(super) fn read_rows<'a>(
+        &self,
+        batch: usize,
+        rows: Range<usize>,
+        depth: Range<usize>,
+        out: &'a mut [T],
+    ) -> Rows<'a, T> {
+        if self.transposed {
+            let groups = out.as_chunks_mut().0.as_chunks_mut().0;
+            for (first, group) in rows.clone().step_by(GROUP).zip(&mut *groups) {
+                let rows = first..rows.end.min(first + GROUP);
+                self.reader.read(batch, depth.clone(), rows, group.as_flattened_mut(), GROUP);
+            }
+            Rows::Turned(groups)
+        } else {
+            self.reader.read(batch, rows, depth, out, KC);
+            Rows::Straight(out.as_chunks().0.as_chunks().0)
         }
     }
 }

@@ -1,9 +1,9 @@
 //! One tile of a product: the loops around the micro-kernel, and the micro-kernel.
 //!
 //! ```text
-//! for each block of KC along K                   (sums of blocks are added in order)
-//!     pack the tile's rows of A                  [rows][KC]: stays in L2
-//!     for each panel of 16·TILE_VECS columns of B  [KC][16]: stays in L1
+//! for each block of KC along K                     (sums of blocks are added in order)
+//!     pack the tile's rows of A, in groups of 12     stays in the second cache
+//!     for each panel of 16·TILE_VECS columns of B    [KC][16]: stays in the first cache
 //!         for each TILE_ROWS rows of A
 //!             micro-kernel: TILE_ROWS × 16·TILE_VECS sums in registers, KC fused steps
 //! ```
@@ -22,13 +22,15 @@ use crate::{Real, Simd, Task};
 /// of A, and most widths of small models are one or two blocks.
 pub const KC: usize = 384;
 
+/// Rows of A that are packed together: a multiple of every instruction set's `TILE_ROWS`.
+pub(super) const GROUP: usize = 12;
+
 /// The blocks of K.
 pub(super) fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
     (0..k).step_by(KC).map(move |start| start..k.min(start + KC))
 }
 
-/// The sums of a tile: `sums[i][j]` of row i and column j, rows `columns.len()` rounded up to
-/// whole panels apart.
+/// The sums of a tile.
 pub(super) struct SumTile<'a, T> {
     pub a: Operand<'a, T>,
     pub b: Columns<'a, T>,
@@ -37,35 +39,38 @@ pub(super) struct SumTile<'a, T> {
     pub rows: Range<usize>,
     /// Panels of sixteen columns.
     pub panels: Range<usize>,
-    /// Room for the packed rows of A,
-    pub a_block: &'a mut [[T; KC]],
+    /// Room for the packed rows of A, whole groups,
+    pub a_block: &'a mut [T],
     /// for two panels of B,
     pub b_block: [&'a mut [[T; LANES]]; 2],
-    /// and for the answer, a row after the other.
+    /// and for the answer: row by row, `stride` sixteens from one to the next.
     pub sums: &'a mut [[T; LANES]],
+    pub stride: usize,
 }
 
 impl<T: Real> Task<T> for SumTile<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
-        let SumTile { a, b, batch, k, rows, panels, a_block, b_block: [b0, b1], sums } = self;
+        const { assert!(GROUP.is_multiple_of(S::TILE_ROWS)) };
+        let SumTile { a, b, batch, k, rows, panels, a_block, b_block: [b0, b1], sums, stride } =
+            self;
         if k == 0 {
             sums.as_flattened_mut().fill(T::ZERO);
         }
         for depth in blocks(k) {
-            a.read(batch, rows.clone(), depth.clone(), a_block.as_flattened_mut(), KC);
+            let a = a.read_rows(batch, rows.clone(), depth.clone(), a_block);
             let first = depth.start == 0;
             let mut j = panels.start;
             while j < panels.end {
-                let out = Out { sums: &mut *sums, stride: panels.len(), at: j - panels.start, first };
+                let out = Out { sums: &mut *sums, stride, at: j - panels.start, first };
                 let left = b.panel(batch, j, depth.clone(), b0);
                 if S::TILE_VECS >= 2 && j + 1 < panels.end {
                     let right = b.panel(batch, j + 1, depth.clone(), b1);
-                    all_rows(isa, a_block, [left, right], out);
+                    all_rows(isa, a, rows.len(), [left, right], out);
                     j += 2;
                 } else {
-                    all_rows(isa, a_block, [left], out);
+                    all_rows(isa, a, rows.len(), [left], out);
                     j += 1;
                 }
             }
@@ -73,10 +78,48 @@ impl<T: Real> Task<T> for SumTile<'_, T> {
     }
 }
 
+/// Packed rows of A, in groups of [`GROUP`]; the last one may be partly unused.
+#[derive(Clone, Copy)]
+pub(super) enum Rows<'a, T> {
+    /// Row after row, each adjacent along K.
+    Straight(&'a [[[T; KC]; GROUP]]),
+    /// For each k the group's elements, adjacent: a transposed operand's own order.
+    Turned(&'a [[[T; GROUP]; KC]]),
+}
+
+/// A few rows of A as the micro-kernel takes them.
+trait Left<T>: Copy {
+    /// Row i, element k of the block.
+    fn get(self, i: usize, k: usize) -> T;
+}
+
+#[derive(Clone, Copy)]
+struct Straight<'a, T, const MR: usize>(&'a [[T; KC]; MR]);
+
+impl<T: Copy, const MR: usize> Left<T> for Straight<'_, T, MR> {
+    #[inline(always)]
+    fn get(self, i: usize, k: usize) -> T {
+        self.0[i][k]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Turned<'a, T> {
+    columns: &'a [[T; GROUP]; KC],
+    row: usize,
+}
+
+impl<T: Copy> Left<T> for Turned<'_, T> {
+    #[inline(always)]
+    fn get(self, i: usize, k: usize) -> T {
+        self.columns[k][self.row + i]
+    }
+}
+
 /// Where a column of micro-tiles goes.
 struct Out<'a, T> {
     sums: &'a mut [[T; LANES]],
-    /// Panels in a row of the tile, and the panel meant.
+    /// Sixteens from row to row, and the sixteen meant.
     stride: usize,
     at: usize,
     /// Whether this is the first block of K: sums are stored, not added.
@@ -87,41 +130,61 @@ struct Out<'a, T> {
 #[inline(always)]
 fn all_rows<S: Simd, const NV: usize>(
     isa: S,
-    a: &[[S::T; KC]],
+    a: Rows<S::T>,
+    rows: usize,
     b: [&[[S::T; LANES]]; NV],
     out: Out<S::T>,
 ) {
-    let rows_of_sums = out.sums.chunks_mut(S::TILE_ROWS * out.stride);
-    for (a, sums) in a.chunks(S::TILE_ROWS).zip(rows_of_sums) {
-        let out = Out { sums, ..out };
-        // An arm above TILE_ROWS is never taken, and the compiler knows.
-        match a.len().min(S::TILE_ROWS) {
-            1 => rows::<S, 1, NV>(isa, a, b, out),
-            2 => rows::<S, 2, NV>(isa, a, b, out),
-            3 => rows::<S, 3, NV>(isa, a, b, out),
-            4 => rows::<S, 4, NV>(isa, a, b, out),
-            5 => rows::<S, 5, NV>(isa, a, b, out),
-            6 => rows::<S, 6, NV>(isa, a, b, out),
-            7 => rows::<S, 7, NV>(isa, a, b, out),
-            8 => rows::<S, 8, NV>(isa, a, b, out),
-            9 => rows::<S, 9, NV>(isa, a, b, out),
-            10 => rows::<S, 10, NV>(isa, a, b, out),
-            11 => rows::<S, 11, NV>(isa, a, b, out),
-            _ => rows::<S, 12, NV>(isa, a, b, out),
+    for (group, sums) in out.sums.chunks_mut(GROUP * out.stride).enumerate() {
+        // A group is shared out evenly: a micro-tile of one or two rows would wait for its own
+        // multiply-adds, so that eight rows are 4 + 4 and not 6 + 2.
+        let rows = GROUP.min(rows - group * GROUP);
+        let tiles = rows.div_ceil(S::TILE_ROWS);
+        let (height, taller) = (rows / tiles, rows % tiles);
+        let mut row = 0;
+        for tile in 0..tiles {
+            let height = height + usize::from(tile < taller);
+            let out = Out { sums: &mut sums[row * out.stride..], ..out };
+            // An arm above TILE_ROWS is never taken, and the compiler knows.
+            match height.min(S::TILE_ROWS) {
+                1 => micro_tile::<S, 1, NV>(isa, a, group, row, b, out),
+                2 => micro_tile::<S, 2, NV>(isa, a, group, row, b, out),
+                3 => micro_tile::<S, 3, NV>(isa, a, group, row, b, out),
+                4 => micro_tile::<S, 4, NV>(isa, a, group, row, b, out),
+                5 => micro_tile::<S, 5, NV>(isa, a, group, row, b, out),
+                6 => micro_tile::<S, 6, NV>(isa, a, group, row, b, out),
+                7 => micro_tile::<S, 7, NV>(isa, a, group, row, b, out),
+                8 => micro_tile::<S, 8, NV>(isa, a, group, row, b, out),
+                9 => micro_tile::<S, 9, NV>(isa, a, group, row, b, out),
+                10 => micro_tile::<S, 10, NV>(isa, a, group, row, b, out),
+                11 => micro_tile::<S, 11, NV>(isa, a, group, row, b, out),
+                _ => micro_tile::<S, 12, NV>(isa, a, group, row, b, out),
+            }
+            row += height;
         }
     }
 }
 
-/// A micro-tile of the first MR rows of `a`, put where it belongs.
+/// A micro-tile of MR rows from `row` of a group on, put where it belongs.
 #[inline(always)]
-fn rows<S: Simd, const MR: usize, const NV: usize>(
+fn micro_tile<S: Simd, const MR: usize, const NV: usize>(
     isa: S,
-    a: &[[S::T; KC]],
+    a: Rows<S::T>,
+    group: usize,
+    row: usize,
     b: [&[[S::T; LANES]]; NV],
     out: Out<S::T>,
 ) {
-    let a = a.first_chunk::<MR>().expect("the caller counted the rows");
-    let sums = micro_kernel::<S, MR, NV>(isa, a, b);
+    let sums = match a {
+        Rows::Straight(groups) => {
+            let rows = groups[group][row..].first_chunk().expect("rows of one group");
+            micro_kernel::<S, _, MR, NV>(isa, Straight::<_, MR>(rows), b)
+        }
+        Rows::Turned(groups) => {
+            assert!(row + MR <= GROUP);
+            micro_kernel::<S, _, MR, NV>(isa, Turned { columns: &groups[group], row }, b)
+        }
+    };
     for (sums, out_row) in sums.iter().zip(out.sums.chunks_mut(out.stride)) {
         let out_row = out_row[out.at..].first_chunk_mut::<NV>().expect("a panel of the tile");
         for (&sum, place) in sums.iter().zip(out_row) {
@@ -135,9 +198,9 @@ fn rows<S: Simd, const MR: usize, const NV: usize>(
 ///
 /// Everything but `k` is known to the compiler: the sums live in registers.
 #[inline(always)]
-fn micro_kernel<S: Simd, const MR: usize, const NV: usize>(
+fn micro_kernel<S: Simd, A: Left<S::T>, const MR: usize, const NV: usize>(
     isa: S,
-    a: &[[S::T; KC]; MR],
+    a: A,
     b: [&[[S::T; LANES]]; NV],
 ) -> [[S::V; NV]; MR] {
     let zero = isa.splat(S::T::ZERO);
@@ -151,7 +214,7 @@ fn micro_kernel<S: Simd, const MR: usize, const NV: usize>(
             row[v] = isa.load(&b[v][k]);
         }
         for i in 0..MR {
-            let x = isa.splat(a[i][k]);
+            let x = isa.splat(a.get(i, k));
             for v in 0..NV {
                 sums[i][v] = x.mul_add(row[v], sums[i][v]);
             }

@@ -1,9 +1,7 @@
 //! Transposing a block, the one reordering of packing.
 
+use crate::lane::LANES;
 use crate::{Real, Simd, Task};
-
-/// Rows and columns of the square that is turned in registers.
-const SIDE: usize = 8;
 
 /// `out[j·out_stride + i] = x[i·x_stride + j]` for i < rows and j < cols.
 pub(super) fn transpose<T: Real>(
@@ -25,38 +23,35 @@ struct Transpose<'a, T> {
 impl<T: Real> Task<T> for Transpose<'_, T> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd<T = T>>(self, _: S) {
+    fn run<S: Simd<T = T>>(self, isa: S) {
         let Transpose { size: [rows, cols], x, x_stride, out, out_stride } = self;
-        for i in (0..rows).step_by(SIDE) {
-            for j in (0..cols).step_by(SIDE) {
-                let (height, width) = (SIDE.min(rows - i), SIDE.min(cols - j));
-                let x = &x[i * x_stride + j..];
-                let out = &mut out[j * out_stride + i..];
-                if height == SIDE && width == SIDE {
-                    square(x, x_stride, out, out_stride);
-                } else {
-                    for j in 0..width {
-                        for i in 0..height {
-                            out[j * out_stride + i] = x[i * x_stride + j];
-                        }
-                    }
-                }
+        for i in (0..rows).step_by(LANES) {
+            for j in (0..cols).step_by(LANES) {
+                let (x, out) = (&x[i * x_stride + j..], &mut out[j * out_stride + i..]);
+                let size = [LANES.min(rows - i), LANES.min(cols - j)];
+                square(isa, size, x, x_stride, out, out_stride);
             }
         }
     }
 }
 
+/// At most sixteen rows and columns.
 #[inline(always)]
-fn square<T: Real>(x: &[T], x_stride: usize, out: &mut [T], out_stride: usize) {
-    let mut block = [[T::ZERO; SIDE]; SIDE];
-    for (i, row) in block.iter_mut().enumerate() {
-        row.copy_from_slice(&x[i * x_stride..][..SIDE]);
+fn square<S: Simd>(
+    isa: S,
+    [rows, cols]: [usize; 2],
+    x: &[S::T],
+    x_stride: usize,
+    out: &mut [S::T],
+    out_stride: usize,
+) {
+    let mut square = [isa.splat(S::T::ZERO); LANES];
+    for (row, x) in square.iter_mut().zip(x.chunks(x_stride)).take(rows) {
+        *row = isa.load_head(&x[..cols], S::T::ZERO);
     }
-    for j in 0..SIDE {
-        let out = &mut out[j * out_stride..][..SIDE];
-        for i in 0..SIDE {
-            out[i] = block[i][j];
-        }
+    let square = isa.transpose(square);
+    for (&column, out) in square.iter().zip(out.chunks_mut(out_stride)).take(cols) {
+        isa.store_head(column, &mut out[..rows]);
     }
 }
 
@@ -66,7 +61,7 @@ mod tests {
 
     #[test]
     fn transposes_squares_and_edges() {
-        for [rows, cols] in [[16, 24], [9, 3], [1, 17], [0, 4], [20, 8]] {
+        for [rows, cols] in [[16, 32], [9, 3], [1, 17], [0, 4], [20, 16]] {
             let x: Vec<f32> = (0..rows * (cols + 1)).map(|i| i as f32).collect();
             let mut out = vec![-1.0; cols * (rows + 2)];
             transpose([rows, cols], (&x, cols + 1), (&mut out, rows + 2));

@@ -28,6 +28,7 @@ impl<T> Portable<T> {
 impl<T: Real> Simd for Portable<T> {
     type T = T;
     type V = Array<T>;
+    const IN_REGISTERS: bool = false;
     const TILE_ROWS: usize = 4;
     const TILE_VECS: usize = 1;
 

@@ -7,10 +7,10 @@
 //!
 //! Which sampler?
 //!
-//! | sampler | law | random numbers | denoiser calls |
+//! | sampler | law | random numbers | denoiser calls for a row |
 //! | --- | --- | --- | --- |
 //! | [`TwoStage`] | the reverse process | ≤ 2 a hole and step | ≤ min(steps, holes) |
-//! | [`DdpmCache`] | the same but for `f32` | V a hole and step | ≤ min(steps, holes) + 1 |
+//! | [`DdpmCache`] | the same but for `f32` | V a hole and step | ≤ min(steps + 1, holes) |
 //! | [`Confidence`] | another: the surest first | ≤ 2 a hole and step | ≤ min(steps, holes) |
 //!
 //! Each row of a batch draws from a generator of its own and the denoiser is asked about a row only

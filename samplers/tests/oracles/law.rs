@@ -96,6 +96,32 @@ fn two_stage_has_the_law_of_the_posterior() {
     }
 }
 
+/// In time, too, the samplers follow the process: each hole is revealed in each of N steps with
+/// probability 1/N. (The release ends at time 10⁻⁵: too close to 0 to be noticed.)
+#[test]
+fn holes_are_revealed_uniformly_in_time() {
+    const STEPS: usize = 8;
+    let mut counts = [[0; STEPS]; 2];
+    let [two_stage, released] = &mut counts;
+    count(&BLANK, |canvas, rngs| {
+        let observe = |step: &TextStep| {
+            two_stage[step.index] += step.revealed.len();
+            ControlFlow::Continue(())
+        };
+        TwoStage::new(STEPS).sample(canvas, rngs, same_for_all, observe).unwrap()
+    });
+    count(&BLANK, |canvas, rngs| {
+        let observe = |step: &TextStep| {
+            released[step.index] += step.revealed.len();
+            ControlFlow::Continue(())
+        };
+        DdpmCache::new(STEPS).sample(canvas, rngs, same_for_all, observe).unwrap()
+    });
+    for counts in counts {
+        assert_drawn_from(&counts, &[1.0 / STEPS as f64; STEPS], "steps of revealing");
+    }
+}
+
 /// The test has power: the law depends on the number of steps, and the samples can tell.
 #[test]
 fn laws_of_different_step_counts_differ() {

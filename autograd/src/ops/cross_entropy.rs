@@ -1,0 +1,334 @@
+//! Weighted cross-entropy over a vocabulary, from scores or fused with the layer that makes them.
+
+use std::sync::Arc;
+
+use kernels::{Real, xent};
+use tensor::{DType, Element, Error, Result, Tensor};
+
+use crate::spec::{Case, Draw};
+use crate::{Keep, Kept, Op, Spec, Var, apply};
+
+/// Cross-entropy.
+impl Var {
+    /// The weighted cross-entropy of scores, with one word possibly impossible.
+    ///
+    /// y = Σᵣ wᵣ·(log Σᵥ exp xᵣᵥ − xᵣ,targetᵣ), where the forbidden word counts as −∞: the
+    /// SUBS parametrisation of masked diffusion (Sahoo et al. 2024, §3.2).
+    ///
+    /// Shapes: \[R, V\]; `targets`, `weights` R long → \[\]. Saves: x, a number a row. Cost: two
+    /// reads. Errors: shapes; a target that is no word, or the forbidden one; not floats.
+    #[track_caller]
+    pub fn cross_entropy(
+        &self,
+        targets: &[u32],
+        weights: &[f64],
+        forbidden: Option<u32>,
+    ) -> Result<Self> {
+        let op = CrossEntropy(Scored::new("cross_entropy", targets, weights, forbidden));
+        apply(op, [self])
+    }
+
+    /// [`cross_entropy`](Self::cross_entropy) of the scores x·Wᵀ + b, which never exist all at
+    /// once.
+    ///
+    /// Shapes: x \[R, C\], W \[V, C\], b \[V\] → \[\]. Saves: x, W, b, a number a row. Cost: 2·RVC
+    /// flop, and 6·RVC backward, where the scores are made again. Errors: as there.
+    #[track_caller]
+    pub fn linear_cross_entropy(
+        &self,
+        weight: &Self,
+        bias: &Self,
+        targets: &[u32],
+        weights: &[f64],
+        forbidden: Option<u32>,
+    ) -> Result<Self> {
+        let scored = Scored::new("linear_cross_entropy", targets, weights, forbidden);
+        apply(LinearCrossEntropy(scored), [self, weight, bias])
+    }
+}
+
+/// What rows are scored against.
+#[derive(Clone, Debug)]
+struct Scored {
+    name: &'static str,
+    targets: Arc<[u32]>,
+    weights: Arc<[f64]>,
+    forbidden: Option<u32>,
+}
+
+impl Scored {
+    fn new(
+        name: &'static str,
+        targets: &[u32],
+        weights: &[f64],
+        forbidden: Option<u32>,
+    ) -> Self {
+        Self { name, targets: targets.into(), weights: weights.into(), forbidden }
+    }
+
+    fn targets(&self) -> xent::Targets<'_> {
+        let Self { targets, weights, forbidden, .. } = self;
+        xent::Targets { ids: targets, weights, forbidden: *forbidden }
+    }
+
+    /// Errors unless there is a target and a weight for each of `rows`, among so many words.
+    fn check(&self, x: &Tensor, words: usize) -> Result<()> {
+        let [rows, targets] = [x.shape()[0], self.targets.len()];
+        if rows != targets || rows != self.weights.len() {
+            let weights = self.weights.len();
+            let message = format!("{rows} rows, {targets} targets and {weights} weights");
+            return Err(Error::shape(self.name, message).operand("input", x));
+        }
+        let is_wrong = |&&id: &&u32| id as usize >= words || Some(id) == self.forbidden;
+        if let Some(id) = self.targets.iter().find(is_wrong) {
+            let message = format!("target {id} is impossible among {words} words");
+            let forbidden = self.forbidden.map_or(String::new(), |id| format!("{id} is forbidden"));
+            return Err(Error::value(self.name, message).operand("input", x).note(forbidden));
+        }
+        if self.forbidden.is_some_and(|id| id as usize >= words) {
+            return Err(Error::value(self.name, "the forbidden word is not one of them")
+                .operand("input", x));
+        }
+        Ok(())
+    }
+}
+
+/// The error of operands with the wrong axes.
+fn misfit(name: &'static str, operands: &[(&'static str, &Tensor)]) -> Error {
+    let error = Error::shape(name, "expected rows [R, C], words [V, C] and a number a word [V]");
+    operands.iter().fold(error, |error, (name, x)| error.operand(*name, *x))
+}
+
+/// Cross-entropy of scores.
+#[derive(Debug)]
+struct CrossEntropy(Scored);
+
+impl Op<1> for CrossEntropy {
+    const NAME: &'static str = "cross_entropy";
+    const KEEPS: [Keep; 1] = [Keep::x(0)];
+    /// log Σ exp of each row.
+    type Aux = Tensor;
+
+    fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, Tensor)> {
+        fn run<T: Real + Element>(x: &Tensor, scored: &Scored) -> Result<(Tensor, Tensor)> {
+            let [rows, words] = x.dims()?;
+            scored.check(x, words)?;
+            let mut lse = Tensor::uninit([rows], x.dtype());
+            let scores = x.contiguous();
+            let (scores, each) = (scores.slice::<T>()?, lse.slice_mut::<T>()?);
+            let loss = xent::forward(scores, words, scored.targets(), each);
+            Ok((Tensor::scalar(loss, x.dtype()), lse))
+        }
+        match x.dtype() {
+            DType::F64 => run::<f64>(x, &self.0),
+            DType::F32 => run::<f32>(x, &self.0),
+            _ => Err(Error::dtype(Self::NAME, "scores are not floats").operand("scores", x)),
+        }
+    }
+
+    fn vjp(&self, kept: Kept<'_, Tensor>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
+        fn run<T: Real + Element>(
+            x: &Tensor,
+            lse: &Tensor,
+            dy: f64,
+            scored: &Scored,
+        ) -> Result<Tensor> {
+            // `contiguous` shares the elements with x; writing to them copies.
+            let mut dx = x.contiguous();
+            let words = x.shape()[1];
+            let scores = dx.slice_mut::<T>()?;
+            xent::backward(scores, words, scored.targets(), lse.slice::<T>()?, dy);
+            Ok(dx)
+        }
+        let (x, dy) = (kept.x(0).value(), dy.item()?);
+        let dx = match x.dtype() {
+            DType::F64 => run::<f64>(&x, kept.aux, dy, &self.0)?,
+            _ => run::<f32>(&x, kept.aux, dy, &self.0)?,
+        };
+        Ok([Some(Var::constant(dx))])
+    }
+}
+
+/// Cross-entropy of x·Wᵀ + b.
+#[derive(Debug)]
+struct LinearCrossEntropy(Scored);
+
+const ALL: Keep = Keep::x(0).and(Keep::x(1)).and(Keep::x(2));
+
+impl Op<3> for LinearCrossEntropy {
+    const NAME: &'static str = "linear_cross_entropy";
+    const KEEPS: [Keep; 3] = [ALL; 3];
+    /// log Σ exp of each row.
+    type Aux = Tensor;
+
+    fn forward(&self, x: [&Tensor; 3]) -> Result<(Tensor, Tensor)> {
+        fn run<T: Real + Element>(x: [&Tensor; 3], scored: &Scored) -> Result<(Tensor, Tensor)> {
+            let [rows, weight, bias] = x.map(Tensor::contiguous);
+            let mut lse = Tensor::uninit([rows.shape()[0]], rows.dtype());
+            let linear = linear::<T>([&rows, &weight, &bias])?;
+            let each = lse.slice_mut::<T>()?;
+            let loss = xent::linear_forward(linear, scored.targets(), each);
+            Ok((Tensor::scalar(loss, rows.dtype()), lse))
+        }
+        let [rows, weight, bias] = x;
+        match (&rows.shape()[..], &weight.shape()[..], &bias.shape()[..]) {
+            ([_, width], [words, w], [b]) if width == w && words == b => {
+                self.0.check(rows, *words)?;
+            }
+            _ => {
+                let operands = [("rows", rows), ("weight", weight), ("bias", bias)];
+                return Err(misfit(Self::NAME, &operands));
+            }
+        }
+        match rows.dtype() {
+            DType::F64 => run::<f64>(x, &self.0),
+            DType::F32 => run::<f32>(x, &self.0),
+            _ => Err(Error::dtype(Self::NAME, "rows are not floats").operand("rows", rows)),
+        }
+    }
+
+    fn vjp(
+        &self,
+        kept: Kept<'_, Tensor>,
+        dy: &Var,
+        needs: [bool; 3],
+    ) -> Result<[Option<Var>; 3]> {
+        let x = [0, 1, 2].map(|i| kept.x(i).value());
+        let dy = dy.item()?;
+        match x[0].dtype() {
+            DType::F64 => gradients::<f64>(&x, kept.aux, dy, &self.0, needs),
+            _ => gradients::<f32>(&x, kept.aux, dy, &self.0, needs),
+        }
+    }
+}
+
+/// The kernel's view of contiguous operands.
+fn linear<'a, T: Real + Element>(x: [&'a Tensor; 3]) -> Result<xent::Linear<'a, T>> {
+    let [x, weight, bias] = x;
+    let width = x.shape()[1];
+    Ok(xent::Linear { x: x.slice()?, weight: weight.slice()?, bias: bias.slice()?, width })
+}
+
+fn gradients<T: Real + Element>(
+    x: &[Tensor; 3],
+    lse: &Tensor,
+    dy: f64,
+    scored: &Scored,
+    needs: [bool; 3],
+) -> Result<[Option<Var>; 3]> {
+    let packed = x.each_ref().map(Tensor::contiguous);
+    let wanted = |i: usize| needs[i].then(|| Tensor::zeros(x[i].shape(), x[i].dtype()));
+    let [mut dx, mut dw, mut db] = [wanted(0), wanted(1), wanted(2)];
+    let mut slices: [&mut [T]; 3] = Default::default();
+    for (slice, gradient) in slices.iter_mut().zip([&mut dx, &mut dw, &mut db]) {
+        if let Some(gradient) = gradient {
+            *slice = gradient.slice_mut::<T>()?;
+        }
+    }
+    let linear = linear(packed.each_ref())?;
+    xent::linear_backward(linear, scored.targets(), lse.slice()?, dy, slices);
+    Ok([dx, dw, db].map(|gradient| gradient.map(Var::constant)))
+}
+
+/// Targets below `words` − 1, weights, and the last word forbidden or not, for so many rows.
+fn scored(name: &'static str, draw: &mut Draw, rows: usize, words: usize) -> Scored {
+    let targets: Vec<u32> = (0..rows).map(|_| draw.below(words - 1) as u32).collect();
+    let weights: Vec<f64> = (0..rows).map(|_| draw.number(0.1, 1.0)).collect();
+    Scored::new(name, &targets, &weights, (draw.below(2) == 0).then_some(words as u32 - 1))
+}
+
+/// The registry's entry for `cross_entropy`.
+pub struct FromScores;
+
+impl Spec for FromScores {
+    fn name(&self) -> &'static str {
+        CrossEntropy::NAME
+    }
+
+    fn equation(&self) -> &'static str {
+        "Σᵣ wᵣ·(log Σᵥ exp xᵣᵥ − xᵣ,targetᵣ)"
+    }
+
+    fn case(&self, draw: &mut Draw) -> Result<Case> {
+        let [rows, words] = [draw.dim(), draw.dim() + 1];
+        let scored = scored(CrossEntropy::NAME, draw, rows, words);
+        let x = draw.uniform([rows, words], -2.0, 2.0)?;
+        let (label, wanted) = (format!("[{rows}, {words}]"), scored.clone());
+        let forward = move |x: &[Var]| apply(CrossEntropy(scored.clone()), [&x[0]]);
+        let reference =
+            move |x: &[Vec<f64>]| vec![xent::reference(&x[0], words, wanted.targets())];
+        Ok(Case::new(label, [x], forward, reference).magnitude(rows as f64))
+    }
+
+    fn bench(&self, draw: &mut Draw) -> Result<Case> {
+        let scored = scored(CrossEntropy::NAME, draw, 512, 4096);
+        let x = draw.uniform([512, 4096], -2.0, 2.0)?;
+        let forward = move |x: &[Var]| apply(CrossEntropy(scored.clone()), [&x[0]]);
+        Ok(Case::new("[512, 4096]", [x], forward, |_| Vec::new()))
+    }
+}
+
+/// The registry's entry for `linear_cross_entropy`.
+pub struct FromRows;
+
+impl Spec for FromRows {
+    fn name(&self) -> &'static str {
+        LinearCrossEntropy::NAME
+    }
+
+    fn equation(&self) -> &'static str {
+        "cross_entropy(x·Wᵀ + b)"
+    }
+
+    fn case(&self, draw: &mut Draw) -> Result<Case> {
+        let [rows, words, width] = [draw.dim(), draw.dim() + 1, draw.dim()];
+        let scored = scored(LinearCrossEntropy::NAME, draw, rows, words);
+        let x = draw.uniform([rows, width], -1.0, 1.0)?;
+        let weight = draw.uniform([words, width], -0.5, 0.5)?;
+        let bias = draw.uniform([words], -1.0, 1.0)?;
+        let (label, wanted) = (format!("[{rows}, {width}] of {words}"), scored.clone());
+        let forward =
+            move |x: &[Var]| apply(LinearCrossEntropy(scored.clone()), [&x[0], &x[1], &x[2]]);
+        let reference = move |x: &[Vec<f64>]| {
+            let score = |r: usize, v: usize| {
+                x[2][v] + (0..width).map(|c| x[0][r * width + c] * x[1][v * width + c]).sum::<f64>()
+            };
+            let scores: Vec<f64> =
+                (0..rows * words).map(|i| score(i / words, i % words)).collect();
+            vec![xent::reference(&scores, words, wanted.targets())]
+        };
+        let magnitude = (rows * width) as f64;
+        Ok(Case::new(label, [x, weight, bias], forward, reference).magnitude(magnitude))
+    }
+
+    fn bench(&self, draw: &mut Draw) -> Result<Case> {
+        let (rows, words, width) = (256, 32_100, 384);
+        let scored = scored(LinearCrossEntropy::NAME, draw, rows, words);
+        let x = draw.uniform([rows, width], -1.0, 1.0)?;
+        let weight = draw.uniform([words, width], -0.1, 0.1)?;
+        let bias = draw.uniform([words], -1.0, 1.0)?;
+        let forward =
+            move |x: &[Var]| apply(LinearCrossEntropy(scored.clone()), [&x[0], &x[1], &x[2]]);
+        Ok(Case::new("[256, 384] of 32100", [x, weight, bias], forward, |_| Vec::new())
+            .flops(2.0 * (rows * words * width) as f64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certain_right_answer_costs_nothing_and_mistakes_are_named() {
+        let x = Var::constant(Tensor::from_vec(vec![50.0, 0.0, 99.0], [1, 3]).unwrap());
+        let loss = |id, forbidden| x.cross_entropy(&[id], &[2.0], forbidden);
+        assert!(loss(0, Some(2)).unwrap().item().unwrap() < 1e-20);
+        assert!((loss(0, None).unwrap().item().unwrap() - 98.0).abs() < 1e-12);
+        assert!(loss(2, Some(2)).unwrap_err().to_string().contains("target 2 is impossible"));
+        assert!(loss(3, None).is_err() && loss(0, Some(3)).is_err());
+        assert!(x.cross_entropy(&[0, 1], &[1.0], None).is_err());
+        let w = Var::constant(Tensor::zeros([4, 2], DType::F64));
+        let b = Var::constant(Tensor::zeros([4], DType::F64));
+        assert!(x.linear_cross_entropy(&w, &b, &[0], &[1.0], None).is_err());
+    }
+}

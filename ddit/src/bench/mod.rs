@@ -1,0 +1,19 @@
+//! Speed: workloads and kernels timed, beside what the machine could do.
+//!
+//! | file | what it times |
+//! |---|---|
+//! | [`step`] | a training step and a forward pass of whole models |
+//! | [`workload`] | which models, and the arithmetic in them |
+//! | [`ops`] | every operation of the registry |
+//! | [`products`] | matrix products and attention, kernels alone |
+//! | [`peak`] | the machine's ceilings, measured in the same process |
+//! | [`clock`] | repeated runs by the clock |
+//!
+//! Reading the clock is this module's business alone: nothing below it does.
+
+pub mod clock;
+pub mod ops;
+pub mod peak;
+pub mod products;
+pub mod step;
+pub mod workload;

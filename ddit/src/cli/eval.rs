@@ -1,0 +1,166 @@
+//! `ddit eval`: scores on a suite.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use ddit::eval::run::{Examined, Subject};
+use ddit::eval::{Report, Size, Suite};
+use ddit::shapes::Picture;
+use ddit::shapes::suite::{Scores, Tally};
+use ddit::train::samples::{sheet, write_png};
+use samplers::flow::Guidance;
+use serde_json::{Value, json};
+
+use super::model::ModelArgs;
+use super::output::Output;
+use super::{Outcome, parse};
+
+/// Pictures on the sheet of wrong ones at most, and in a row of it.
+const SHEET: [usize; 2] = [96, 12];
+
+/// Score a model on a suite: everything is judged exactly, with 95 % intervals
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to put to the model
+    #[arg(value_name = "SUITE")]
+    suite: Suite,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Items of each kind
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = parse::positive)]
+    per_kind: usize,
+    /// Seed of the set and of the model's samples
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Steps of drawing or writing [default: the model's]
+    #[arg(long, value_name = "N", value_parser = parse::positive)]
+    steps: Option<usize>,
+    /// Guidance scale of drawing [default: the model's]
+    #[arg(long, value_name = "X", value_parser = parse::scale)]
+    cfg: Option<f32>,
+    /// Write every item to DIR/items.jsonl, and pictures of wrong ones to DIR/wrong.png
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
+    let pipeline = args.model.open()?;
+    if let Some(out) = &args.out {
+        fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    }
+    let mut subject = Subject::new(&pipeline);
+    subject.generate.seed = args.seed;
+    subject.write.seed = args.seed;
+    if let Some(steps) = args.steps {
+        (subject.generate.steps, subject.write.steps) = (steps, steps);
+    }
+    if let Some(scale) = args.cfg {
+        subject.generate.guidance = Guidance::new(scale);
+    }
+    let name = args.suite.to_possible_value().map_or(String::new(), |v| v.get_name().to_owned());
+    let size = Size { per_kind: args.per_kind, seed: args.seed };
+    let progress = output.progress(&name);
+    let examined = subject.examine(args.suite, size, &mut |done, all| progress.set(done, all))?;
+    drop(progress);
+
+    print(&name, &args.model.name(), &examined.report, output)?;
+    if let Some(out) = &args.out {
+        write(&examined, out)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The tables, or a line for every kind and one for their mean.
+fn print(suite: &str, model: &str, report: &Report, output: &Output) -> Result<()> {
+    output.text(format_args!("{suite}: {model}\n"))?;
+    for (part, scores) in [("seen", &report.seen), ("novel", &report.novel)] {
+        if scores.kinds.iter().all(|(_, tally)| tally.total == 0) {
+            continue;
+        }
+        let heading = match part {
+            "seen" => "combinations that occur in training",
+            _ => "novel: combinations held out of training",
+        };
+        output.text(format_args!("{heading}\n{scores}\n"))?;
+        if output.is_json() {
+            let detail = report.detail.filter(|_| part == "seen");
+            for line in lines(suite, part, scores, detail) {
+                output.result(|| line, "")?;
+            }
+        }
+    }
+    if let Some(detail) = report.detail {
+        output.text(format_args!("detail: size and colour stated of {:.1} %", 100.0 * detail))?;
+    }
+    if let Some(messy) = report.messy {
+        let all = report.items.len();
+        output.text(format_args!("messy: specks beside the objects in {messy} of {all} pictures"))?;
+    }
+    Ok(())
+}
+
+fn lines(suite: &str, part: &str, scores: &Scores, detail: Option<f64>) -> Vec<Value> {
+    let kind = |(kind, tally): &(&str, Tally)| {
+        let (low, high) = tally.interval();
+        json!({
+            "suite": suite, "part": part, "kind": kind, "right": tally.right,
+            "total": tally.total, "rate": tally.rate(), "low": low, "high": high,
+        })
+    };
+    let tried = scores.kinds.iter().filter(|(_, tally)| tally.total > 0);
+    let mut lines: Vec<Value> = tried.clone().map(kind).collect();
+    let (low, high) = scores.interval();
+    let sum = |count: fn(&Tally) -> usize| tried.clone().map(|(_, t)| count(t)).sum::<usize>();
+    let mut overall = json!({
+        "suite": suite, "part": part, "kind": "overall", "right": sum(|tally| tally.right),
+        "total": sum(|tally| tally.total), "rate": scores.overall(), "low": low, "high": high,
+    });
+    if let Some(detail) = detail {
+        overall["detail"] = json!(detail);
+    }
+    lines.push(overall);
+    lines
+}
+
+/// Writes every item, and a sheet of the pictures whose items are wrong.
+fn write(examined: &Examined, out: &Path) -> Result<()> {
+    let mut text = String::new();
+    for item in &examined.report.items {
+        text += &serde_json::to_string(item)?;
+        text.push('\n');
+    }
+    tensor::io::atomic_write(out.join("items.jsonl"), text)?;
+    let items = examined.report.items.iter().zip(&examined.pictures);
+    let wrong = items.filter(|(item, _)| item.wrong.is_some()).map(|(_, picture)| picture.clone());
+    let [most, columns] = SHEET;
+    let wrong: Vec<Picture> = wrong.take(most).collect();
+    let path = out.join("wrong.png");
+    match wrong.is_empty() {
+        // One of an earlier run would be mistaken for this one's.
+        true if path.exists() => Ok(fs::remove_file(path)?),
+        true => Ok(()),
+        false => Ok(write_png(&sheet(&wrong, columns), &path)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_line_for_every_kind_that_was_tried_and_one_for_their_mean() {
+        let mut scores = Scores::new(["a", "b", "never"]);
+        scores.record("a", true);
+        scores.record("b", true);
+        scores.record("b", false);
+        let lines = lines("suite", "seen", &scores, Some(0.5));
+        let kinds: Vec<&str> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["a", "b", "overall"]);
+        assert_eq!((&lines[1]["right"], &lines[1]["rate"]), (&json!(1), &json!(0.5)));
+        assert_eq!((&lines[2]["rate"], &lines[2]["total"]), (&json!(0.75), &json!(3)));
+        assert!(lines[0].get("detail").is_none() && lines[2]["detail"] == 0.5);
+        assert!(lines.iter().all(|l| l["low"].as_f64() <= l["rate"].as_f64()));
+    }
+}

@@ -1,0 +1,210 @@
+//! The command line: how each command is called, and what becomes of its result.
+//!
+//! | file | command |
+//! |---|---|
+//! | [`demo`] | everything the model can do, judged, on one page |
+//! | [`train`] | a model from scratch, or further |
+//! | [`generate`] | pictures of prompts |
+//! | [`caption`], [`ask`], [`fill`] | texts about pictures |
+//! | [`eval`] | scores on a suite |
+//! | [`inspect`] | what is in a model's files |
+//! | [`gradcheck`] | every operation's gradient against differences |
+//! | [`bench`] | speed |
+//! | [`output`], [`model`], [`parse`], [`reading`], [`unmasking`] | what commands share |
+//!
+//! Results go to standard output: as text to be read or, with `--json`, as one object a line.
+//! Everything else (progress, notes, errors) goes to standard error. The exit code is 0 when the
+//! command did what it was asked, 1 when it did and a check failed, 2 when usage, input or
+//! environment kept it from doing it.
+//!
+//! This is the only part of the program that reads the environment, and it does so once.
+
+mod ask;
+mod bench;
+mod caption;
+mod demo;
+mod eval;
+mod fill;
+mod generate;
+mod gradcheck;
+mod inspect;
+mod model;
+mod output;
+mod parse;
+mod reading;
+mod train;
+mod unmasking;
+
+use std::io::{self, Write};
+use std::num::NonZero;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow};
+use clap::{Parser, Subcommand};
+use kernels::{lane, par};
+
+use output::Output;
+
+/// Draws pictures from sentences, and tells what pictures show, with one model: a dual diffusion
+/// transformer.
+///
+/// `ddit demo` shows what it can do. Without --model, commands use the small model inside this
+/// program, whose world is one to four coloured shapes.
+#[derive(Debug, Parser)]
+#[command(name = "ddit", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print one JSON object a line on standard output, and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+    /// Threads to compute with; results do not depend on it [default: one per core]
+    #[arg(long, global = true, value_name = "N", value_parser = parse::threads)]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Train(train::Args),
+    Generate(generate::Args),
+    Caption(caption::Args),
+    Ask(ask::Args),
+    Fill(fill::Args),
+    Eval(eval::Args),
+    Inspect(inspect::Args),
+    Gradcheck(gradcheck::Args),
+    Bench(bench::Args),
+}
+
+/// What a command that did what it was asked came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing to complain of.
+    Done,
+    /// A check failed.
+    CheckFailed,
+}
+
+/// The program, from its arguments to its exit code.
+pub fn main() -> ExitCode {
+    // On a usage error this prints clap's message and exits with 2.
+    let cli = Cli::parse();
+    match execute(&cli) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::CheckFailed) => ExitCode::from(1),
+        // Whoever read our output has seen enough, as in `ddit inspect model | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With standard error gone as well there is nobody left to tell.
+            let _ = write!(io::stderr(), "{}", report(&error));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn execute(cli: &Cli) -> Result<Outcome> {
+    choose_instruction_set()?;
+    let threads = match cli.threads {
+        Some(threads) => threads,
+        None => std::thread::available_parallelism().map_or(1, NonZero::get),
+    };
+    // Every kernel finds itself in the pool: entering it costs microseconds each time.
+    par::with_threads(threads, || cli.command.run(&Output::new(cli.json)))
+}
+
+impl Command {
+    fn run(&self, output: &Output) -> Result<Outcome> {
+        match self {
+            Self::Demo(args) => demo::run(args, output),
+            Self::Train(args) => train::run(args, output),
+            Self::Generate(args) => generate::run(args, output),
+            Self::Caption(args) => caption::run(args, output),
+            Self::Ask(args) => ask::run(args, output),
+            Self::Fill(args) => fill::run(args, output),
+            Self::Eval(args) => eval::run(args, output),
+            Self::Inspect(args) => inspect::run(args, output),
+            Self::Gradcheck(args) => gradcheck::run(args, output),
+            Self::Bench(args) => bench::run(args, output),
+        }
+    }
+}
+
+/// Takes the instruction set that `DDIT_ISA` names; without it kernels take the best there is.
+fn choose_instruction_set() -> Result<()> {
+    match std::env::var("DDIT_ISA") {
+        Err(std::env::VarError::NotPresent) => Ok(()),
+        Ok(name) => {
+            let chosen = name.parse().and_then(lane::set_isa);
+            chosen.map_err(|message| anyhow!(message)).context("DDIT_ISA cannot be obeyed")
+        }
+        Err(error) => Err(error).context("DDIT_ISA cannot be read"),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.into_iter().any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The error and its causes, one below the other; a cause that has been quoted already is not
+/// said twice.
+fn report(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error}\n");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let cause = cause.replace('\n', "\n    ");
+            text.push_str(&format!("  because {cause}\n"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent_and_documented() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{} has no description", command.get_name());
+            for argument in command.get_arguments() {
+                let (command, argument) = (command.get_name(), argument);
+                assert!(argument.get_help().is_some(), "{command} {} has no help", argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn global_options_go_anywhere() {
+        for line in ["ddit --json --threads 3 gradcheck", "ddit gradcheck --threads 3 --json"] {
+            let cli = parse(line).unwrap();
+            assert!(cli.json && cli.threads == Some(3), "{line}");
+        }
+        for line in ["ddit", "ddit draw", "ddit gradcheck --threads 0", "ddit gradcheck --thread 1"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        assert_eq!(parse("ddit --help").unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn errors_are_one_block_without_repetition() {
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        let error = anyhow!(missing).context("entity not found: x.png").context("two\nlines");
+        assert_eq!(report(&error), "error: two\nlines\n  because entity not found: x.png\n");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_error_of_ours() {
+        let closed = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(is_broken_pipe(&anyhow!(closed).context("printing")));
+        assert!(!is_broken_pipe(&anyhow!("other")));
+    }
+}

@@ -1,0 +1,82 @@
+//! Values on the command line that are more than a number or a path.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use ddit::pipeline::TextSampler;
+use samplers::flow::Solver;
+
+/// More threads than any machine has cores are a typing error.
+const MOST_THREADS: usize = 1024;
+
+/// Solvers of the flow by name.
+const SOLVERS: [(&str, Solver); 3] =
+    [("euler", Solver::Euler), ("heun", Solver::Heun), ("midpoint", Solver::Midpoint)];
+
+/// A whole number of at least 1.
+pub fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("a whole number of at least 1 is needed".to_owned()),
+    }
+}
+
+/// A number of threads.
+pub fn threads(text: &str) -> Result<usize, String> {
+    match positive(text) {
+        Ok(number) if number > MOST_THREADS => Err(format!("at most {MOST_THREADS} make sense")),
+        result => result,
+    }
+}
+
+/// A guidance scale.
+pub fn scale(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(scale) if scale.is_finite() && scale >= 0.0 => Ok(scale),
+        _ => Err("a number of at least 0 is needed, as in 3.5".to_owned()),
+    }
+}
+
+/// Width and height in pixels, as in `64x64`.
+pub fn size(text: &str) -> Result<[usize; 2], String> {
+    let sides = text.split_once('x').map(|(width, height)| [positive(width), positive(height)]);
+    match sides {
+        Some([Ok(width), Ok(height)]) => Ok([width, height]),
+        _ => Err("WIDTHxHEIGHT is needed, as in 64x64".to_owned()),
+    }
+}
+
+/// The name of a solver.
+pub fn solver() -> impl TypedValueParser<Value = Solver> {
+    let by_name = |name: String| {
+        SOLVERS.iter().find(|(known, _)| *known == name).map(|(_, solver)| *solver)
+    };
+    PossibleValuesParser::new(SOLVERS.map(|(name, _)| name))
+        .try_map(move |name| by_name(name).ok_or("no such solver"))
+}
+
+/// The name of a text sampler.
+pub fn text_sampler() -> impl TypedValueParser<Value = TextSampler> {
+    PossibleValuesParser::new(TextSampler::ALL.map(|(name, _)| name))
+        .try_map(|name| name.parse::<TextSampler>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_have_bounds() {
+        assert_eq!((positive("7"), positive("0").is_err()), (Ok(7), true));
+        assert!(positive("-1").is_err() && positive("many").is_err());
+        assert!(threads("1024").is_ok() && threads("1025").is_err());
+        assert_eq!((scale("0"), scale("7.5")), (Ok(0.0), Ok(7.5)));
+        assert!(scale("-1").is_err() && scale("inf").is_err() && scale("NaN").is_err());
+    }
+
+    #[test]
+    fn sizes_are_two_numbers() {
+        assert_eq!(size("64x32"), Ok([64, 32]));
+        for wrong in ["64", "64x", "x64", "0x64", "64x64x3", "64 x 64", "64*64"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

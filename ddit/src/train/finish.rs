@@ -1,0 +1,146 @@
+//! What a run leaves behind: sample sheets on the way, the finished model at the end.
+//!
+//! Everything here uses the moving average of the weights, which is what inference gets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use autograd::no_grad;
+use serde_json::{Value, json};
+use tensor::{Error, Result, Rng};
+
+use super::dual::Dual;
+use super::samples::{sheet, write_png};
+use super::setup::MODEL;
+use super::trainer::{Subject, Trainer, frozen_vae};
+use crate::config::{SchedulerConfig, VaeConfig};
+use crate::data::{Dataset, Purpose, pictures_from_tensor, stream};
+use crate::folder::{Component, Folder};
+use crate::pipeline::Pipeline;
+use crate::shapes::Picture;
+
+/// Pictures in a row of a sample sheet.
+const COLUMNS: usize = 8;
+
+impl Trainer {
+    /// The model as it is now, ready for use; `None` for an autoencoder's run.
+    ///
+    /// Errors: those of [`Pipeline::new`].
+    pub fn pipeline(&self) -> Result<Option<Pipeline>> {
+        match &self.subject {
+            Subject::Autoencoder(_) => Ok(None),
+            Subject::Dual(dual) => Ok(Some(Pipeline::new(self.folder(dual))?)),
+        }
+    }
+
+    /// Writes the model as it is now into the run's folder, in the official layout; an
+    /// autoencoder's run has nothing but `vae`. Its folder.
+    ///
+    /// Errors: the operating system's.
+    pub fn export(&self) -> Result<PathBuf> {
+        let path = self.out.join(MODEL);
+        match &self.subject {
+            Subject::Dual(dual) => self.folder(dual).save(&path)?,
+            Subject::Autoencoder(autoencoder) => {
+                let geometry = autoencoder.geometry().clone();
+                let component = Component { config: geometry, weights: self.learner.average() };
+                let found = autoencoder.measure(&frozen_vae(&component)?)?;
+                let config = VaeConfig {
+                    shift_factor: Some(found.mean),
+                    scaling_factor: 1.0 / found.deviation,
+                    ..component.config
+                };
+                write_vae(&Component { config, ..component }, &path)?;
+            }
+        }
+        Ok(path)
+    }
+
+    /// Writes a sheet of samples of the model as it is now, and beside it, for a transformer, a
+    /// JSON file of the texts that belong to it. What the sheet shows is the same at every step.
+    ///
+    /// Errors: those of the networks; the operating system's.
+    pub fn write_samples(&self) -> Result<PathBuf> {
+        let path = self.out.join("samples").join(format!("step-{:08}.png", self.state.step));
+        let (pictures, texts) = match &self.subject {
+            Subject::Autoencoder(autoencoder) => {
+                let component = Component {
+                    config: autoencoder.geometry().clone(),
+                    weights: self.learner.average(),
+                };
+                (self.reconstructions(autoencoder.dataset(), &component)?, Value::Null)
+            }
+            Subject::Dual(dual) => self.drawn_and_described(dual)?,
+        };
+        write_png(&sheet(&pictures, COLUMNS), &path)?;
+        if !texts.is_null() {
+            tensor::io::atomic_write(path.with_extension("json"), format!("{texts:#}\n"))?;
+        }
+        Ok(path)
+    }
+
+    /// The pipeline folder of the model as it is now.
+    fn folder(&self, dual: &Dual) -> Folder {
+        let transformer =
+            Component { config: dual.geometry().clone(), weights: self.learner.average() };
+        Folder {
+            transformer,
+            vae: self.frozen.clone(),
+            tokenizer: dual.tokenizer().clone(),
+            scheduler: SchedulerConfig::new(self.config.generation.shift),
+            generation: self.config.generation_config(dual.text_length()),
+        }
+    }
+
+    /// A row of pictures of the data, and below it what the autoencoder makes of them.
+    fn reconstructions(
+        &self,
+        dataset: &Dataset,
+        component: &Component<VaeConfig>,
+    ) -> Result<Vec<Picture>> {
+        let shown: Vec<usize> = (0..dataset.len().min(COLUMNS)).collect();
+        let pictures = dataset.pictures(&shown)?;
+        let vae = frozen_vae(component)?;
+        let back = no_grad(|| vae.decode(vae.encode(&pictures.clone().into())?.mode()))?;
+        let mut rows = pictures_from_tensor(&pictures)?;
+        rows.extend(pictures_from_tensor(&back.value())?);
+        Ok(rows)
+    }
+
+    /// Two rows of pictures drawn from captions, one of pictures of the data that are described;
+    /// and the texts.
+    fn drawn_and_described(&self, dual: &Dual) -> Result<(Vec<Picture>, Value)> {
+        let (dataset, pipeline) = (dual.dataset(), Pipeline::new(self.folder(dual))?);
+        let rng = |row: usize| stream(self.config.seed, Purpose::Samples, 0, row);
+        let sample = |rng: &mut Rng| rng.below(dataset.len());
+        let prompts: Vec<String> = (0..2 * COLUMNS)
+            .map(|row| {
+                let mut rng = rng(row);
+                let sample = sample(&mut rng);
+                dataset.caption(sample, &mut rng)
+            })
+            .collect();
+        let shown: Vec<Picture> =
+            (0..COLUMNS).map(|row| dataset.picture(sample(&mut rng(row)))).collect();
+        let generate = pipeline.generate_options();
+        let drawn = pipeline.generate(&prompts, &generate, &mut |_, _| {})?;
+        let seen: Vec<&Picture> = shown.iter().collect();
+        let captions = pipeline.caption(&seen, &pipeline.write_options(), &mut |_, _| {})?;
+        let captions: Vec<String> = captions.into_iter().map(|written| written.text).collect();
+        let mut pictures: Vec<Picture> = drawn.into_iter().map(|drawn| drawn.picture).collect();
+        pictures.extend(shown);
+        Ok((pictures, json!({ "prompts": prompts, "captions": captions })))
+    }
+}
+
+/// Writes an autoencoder as the only component of a folder, whole or not at all.
+fn write_vae(component: &Component<VaeConfig>, path: &Path) -> Result<()> {
+    let new = path.with_extension("tmp");
+    for old in [&new, &path.to_owned()] {
+        if old.exists() {
+            fs::remove_dir_all(old).map_err(|error| Error::io("remove", old, error))?;
+        }
+    }
+    component.write(&new.join("vae"))?;
+    fs::rename(&new, path).map_err(|error| Error::io("rename", &new, error))
+}

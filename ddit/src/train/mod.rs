@@ -1,0 +1,50 @@
+//! Training: from settings to a finished model.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | [`config`], [`presets`] | the settings of a run, and how they are put together |
+//! | [`run`] | a run from its first step to its last; its watcher |
+//! | [`trainer`] | the parts of a run, a step of it |
+//! | [`dual`], [`autoencoder`] | what a step is made of, for the two things there are to train |
+//! | [`learner`], [`schedule`] | weights, optimiser, moving average; the learning rate |
+//! | [`checkpoint`], [`log`] | what is written on the way, so that a killed run goes on |
+//! | [`finish`] | sample sheets, the finished model |
+//! | [`progress`] | all this on a terminal |
+//!
+//! A run is a function of its settings: the order of the data and every random number follow from
+//! the seed and the step, and no sum depends on the number of threads. A run that was stopped,
+//! or killed, and resumed has the same losses and weights as one that was not, to the last bit.
+//!
+//! ```text
+//! OUT/config.toml        the settings, every key
+//! OUT/log.jsonl          losses and scores
+//! OUT/checkpoints/       what to resume from
+//! OUT/samples/           what the model draws and writes on the way
+//! OUT/latents.safetensors    the data as latents, computed once
+//! OUT/vae-run/           the run of the autoencoder, where one is trained first
+//! OUT/model/             the finished model, in the official layout
+//! ```
+
+pub mod autoencoder;
+pub mod checkpoint;
+pub mod config;
+pub mod dual;
+pub mod finish;
+pub mod learner;
+pub mod log;
+pub mod presets;
+pub mod progress;
+pub mod run;
+pub mod samples;
+pub mod schedule;
+pub mod setup;
+pub mod trainer;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{RunConfig, Task};
+pub use presets::PRESETS;
+pub use progress::Progress;
+pub use run::{Event, Outcome, Scores, Stop, Watch, resume, start};
+pub use trainer::Trainer;

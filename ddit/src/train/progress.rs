@@ -1,0 +1,156 @@
+//! Progress on a terminal, or as plain lines where there is none.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::config::Task;
+use super::run::Event;
+
+/// How often a plain line is written where no bar can be drawn.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// Share of the newest step in the smoothed losses and times.
+const NEWEST: f64 = 0.05;
+
+/// Shows a run on standard error: a bar on a terminal, otherwise a line every half minute.
+pub struct Progress {
+    bar: ProgressBar,
+    last_line: Instant,
+    last_step: Option<Instant>,
+    step_seconds: Option<f64>,
+    losses: Vec<(&'static str, f64)>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Progress {
+    /// Progress on standard error.
+    pub fn new() -> Self {
+        let bar = ProgressBar::hidden();
+        if std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(4));
+        }
+        Self {
+            bar,
+            last_line: Instant::now(),
+            last_step: None,
+            step_seconds: None,
+            losses: Vec::new(),
+        }
+    }
+
+    /// Shows an event.
+    pub fn observe(&mut self, event: Event) {
+        match event {
+            Event::Begin { task, done, steps } => self.begin(task, done, steps),
+            Event::Encoded { done, total } => {
+                self.bar.set_style(style("encoding {pos}/{len} pictures {wide_bar} {eta}"));
+                self.bar.set_length(total as u64);
+                self.bar.set_position(done as u64);
+                if self.bar.is_hidden() && done == total {
+                    eprintln!("encoded {total} pictures");
+                }
+            }
+            Event::Step { report, pairs, flops } => {
+                let seconds = self.last_step.replace(Instant::now()).map(|at| at.elapsed());
+                if let Some(seconds) = seconds {
+                    smooth(self.step_seconds.get_or_insert(seconds.as_secs_f64()), seconds);
+                }
+                self.smooth_losses(&report.losses);
+                let text = self.describe(report.learning_rate, report.grad_norm, pairs, flops);
+                self.bar.set_position(report.step);
+                self.bar.set_message(text);
+                self.plain_line(report.step);
+            }
+            Event::Wrote(path) => {
+                self.say(format!("wrote {}", path.display()));
+                // Writing and sampling are not part of a step.
+                self.last_step = Some(Instant::now());
+            }
+            Event::Scored(scores) => {
+                let scores: Vec<String> =
+                    scores.iter().map(|(name, score)| format!("{name} {score:.3}")).collect();
+                self.say(scores.join("  "));
+                self.last_step = Some(Instant::now());
+            }
+        }
+    }
+
+    fn begin(&mut self, task: Task, done: u64, steps: u64) {
+        let what = match task {
+            Task::Vae => "autoencoder",
+            Task::Dual => "transformer",
+        };
+        let from = if done > 0 { format!(" from step {done}") } else { String::new() };
+        self.say(format!("training the {what}, {steps} steps{from}"));
+        self.bar.reset();
+        self.bar.set_style(style("{pos}/{len} {bar:20} {msg} left {eta}"));
+        self.bar.set_length(steps);
+        self.bar.set_position(done);
+        self.bar.reset_eta();
+        (self.step_seconds, self.losses) = (None, Vec::new());
+        self.last_step = Some(Instant::now());
+    }
+
+    fn smooth_losses(&mut self, newest: &[(&'static str, f64)]) {
+        if self.losses.len() != newest.len() {
+            self.losses = newest.to_vec();
+        }
+        for ((_, smoothed), (_, loss)) in self.losses.iter_mut().zip(newest) {
+            *smoothed += NEWEST * (loss - *smoothed);
+        }
+    }
+
+    /// `loss 0.512 image 0.410 ... lr 1.0e-3 norm 0.8 310 pairs/s 92 GFLOP/s`
+    fn describe(&self, rate: f64, norm: f64, pairs: usize, flops: Option<f64>) -> String {
+        let losses = self.losses.iter().map(|(name, loss)| format!("{name} {loss:.4} "));
+        let mut text: String = losses.collect();
+        text += &format!("lr {rate:.1e} norm {norm:.2}");
+        if let Some(seconds) = self.step_seconds {
+            text += &format!(" {:.0} pairs/s", pairs as f64 / seconds);
+            if let Some(flops) = flops {
+                text += &format!(" {:.0} GFLOP/s", flops / seconds / 1e9);
+            }
+        }
+        text
+    }
+
+    fn plain_line(&mut self, step: u64) {
+        let steps = self.bar.length().unwrap_or(step);
+        let is_last = step == steps;
+        if self.bar.is_hidden() && (is_last || self.last_line.elapsed() > LINE_EVERY) {
+            self.last_line = Instant::now();
+            let left = (steps - step) as f64 * self.step_seconds.unwrap_or(0.0);
+            eprintln!("{step}/{steps} {} left {left:.0}s", self.bar.message());
+        }
+    }
+
+    /// A line above the bar.
+    fn say(&self, line: String) {
+        if self.bar.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+}
+
+fn smooth(smoothed: &mut f64, newest: Duration) {
+    *smoothed += NEWEST * (newest.as_secs_f64() - *smoothed);
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is one of the two above")
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
