@@ -21,6 +21,8 @@ pub mod backward;
 pub mod gradcheck;
 pub mod op;
 pub mod ops;
+pub mod optim;
+pub mod params;
 pub mod spec;
 
 mod checkpoint;
@@ -33,6 +35,9 @@ pub use backward::{Backward, Gradient, Grads, backward_with, compute_dtype};
 pub use checkpoint::checkpoint;
 pub use gradcheck::{gradcheck, gradcheck_dense};
 pub use op::{Keep, Kept, Op, OpMany, apply, apply_many};
+pub use ops::attention::{Segment, attention};
+pub use ops::conv2d::Conv;
+pub use params::Params;
 pub use scope::{no_grad, scope};
 pub use spec::Spec;
 pub use var::Var;

@@ -48,6 +48,7 @@
 //!   them itself. Gradients of halves are `f32`.
 //! * Any number of operands, several outputs, or a gradient that is part of a tensor: [`OpMany`].
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::panic::Location;
 use std::sync::Arc;
@@ -212,8 +213,14 @@ pub fn apply<O: Op<N>, const N: usize>(op: O, x: [&Var; N]) -> Result<Var> {
 /// Errors: as [`apply`].
 #[track_caller]
 pub fn apply_many<O: OpMany>(op: O, x: &[&Var]) -> Result<Vec<Var>> {
+    apply_erased(Box::new(op), x)
+}
+
+/// Everything about applying an operation that does not depend on which it is, compiled once.
+#[track_caller]
+fn apply_erased(op: Box<dyn Erased>, x: &[&Var]) -> Result<Vec<Var>> {
     let caller = Location::caller();
-    let x = operands::<O>(x)?;
+    let x = operands(&*op, x)?;
     let values: Vec<Tensor> = x.iter().map(Var::value).collect();
     let result = op.forward(&values.iter().collect::<Vec<_>>());
     let (y, aux) = result.map_err(|error| error.at(caller))?;
@@ -230,31 +237,80 @@ pub fn apply_many<O: OpMany>(op: O, x: &[&Var]) -> Result<Vec<Var>> {
         dtype: x.dtype(),
         var: keeps.has_x(i).then_some(x),
     });
-    let outputs = y.iter().map(|y| keeps.has_y().then(|| y.clone()));
-    let recorded = Recorded { inputs: inputs.collect(), outputs: outputs.collect(), op, aux };
-    let node = Node::operation(O::NAME, edges, y.len(), Box::new(recorded));
+    let inputs = inputs.collect();
+    let outputs = y.iter().map(|y| keeps.has_y().then(|| y.clone())).collect();
+    let name = op.name();
+    let node =
+        Node::operation(name, edges, y.len(), Box::new(Recorded { op, inputs, outputs, aux }));
     let edge = |output| Some(Edge { node: node.clone(), output });
     Ok(y.into_iter().enumerate().map(|(i, y)| Var::with_edge(y, edge(i))).collect())
 }
 
 /// The operands with halves widened, unless the operation reads them itself.
 #[track_caller]
-fn operands<O: OpMany>(x: &[&Var]) -> Result<Vec<Var>> {
+fn operands(op: &dyn Erased, x: &[&Var]) -> Result<Vec<Var>> {
     let mut floats = x.iter().filter(|x| x.dtype().is_float());
     if let Some(first) = floats.next()
         && let Some(other) =
             floats.find(|x| compute_dtype(x.dtype()) != compute_dtype(first.dtype()))
     {
-        return Err(Error::dtype(O::NAME, "operands of different precision")
+        return Err(Error::dtype(op.name(), "operands of different precision")
             .operand("one", *first)
             .operand("another", *other)
             .note("convert one of them with to_dtype: nothing is promoted silently"));
     }
     let widen = |x: &&Var| match x.dtype() {
-        DType::BF16 | DType::F16 if !O::HALF => x.to_dtype(DType::F32),
+        DType::BF16 | DType::F16 if !op.reads_half() => x.to_dtype(DType::F32),
         _ => Ok((*x).clone()),
     };
     x.iter().map(widen).collect()
+}
+
+/// What an operation leaves behind, whatever its type.
+type AnyAux = Box<dyn Any + Send>;
+
+/// An [`OpMany`] whose type has been forgotten.
+trait Erased: Send {
+    fn name(&self) -> &'static str;
+    fn reads_half(&self) -> bool;
+    fn keeps(&self, i: usize) -> Keep;
+    fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, AnyAux)>;
+    fn vjp(
+        &self,
+        kept: Kept<'_, AnyAux>,
+        dy: &[Option<Var>],
+        needs: &[bool],
+    ) -> Result<Vec<Option<Gradient>>>;
+}
+
+impl<O: OpMany> Erased for O {
+    fn name(&self) -> &'static str {
+        O::NAME
+    }
+
+    fn reads_half(&self) -> bool {
+        O::HALF
+    }
+
+    fn keeps(&self, i: usize) -> Keep {
+        OpMany::keeps(self, i)
+    }
+
+    fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, AnyAux)> {
+        let (y, aux) = OpMany::forward(self, x)?;
+        Ok((y, Box::new(aux)))
+    }
+
+    fn vjp(
+        &self,
+        kept: Kept<'_, AnyAux>,
+        dy: &[Option<Var>],
+        needs: &[bool],
+    ) -> Result<Vec<Option<Gradient>>> {
+        let Kept { name, inputs, outputs, aux } = kept;
+        let aux = aux.downcast_ref().expect("forward of the same operation made it");
+        OpMany::vjp(self, Kept { name, inputs, outputs, aux }, dy, needs)
+    }
 }
 
 /// An [`Op`] as an [`OpMany`].
@@ -289,22 +345,23 @@ impl<O: Op<N>, const N: usize> OpMany for Fixed<O, N> {
 }
 
 /// An operation that was applied, and what its vjp needs.
-struct Recorded<O: OpMany> {
-    op: O,
+struct Recorded {
+    op: Box<dyn Erased>,
     inputs: Vec<Input>,
     /// Values only: a variable would own its node, which owns this.
     outputs: Vec<Option<Tensor>>,
-    aux: O::Aux,
+    aux: AnyAux,
 }
 
-impl<O: OpMany> Record for Recorded<O> {
+impl Record for Recorded {
     fn backward(&self, node: &Arc<Node>, dy: &[Option<Var>], walk: &mut Walk) -> Result<()> {
         let variable = |(output, value): (usize, &Option<Tensor>)| {
             let edge = Edge { node: node.clone(), output };
             Some(Var::with_edge(value.clone()?, Some(edge)))
         };
         let outputs: Vec<_> = self.outputs.iter().enumerate().map(variable).collect();
-        let kept = Kept { name: O::NAME, inputs: &self.inputs, outputs: &outputs, aux: &self.aux };
+        let (inputs, outputs) = (&self.inputs[..], &outputs[..]);
+        let kept = Kept { name: node.name(), inputs, outputs, aux: &self.aux };
         let needs: Vec<bool> = node.inputs().iter().map(Option::is_some).collect();
         let gradients = self.op.vjp(kept, dy, &needs)?;
         for (i, (edge, gradient)) in node.inputs().iter().zip(gradients).enumerate() {
@@ -317,7 +374,7 @@ impl<O: OpMany> Record for Recorded<O> {
     }
 }
 
-impl<O: OpMany> Recorded<O> {
+impl Recorded {
     /// The error of a vjp whose answer for input `i` cannot be its gradient.
     fn check(&self, i: usize, gradient: &Gradient) -> Result<()> {
         let Input { shape, dtype, .. } = &self.inputs[i];
@@ -328,7 +385,7 @@ impl<O: OpMany> Recorded<O> {
         if fits && var.dtype() == compute_dtype(*dtype) {
             return Ok(());
         }
-        Err(Error::shape(O::NAME, format!("its vjp is wrong: the gradient is not like input {i}"))
+        Err(Error::shape(self.op.name(), format!("its vjp is wrong: the gradient is not like input {i}"))
             .operand("input", (shape, dtype.name()))
             .operand("gradient", var))
     }
@@ -346,12 +403,12 @@ impl<O: OpMany> Recorded<O> {
         };
         match gradient {
             Gradient::Whole(dx) if scope::is_recording() && !dx.is_tracked() && varies() => {
-                Gradient::Whole(once(O::NAME, dx))
+                Gradient::Whole(once(self.op.name(), dx))
             }
             Gradient::Part { part, shape, axis, start }
                 if scope::is_recording() && !part.is_tracked() && varies() =>
             {
-                Gradient::Part { part: once(O::NAME, part), shape, axis, start }
+                Gradient::Part { part: once(self.op.name(), part), shape, axis, start }
             }
             gradient => gradient,
         }

@@ -3,7 +3,6 @@
 //! Formulas live in [`kernels::elementwise::exprs`]. A line of the lists below makes a method of
 //! [`Var`], its gradient and second derivative, and an entry of the registry.
 
-use kernels::Real;
 use kernels::elementwise::exprs::*;
 use kernels::elementwise::{
     Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, SlopeOf, Unary, map,
@@ -104,41 +103,56 @@ pub(crate) fn pointwise<const K: usize, F: Pointwise<K>>(
     name: &'static str,
     x: [&Tensor; K],
 ) -> Result<Tensor> {
+    pointwise_by(name, x, &|s, x, y| map(f, s, x, y), &|s, x, y| map(f, s, x, y))
+}
+
+/// A kernel for `K` operands: of a shape, slices with strides, and the result.
+type Kernel<'f, const K: usize, T> = &'f dyn Fn(&[usize], [(&[T], &[usize]); K], &mut [T]);
+
+/// What [`pointwise`] does for every formula alike, compiled once for all of them.
+fn pointwise_by<const K: usize>(
+    name: &'static str,
+    x: [&Tensor; K],
+    single: Kernel<'_, K, f32>,
+    double: Kernel<'_, K, f64>,
+) -> Result<Tensor> {
     let mut shape = *x[0].shape();
     for other in &x[1..] {
-        shape = shape.broadcast(other.shape()).ok_or_else(|| {
-            Error::shape(name, "shapes do not broadcast")
+        let Some(common) = shape.broadcast(other.shape()) else {
+            return Err(Error::shape(name, "shapes do not broadcast")
                 .operand("left", x[0])
-                .operand("right", *other)
-        })?;
-    }
-    fn run<const K: usize, T: Real + Element>(
-        f: &impl Pointwise<K>,
-        x: [&Tensor; K],
-        y: &mut Tensor,
-    ) -> Result<()> {
-        let shape = *y.shape();
-        let mut views = x.map(Clone::clone);
-        for view in &mut views {
-            *view = view.broadcast_to(shape)?;
-        }
-        let mut operands = [(&[][..], &[][..]); K];
-        for (operand, view) in operands.iter_mut().zip(&views) {
-            *operand = view.raw_slice::<T>()?;
-        }
-        map(f, &shape, operands, y.slice_mut::<T>()?);
-        Ok(())
+                .operand("right", *other));
+        };
+        shape = common;
     }
     let mut y = Tensor::uninit(shape, x[0].dtype());
     match x[0].dtype() {
-        DType::F32 => run::<K, f32>(f, x, &mut y)?,
-        DType::F64 => run::<K, f64>(f, x, &mut y)?,
+        DType::F32 => run(single, x, &mut y)?,
+        DType::F64 => run(double, x, &mut y)?,
         _ => {
             return Err(Error::dtype(name, "elements are not numbers to compute with")
                 .operand("input", x[0]));
         }
     }
     Ok(y)
+}
+
+fn run<const K: usize, T: Element>(
+    kernel: Kernel<'_, K, T>,
+    x: [&Tensor; K],
+    y: &mut Tensor,
+) -> Result<()> {
+    let shape = *y.shape();
+    let mut views = x.map(Clone::clone);
+    for view in &mut views {
+        *view = view.broadcast_to(shape)?;
+    }
+    let mut operands = [(&[][..], &[][..]); K];
+    for (operand, view) in operands.iter_mut().zip(&views) {
+        *operand = view.raw_slice::<T>()?;
+    }
+    kernel(&shape, operands, y.slice_mut::<T>()?);
+    Ok(())
 }
 
 /// y = f(x).

@@ -12,11 +12,20 @@
 //! [`elementwise`]. Gradient checks, comparisons with the reference, determinism tests, benchmark
 //! and table rows follow from the registry.
 
+pub mod attention;
+pub mod conv2d;
 pub mod cross_entropy;
 pub mod elementwise;
+pub mod group_norm;
 pub mod index_rows;
+pub mod linear;
+pub mod matmul;
+pub mod norm;
+mod product;
 pub mod reduce;
 pub mod shape;
+pub mod softmax;
+pub mod upsample;
 
 use crate::Spec;
 
@@ -33,6 +42,19 @@ pub static OPS: &[&dyn Spec] = &[
     &index_rows::Index,
     &cross_entropy::FromScores,
     &cross_entropy::FromRows,
+    &softmax::Softmax,
+    &softmax::LogSoftmax,
+    &norm::LayerNorm,
+    &norm::AdaLayerNorm,
+    &norm::RmsNorm,
+    &group_norm::GroupNorm,
+    &attention::JointAttention,
+    &matmul::Matmul,
+    &linear::Linear,
+    &linear::LinearGelu,
+    &linear::LinearGateResidual,
+    &conv2d::Conv2d,
+    &upsample::UpsampleNearest2x,
 ];
 
 /// Every operation there is.

@@ -8,11 +8,11 @@ use ddit::shapes::Picture;
 use ddit::text::sequence::question_prompt;
 use serde_json::json;
 
+use super::Outcome;
 use super::caption::show;
 use super::model::{ModelArgs, WriteArgs, item_seed, warn_of_texts};
 use super::output::Output;
 use super::reading::{self, Pictures};
-use super::Outcome;
 
 /// Answer questions about pictures
 #[derive(Debug, clap::Args)]

@@ -96,7 +96,8 @@ fn print(suite: &str, model: &str, report: &Report, output: &Output) -> Result<(
     }
     if let Some(messy) = report.messy {
         let all = report.items.len();
-        output.text(format_args!("messy: specks beside the objects in {messy} of {all} pictures"))?;
+        output
+            .text(format_args!("messy: specks beside the objects in {messy} of {all} pictures"))?;
     }
     Ok(())
 }

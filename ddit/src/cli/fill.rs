@@ -55,9 +55,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
             "text": written.text,
             "seed": written.seed,
         });
-        progress.aside(|| {
-            show(&pipeline, written, options.trace, record, &written.text, output)
-        })?;
+        progress
+            .aside(|| show(&pipeline, written, options.trace, record, &written.text, output))?;
     }
     Ok(Outcome::Done)
 }

@@ -177,7 +177,11 @@ mod tests {
             assert!(command.get_about().is_some(), "{} has no description", command.get_name());
             for argument in command.get_arguments() {
                 let (command, argument) = (command.get_name(), argument);
-                assert!(argument.get_help().is_some(), "{command} {} has no help", argument.get_id());
+                assert!(
+                    argument.get_help().is_some(),
+                    "{command} {} has no help",
+                    argument.get_id()
+                );
             }
         }
     }
@@ -188,7 +192,8 @@ mod tests {
             let cli = parse(line).unwrap();
             assert!(cli.json && cli.threads == Some(3), "{line}");
         }
-        for line in ["ddit", "ddit draw", "ddit gradcheck --threads 0", "ddit gradcheck --thread 1"] {
+        for line in ["ddit", "ddit draw", "ddit gradcheck --threads 0", "ddit gradcheck --thread 1"]
+        {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
         assert_eq!(parse("ddit --help").unwrap_err().exit_code(), 0);

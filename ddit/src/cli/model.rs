@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use ddit::embedded;
 use ddit::pipeline::{Pipeline, TextSampler, WriteOptions};
 use ddit::train::setup::open_model;
-use ddit::{embedded, pipeline};
 
 use super::output::Output;
 use super::parse;

@@ -39,6 +39,13 @@ impl Output {
         }
     }
 
+    /// A result that has no other form than a line.
+    ///
+    /// Errors: standard output takes no more.
+    pub fn line(&self, line: impl Display) -> Result<()> {
+        print(line)
+    }
+
     /// What only people read: headings, tables, blank lines.
     ///
     /// Errors: standard output takes no more.

@@ -46,9 +46,8 @@ pub fn size(text: &str) -> Result<[usize; 2], String> {
 
 /// The name of a solver.
 pub fn solver() -> impl TypedValueParser<Value = Solver> {
-    let by_name = |name: String| {
-        SOLVERS.iter().find(|(known, _)| *known == name).map(|(_, solver)| *solver)
-    };
+    let by_name =
+        |name: String| SOLVERS.iter().find(|(known, _)| *known == name).map(|(_, solver)| *solver);
     PossibleValuesParser::new(SOLVERS.map(|(name, _)| name))
         .try_map(move |name| by_name(name).ok_or("no such solver"))
 }

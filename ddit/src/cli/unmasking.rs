@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 /// What stands for a token not yet found.
 const MASK: &str = "·";
 
-/// Steps of a text, one line each, tokens in columns.
+/// The steps of a text, as [`columns`].
 ///
 /// Errors: those of the tokenizer.
 pub fn table(tokenizer: &Tokenizer, written: &Written) -> Result<String> {
@@ -32,7 +32,8 @@ pub fn json(tokenizer: &Tokenizer, written: &Written) -> Result<Value> {
     Ok(steps.map(|(tokens, trace)| json!({ "step": trace.step, "tokens": tokens })).collect())
 }
 
-fn columns(rows: &[(usize, Vec<Option<String>>)]) -> String {
+/// Numbered steps and their tokens, one line each, tokens in columns.
+pub fn columns(rows: &[(usize, Vec<Option<String>>)]) -> String {
     let shown = |token: &Option<String>| token.as_deref().unwrap_or(MASK).to_owned();
     let count = rows.iter().map(|(_, tokens)| tokens.len()).max().unwrap_or(0);
     let width = |column: usize| {
@@ -58,13 +59,9 @@ mod tests {
 
     #[test]
     fn tokens_stand_in_columns() {
-        let row = |words: [&str; 3]| {
-            words.map(|word| (word != MASK).then(|| word.to_owned())).to_vec()
-        };
-        let rows = [
-            (0, row([MASK, "größe", MASK])),
-            (12, row(["an", "größe", "</s>"])),
-        ];
+        let row =
+            |words: [&str; 3]| words.map(|word| (word != MASK).then(|| word.to_owned())).to_vec();
+        let rows = [(0, row([MASK, "größe", MASK])), (12, row(["an", "größe", "</s>"]))];
         let expected = "step\n   0    ·   größe  ·\n  12    an  größe  </s>\n";
         assert_eq!(columns(&rows), expected);
     }

@@ -157,3 +157,59 @@ impl Posteriors {
         Ok(Statistics { mean, deviation: (squares / count - mean * mean).sqrt() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use autograd::Params;
+    use tensor::DType;
+    use tensor::rng::Rng;
+
+    use super::*;
+    use crate::train::RunConfig;
+    use crate::train::setup::vae_geometry;
+
+    fn tiny() -> (AutoencoderKl, Dataset) {
+        let config = RunConfig::load("tiny-vae", &[]).unwrap();
+        let geometry = vae_geometry(&config.autoencoder, config.data.size);
+        let weights = crate::vae::inventory(&geometry).fresh(0, DType::F32).unwrap();
+        let constants = weights.into_iter().map(|(name, w)| (name, Var::constant(w)));
+        let vae = AutoencoderKl::new(geometry, &Params::from_vars(constants).unwrap()).unwrap();
+        (vae, Dataset::open(&config.data, 0).unwrap())
+    }
+
+    #[test]
+    fn latents_are_the_same_however_many_are_computed_and_when_read_back() {
+        let (vae, dataset) = tiny();
+        let compute = |n| Posteriors::compute(&vae, &dataset, n, &mut |_, _| {}).unwrap();
+        let (few, many) = (compute(3), compute(40));
+        let head = many.mean.narrow(0, 0, 3).unwrap();
+        assert_eq!(few.mean.to_f64_vec(), head.to_f64_vec());
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("latents.safetensors");
+        assert!(Posteriors::open(&path, "this").unwrap().is_none());
+        many.save(&path, "this").unwrap();
+        let read = Posteriors::open(&path, "this").unwrap().unwrap();
+        assert_eq!(read.mean.to_f64_vec(), many.mean.to_f64_vec());
+        assert_eq!(read.logvar.to_f64_vec(), many.logvar.to_f64_vec());
+        assert!(Posteriors::open(&path, "another autoencoder").unwrap().is_none());
+    }
+
+    #[test]
+    fn samples_have_the_statistics_told() {
+        let (vae, dataset) = tiny();
+        let posteriors = Posteriors::compute(&vae, &dataset, 64, &mut |_, _| {}).unwrap();
+        let told = posteriors.statistics().unwrap();
+        let latents = Latents::Encoded { vae, posteriors };
+        let [c, h, w] = latents.shape(&dataset).unwrap();
+        let noise = || Rng::new(1).normal([64, c, h, w], DType::F32);
+        let all: Vec<usize> = (0..64).collect();
+        let drawn = latents.sample(&dataset, &all, noise).unwrap().to_f64_vec();
+        let count = drawn.len() as f64;
+        let mean = drawn.iter().sum::<f64>() / count;
+        let variance = drawn.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
+        // 16,384 draws: four standard errors of their mean, and of their deviation, in deviations.
+        assert!((mean - told.mean).abs() < 4.0 / 128.0 * told.deviation, "{mean} {told:?}");
+        assert!((variance.sqrt() / told.deviation - 1.0).abs() < 4.0 / 181.0, "{told:?}");
+    }
+}

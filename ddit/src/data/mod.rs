@@ -15,6 +15,7 @@
 
 pub mod decode;
 pub mod folder;
+pub mod latents;
 pub mod order;
 pub mod resize;
 pub mod shapes;

@@ -10,13 +10,12 @@
 pub mod page;
 pub mod unmasking;
 
-use samplers::flow::Guidance;
 use tensor::Result;
 use tensor::rng::Rng;
 
 use crate::eval::describe;
-use crate::pipeline::Pipeline;
-use crate::shapes::suite::{PromptKind, prompts};
+use crate::pipeline::{FlowTrace, Generated, Pipeline};
+use crate::shapes::suite::{Prompt, PromptKind, prompts};
 use crate::shapes::{
     Caption, Picture, Placement, Pool, Question, QuestionKind, Scene, SceneKind, look, verdict,
 };
@@ -26,6 +25,9 @@ use unmasking::words;
 
 /// The stream of the generator that the demonstration's scenes and prompts are drawn from.
 const DEMONSTRATION: u64 = 0x6465_6d6f;
+
+/// Steps of a picture being denoised that are shown at most.
+const FRAMES: usize = 10;
 
 /// What a demonstration shows.
 #[derive(Clone, Copy, Debug)]
@@ -88,10 +90,8 @@ impl Demonstration<'_> {
         let captions = self.pipeline.caption(&pictures, &options, &mut |done, all| {
             progress("captioning its own pictures", done, all);
         })?;
-        let judged = |((prompt, text), (drawn, caption)): ((_, String), _)| {
-            judge(prompt, text, drawn, caption)
-        };
-        Ok(prompts.iter().zip(texts).zip(drawn.iter().zip(&captions)).map(judged).collect())
+        let items = prompts.iter().zip(&drawn).zip(&captions);
+        Ok(items.map(|((prompt, drawn), caption)| judge(prompt, drawn, &caption.text)).collect())
     }
 
     /// One of the pictures once more, with what each step expected it to be.
@@ -105,8 +105,11 @@ impl Demonstration<'_> {
         let traced = self.pipeline.generate(&[&last.prompt], &options, &mut |done, all| {
             progress("drawing one of them step by step", done, all);
         })?;
-        let steps = traced.iter().flat_map(|drawn| &drawn.trace);
-        let frames = steps.map(|step| (step.sigma, png(&step.estimate))).collect();
+        let steps: Vec<&FlowTrace> = traced.iter().flat_map(|drawn| &drawn.trace).collect();
+        // Evenly spaced, the last one always among them.
+        let apart = steps.len().div_ceil(FRAMES).max(1);
+        let shown = steps.iter().rev().step_by(apart).rev();
+        let frames = shown.map(|step| (step.sigma, png(&step.estimate))).collect();
         Ok(Denoising { prompt: last.prompt.clone(), frames })
     }
 
@@ -159,5 +162,47 @@ impl Demonstration<'_> {
             steps.splice(0..0, masks);
         }
         Ok(Unmasking { png: png(&picture), steps })
+    }
+}
+
+/// A picture, what the judge says of it, and what it says of the model's caption of it.
+fn judge(prompt: &Prompt, drawn: &Generated, caption: &str) -> Drawn {
+    let objects = look(&drawn.picture).objects;
+    let parsed = caption.parse::<Caption>().map_err(|error| error.to_string());
+    let told = parsed.and_then(|caption| {
+        caption.check(&objects, Placement::JUDGED).map_err(|failure| failure.to_string())
+    });
+    Drawn {
+        kind: prompt.kind.word(),
+        prompt: prompt.demand.to_string(),
+        seed: drawn.seed,
+        png: png(&drawn.picture),
+        sees: describe(&objects),
+        wrong: verdict(&drawn.picture, &prompt.demand).err().map(|failure| failure.to_string()),
+        caption: caption.to_owned(),
+        caption_wrong: told.err(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shapes::suite;
+
+    #[test]
+    fn pictures_and_captions_are_judged_apart() {
+        let scene = Scene::of_kind(SceneKind::One, Pool::Seen, &mut Rng::new(3));
+        let object = scene.objects[0];
+        let prompts = suite::prompts(PromptKind::SingleObject, Pool::Seen, 3, &mut Rng::new(0));
+        let drawn = Generated { picture: scene.draw(), seed: 5, trace: Vec::new() };
+        for prompt in &prompts {
+            let is_right = prompt.demand.to_string() == format!("a {}", object.form);
+            let judged = judge(prompt, &drawn, "a hat");
+            assert_eq!((judged.wrong.is_none(), judged.seed), (is_right, 5));
+            assert!(judged.caption_wrong.is_some_and(|why| why.contains("hat")));
+            let caption = format!("a {} {}", object.colour, object.form);
+            assert_eq!(judge(prompt, &drawn, &caption).caption_wrong, None);
+        }
+        assert!(judge(&prompts[0], &drawn, "a circle").sees.contains(object.form.word()));
     }
 }

@@ -35,6 +35,13 @@ pub struct Answered {
     pub right: String,
 }
 
+impl Answered {
+    /// Whether the answer is the right one.
+    pub fn is_right(&self) -> bool {
+        self.answer == self.right
+    }
+}
+
 /// A scene, its picture, and the questions asked about it.
 pub struct Dialogue {
     /// The picture, as PNG.
@@ -76,6 +83,11 @@ pub struct Page {
 }
 
 impl Page {
+    /// Questions that were asked, with their answers.
+    pub fn turns(&self) -> impl Iterator<Item = &Answered> {
+        self.dialogues.iter().flat_map(|dialogue| &dialogue.turns)
+    }
+
     /// The page as text.
     pub fn to_html(&self) -> String {
         let mut html = String::from(HEAD);
@@ -91,8 +103,7 @@ impl Page {
     fn summary(&self, html: &mut String) {
         let right = self.drawn.iter().filter(|d| d.wrong.is_none()).count();
         let told = self.drawn.iter().filter(|d| d.caption_wrong.is_none()).count();
-        let turns = || self.dialogues.iter().flat_map(|d| &d.turns);
-        let answered = turns().filter(|t| t.answer == t.right).count();
+        let answered = self.turns().filter(|turn| turn.is_right()).count();
         put(
             html,
             format_args!(
@@ -100,7 +111,7 @@ impl Page {
                 escape(&self.model),
                 score("pictures show what was asked", right, self.drawn.len()),
                 score("captions of them are true", told, self.drawn.len()),
-                score("answers are right", answered, turns().count()),
+                score("answers are right", answered, self.turns().count()),
                 escape(&self.run)
             ),
         );
@@ -132,7 +143,13 @@ impl Page {
         );
         for (sigma, png) in &self.denoising.frames {
             let label = format!("σ = {sigma:.2}");
-            put(html, format_args!("<figure>{}<figcaption>{label}</figcaption></figure>", img(png, &label)));
+            put(
+                html,
+                format_args!(
+                    "<figure>{}<figcaption>{label}</figcaption></figure>",
+                    img(png, &label)
+                ),
+            );
         }
         html.push_str("</div>");
     }
@@ -145,7 +162,7 @@ impl Page {
         for dialogue in &self.dialogues {
             put(html, format_args!("<div class=card>{}<dl>", img(&dialogue.png, "a scene")));
             for turn in &dialogue.turns {
-                let is_right = turn.answer == turn.right;
+                let is_right = turn.is_right();
                 let note =
                     if is_right { String::new() } else { format!(" (it is {})", turn.right) };
                 put(

@@ -37,10 +37,8 @@ mod tests {
         let ids = trace[1].ids.clone();
         let written = Written { text: "a circle".into(), ids, seed: 0, trace: trace.to_vec() };
         let word = |text: &str| Some(text.to_owned());
-        let expected = [
-            vec![None, word("circle"), None],
-            vec![word("a"), word("circle"), word("</s>")],
-        ];
+        let expected =
+            [vec![None, word("circle"), None], vec![word("a"), word("circle"), word("</s>")]];
         assert_eq!(words(&tokenizer, &written).unwrap(), expected);
     }
 }

@@ -240,7 +240,8 @@ mod tests {
 
     #[test]
     fn constant_answers_score_chance() {
-        let yes = |asked: &[(Picture, String)]| Ok::<_, Infallible>(vec!["yes".into(); asked.len()]);
+        let yes =
+            |asked: &[(Picture, String)]| Ok::<_, Infallible>(vec!["yes".into(); asked.len()]);
         let report = vqa(SMALL, yes).unwrap();
         assert_eq!(report.seen.overall(), 0.5 / 5.0);
         let silent = |p: &[Picture]| Ok::<_, Infallible>(vec![String::new(); p.len()]);

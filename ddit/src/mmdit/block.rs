@@ -13,7 +13,8 @@
 //! Source: Esser et al. 2024 (SD3), fig. 2b, and Li et al. 2025 (D-DiT), §3.2, in which the text
 //! branch of the last block is complete too, as its tokens are wanted.
 
-use autograd::{Params, Segment, Var, attention};
+use autograd::ops::attention::{Segment, attention};
+use autograd::{Params, Var};
 use tensor::Result;
 
 use crate::layers::{EPS, Linear};
@@ -125,8 +126,10 @@ impl JointBlock {
     ) -> Result<(Option<Var>, Option<Var>)> {
         let from_image = self.image.project(image, condition, want.image())?;
         let from_text = self.text.project(text, condition, want.text())?;
-        let mut attended =
-            attention(&[from_image.segment(), from_text.segment()], self.heads)?.into_iter();
+        let segments = [from_image.segment(), from_text.segment()];
+        let [_, _, width] = image.dims()?;
+        let scale = ((width / self.heads) as f64).sqrt().recip();
+        let mut attended = attention(&segments, self.heads, scale, None)?.into_iter();
         let mut finish = |branch: &Branch, tokens: &Var, from: &Projected| {
             let attended = if from.query.is_some() { attended.next() } else { None };
             attended.map(|attended| branch.finish(tokens, &attended, from)).transpose()
@@ -174,6 +177,6 @@ impl Branch {
 
 impl Projected {
     fn segment(&self) -> Segment<'_> {
-        Segment { query: self.query.as_ref(), key: &self.key, value: &self.value }
+        Segment { q: self.query.as_ref(), k: &self.key, v: &self.value, key_len: None }
     }
 }

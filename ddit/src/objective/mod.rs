@@ -21,3 +21,6 @@ pub use image::{ImageDraws, Noised, drop_captions, image_loss_form, noise_level}
 pub use joint::{ImagePairs, Losses, Objective, TextPairs};
 pub use text::{Corrupted, TextDraws, Texts};
 pub use vae::{VaeLoss, VaeObjective};
+
+#[cfg(test)]
+mod tests;

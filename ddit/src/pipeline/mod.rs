@@ -237,3 +237,6 @@ fn constants<C>(component: &Component<C>) -> Result<Params> {
     };
     Params::from_vars(component.weights.iter().map(constant))
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,8 @@
 //!     config.toml              the settings, for whoever finds the folder alone
 //!     state.json               counters; random numbers need none, they follow from seed and step
 //!     model.safetensors        weights
-//!     average.safetensors      their moving average
-//!     optimizer.safetensors    AdamW's two averages of the gradient, and the log's open window
+//!     optimizer.safetensors    what AdamW remembers: two averages of the gradient, one of the
+//!                              weights, counters; and the log's open window
 //! ```
 //!
 //! A checkpoint is written under another name, brought to disk, and renamed: it is there whole or
@@ -33,9 +33,7 @@ pub struct Checkpoint {
     pub config: String,
     /// Weights.
     pub model: Named,
-    /// Their moving average.
-    pub average: Named,
-    /// What else the optimiser remembers.
+    /// What the optimiser remembers.
     pub optimizer: Named,
 }
 
@@ -72,7 +70,7 @@ impl Checkpoint {
         let state = serde_json::to_string_pretty(&self.state);
         let state = state.expect("counters can be written");
         tensor::io::atomic_write(new.join("state.json"), state + "\n")?;
-        for (name, tensors) in self.parts() {
+        for (name, tensors) in [("model", &self.model), ("optimizer", &self.optimizer)] {
             let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
             safetensors::save(file(&new, name), tensors, &Default::default())?;
         }
@@ -103,13 +101,8 @@ impl Checkpoint {
             state,
             config: read("config.toml")?,
             model: named("model")?,
-            average: named("average")?,
             optimizer: named("optimizer")?,
         })
-    }
-
-    fn parts(&self) -> [(&'static str, &Named); 3] {
-        [("model", &self.model), ("average", &self.average), ("optimizer", &self.optimizer)]
     }
 }
 
@@ -184,7 +177,6 @@ mod tests {
             state: State { step, seconds: 0.1, ..State::default() },
             config: "seed = 1\n".into(),
             model: named(1.0),
-            average: named(2.0),
             optimizer: named(step as f64),
         }
     }
@@ -222,9 +214,9 @@ mod tests {
     fn damage_is_an_error_that_names_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = checkpoint(1).save(folder.path(), 1).unwrap();
-        fs::write(path.join("average.safetensors"), "damaged").unwrap();
+        fs::write(path.join("optimizer.safetensors"), "damaged").unwrap();
         let error = Checkpoint::open(&path).err().unwrap().to_string();
-        assert!(error.contains("average.safetensors"), "{error}");
+        assert!(error.contains("optimizer.safetensors"), "{error}");
         fs::write(path.join("state.json"), "{").unwrap();
         assert!(Checkpoint::open(&path).err().unwrap().to_string().contains("state.json"));
     }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use autograd::no_grad;
 use serde_json::{Value, json};
-use tensor::{Error, Result, Rng};
+use tensor::rng::Rng;
+use tensor::{Error, Result};
 
 use super::dual::Dual;
 use super::samples::{sheet, write_png};

@@ -108,15 +108,13 @@ impl Progress {
     }
 
     /// `loss 0.512 image 0.410 ... lr 1.0e-3 norm 0.8 310 pairs/s 92 GFLOP/s`
-    fn describe(&self, rate: f64, norm: f64, pairs: usize, flops: Option<f64>) -> String {
+    fn describe(&self, rate: f64, norm: f64, pairs: usize, flops: f64) -> String {
         let losses = self.losses.iter().map(|(name, loss)| format!("{name} {loss:.4} "));
         let mut text: String = losses.collect();
         text += &format!("lr {rate:.1e} norm {norm:.2}");
         if let Some(seconds) = self.step_seconds {
-            text += &format!(" {:.0} pairs/s", pairs as f64 / seconds);
-            if let Some(flops) = flops {
-                text += &format!(" {:.0} GFLOP/s", flops / seconds / 1e9);
-            }
+            let (pairs, gflops) = (pairs as f64 / seconds, flops / seconds / 1e9);
+            text += &format!(" {pairs:.0} pairs/s {gflops:.0} GFLOP/s");
         }
         text
     }

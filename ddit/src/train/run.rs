@@ -53,8 +53,8 @@ pub enum Event<'a> {
         report: &'a StepReport,
         /// Pictures and texts in it.
         pairs: usize,
-        /// Floating-point operations in it, where they are known.
-        flops: Option<f64>,
+        /// Floating-point operations in it: those of products of matrices.
+        flops: f64,
     },
     /// A file or folder has been written: a checkpoint, a sample sheet, the finished model.
     Wrote(&'a Path),
@@ -178,6 +178,7 @@ impl Run {
         })?;
         let (task, steps) = (config.task, config.run.steps);
         (watch.observe)(Event::Begin { task, done: trainer.steps_done(), steps });
+        let (pairs, flops) = work(&trainer);
         let (begun, before) = (Instant::now(), trainer.state.seconds);
         while trainer.steps_done() < steps {
             let reason = if watch.stop.load(Ordering::Relaxed) {
@@ -192,7 +193,6 @@ impl Run {
             }
             trainer.state.seconds = before + begun.elapsed().as_secs_f64();
             let report = trainer.step()?;
-            let (pairs, flops) = work(&trainer);
             (watch.observe)(Event::Step { report: &report, pairs, flops });
             after_step(&mut trainer, watch)?;
         }
@@ -224,11 +224,11 @@ fn after_step(trainer: &mut Trainer, watch: &mut Watch) -> Result<()> {
     Ok(())
 }
 
-/// Pictures and texts, and arithmetic, of a step.
-fn work(trainer: &Trainer) -> (usize, Option<f64>) {
+/// Pictures and texts, and floating-point operations, of a step.
+fn work(trainer: &Trainer) -> (usize, f64) {
     let batch = &trainer.config().batch;
     match &trainer.subject {
-        Subject::Autoencoder(_) => (batch.images, None),
-        Subject::Dual(dual) => (batch.images + batch.texts, Some(dual.flops())),
+        Subject::Autoencoder(autoencoder) => (batch.images, autoencoder.flops()),
+        Subject::Dual(dual) => (batch.images + batch.texts, dual.flops()),
     }
 }

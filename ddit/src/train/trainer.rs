@@ -73,12 +73,12 @@ impl Trainer {
         let mut state = State { seed: config.seed, commit, ..State::default() };
         let mut window = Window::default();
         if let Some(path) = latest(&out.join("checkpoints"))? {
-            let checkpoint = Checkpoint::open(&path)?;
-            learner.restore(&checkpoint).map_err(|error| error.path(&path))?;
-            if let Some((_, sums)) = checkpoint.optimizer.iter().find(|(name, _)| name == WINDOW) {
+            let Checkpoint { model, optimizer, state: saved, .. } = Checkpoint::open(&path)?;
+            if let Some((_, sums)) = optimizer.iter().find(|(name, _)| name == WINDOW) {
                 window = Window::from_tensor(sums);
             }
-            state = State { commit: state.commit, ..checkpoint.state };
+            learner.restore(model, optimizer).map_err(|error| error.path(&path))?;
+            state = State { commit: state.commit, ..saved };
         }
         let log = Log::open(&out.join("log.jsonl"), state.log_length)?;
         Ok(Self { config, out: out.to_owned(), subject, learner, frozen, state, window, log })
@@ -117,8 +117,8 @@ impl Trainer {
             return Err(diverged());
         }
         let learning_rate = self.config.optimizer.rate(step, self.config.run.steps);
-        let grad_norm = self.learner.update(&gradient.grads, learning_rate)?;
-        if !grad_norm.is_finite() {
+        let clipped = self.learner.update(&gradient.grads, learning_rate)?;
+        if !clipped.norm.is_finite() {
             return Err(diverged());
         }
         self.state.step += 1;
@@ -128,8 +128,8 @@ impl Trainer {
             step: self.state.step,
             losses: gradient.losses,
             learning_rate,
-            grad_norm,
-            clipped: grad_norm > self.config.optimizer.clip,
+            grad_norm: clipped.norm,
+            clipped: clipped.factor < 1.0,
         };
         self.window.add(&report);
         if self.is_due(self.config.run.log_every) {
@@ -161,13 +161,12 @@ impl Trainer {
     /// Errors: the operating system's.
     pub fn save(&mut self) -> Result<PathBuf> {
         self.state.log_length = self.log.sync()?;
-        let mut optimizer = self.learner.moments();
+        let mut optimizer = self.learner.memory();
         optimizer.push((WINDOW.to_owned(), self.window.to_tensor()));
         let checkpoint = Checkpoint {
             state: self.state.clone(),
             config: self.config.to_toml(),
             model: self.learner.weights(),
-            average: self.learner.average(),
             optimizer,
         };
         checkpoint.save(&self.out.join("checkpoints"), self.config.run.keep)

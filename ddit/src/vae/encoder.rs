@@ -10,7 +10,7 @@ use crate::weights::Inventory;
 use super::resnet::{Middle, Resnet, SAME};
 
 /// Halves the sides: a zero column on the right and a zero row below, then stride 2.
-const HALVE: Conv = Conv { stride: 2, pad: [0, 0, 1, 1] };
+const HALVE: Conv = Conv { stride: 2, pad: [0, 1, 0, 1] };
 
 /// Residual blocks at one resolution, then the way down to the next.
 #[derive(Debug)]

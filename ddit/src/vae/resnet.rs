@@ -1,6 +1,7 @@
 //! The residual block, and the attention of the lowest level.
 
-use autograd::{Conv, Params, Segment, Var, attention};
+use autograd::ops::attention::{Segment, attention};
+use autograd::{Conv, Params, Var};
 use tensor::Result;
 
 use crate::layers::{Conv2d, GroupNorm, Linear};
@@ -95,8 +96,9 @@ impl Attention {
         let places = places.transpose(1, 2)?;
         let (query, key) = (self.query.forward(&places)?, self.key.forward(&places)?);
         let value = self.value.forward(&places)?;
-        let segment = Segment { query: Some(&query), key: &key, value: &value };
-        let [attended] = &attention(&[segment], 1)?[..] else {
+        let segment = Segment::new(&query, &key, &value);
+        let scale = (channels as f64).sqrt().recip();
+        let [attended] = &attention(&[segment], 1, scale, None)?[..] else {
             unreachable!("one segment of queries gives one of results")
         };
         let change = self.out.forward(attended)?.transpose(1, 2)?;

@@ -63,12 +63,8 @@ impl<'a, T: Real> Head<'a, T> {
     }
 
     /// Copies the rows of `spans`, each padded with zeros to whole strips.
-    pub fn gather<'v>(
-        &self,
-        spans: &[Span],
-        view: impl Fn(usize) -> View<'v, T>,
-        out: &mut [T],
-    ) where
+    pub fn gather<'v>(&self, spans: &[Span], view: impl Fn(usize) -> View<'v, T>, out: &mut [T])
+    where
         T: 'v,
     {
         let width = self.problem.width;

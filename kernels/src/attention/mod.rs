@@ -35,9 +35,9 @@ pub use forward::forward;
 pub use reference::{Gradients, reference};
 
 /// Queries of one tile of scores.
-const QUERY_TILE: usize = 64;
+const QUERY_TILE: usize = 96;
 /// Keys of one tile of scores: with 64 queries, a tile is half of a small first-level cache.
-const KEY_TILE: usize = 128;
+const KEY_TILE: usize = 256;
 /// Queries of each segment that one forward task answers. Long sequences with few heads (a VAE has
 /// one) become several tasks, each of which packs the keys again: 1 % more work.
 const QUERY_CHUNK: usize = 512;

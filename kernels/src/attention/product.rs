@@ -133,45 +133,44 @@ impl<T: Real, const TRANSPOSED: bool> Product<'_, T, TRANSPOSED> {
         S: Simd<T = T>,
     {
         let mut b = [self.b; VECS];
-        for v in 0..VECS {
-            b[v] = &self.b[(strip + v) * self.b_strip..];
+        for (v, b) in b.iter_mut().enumerate() {
+            *b = &self.b[(strip + v) * self.b_strip..];
         }
         let c = &mut self.c[row * self.c_stride + strip * LANES..];
-        let mut acc = [[isa.splat(T::ZERO); VECS]; ROWS];
+        let mut sums = [[isa.splat(T::ZERO); VECS]; ROWS];
         if self.accumulate {
-            for i in 0..ROWS {
-                for v in 0..VECS {
-                    acc[i][v] = isa.load(sixteen(&c[i * self.c_stride + v * LANES..]));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = isa.load(sixteen(&c[i * self.c_stride + v * LANES..]));
                 }
             }
         }
         // Slices of equal length let the compiler see that `k` is in range.
         let mut a = [self.a; ROWS];
-        for i in 0..ROWS {
-            a[i] = if TRANSPOSED {
+        for (i, a) in a.iter_mut().enumerate() {
+            *a = if TRANSPOSED {
                 &self.a[row..]
             } else {
                 &self.a[(row + i) * self.a_stride..][..self.depth]
             };
         }
         for k in 0..self.depth {
-            let mut bk = [acc[0][0]; VECS];
-            for v in 0..VECS {
-                bk[v] = isa.load(sixteen(&b[v][k * self.b_stride..]));
+            let mut b_row = [isa.splat(T::ZERO); VECS];
+            for (lanes, b) in b_row.iter_mut().zip(&b) {
+                *lanes = isa.load(sixteen(&b[k * self.b_stride..]));
             }
             let column = if TRANSPOSED { &a[0][k * self.a_stride..][..ROWS] } else { &[] };
-            for i in 0..ROWS {
-                let aik = isa.splat(if TRANSPOSED { column[i] } else { a[i][k] });
-                for v in 0..VECS {
-                    acc[i][v] = aik.mul_add(bk[v], acc[i][v]);
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let x = isa.splat(if TRANSPOSED { column[i] } else { a[i][k] });
+                for (sum, lanes) in sums.iter_mut().zip(b_row) {
+                    *sum = x.mul_add(lanes, *sum);
                 }
             }
         }
-        for i in 0..ROWS {
-            for v in 0..VECS {
+        for (i, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
                 let at = i * self.c_stride + v * LANES;
-                let out = c[at..].first_chunk_mut().expect("C has room for whole strips");
-                isa.store(acc[i][v], out);
+                isa.store(sum, c[at..].first_chunk_mut().expect("C has room for whole strips"));
             }
         }
     }

@@ -70,8 +70,7 @@ fn one_query<T: Real>(
         .collect();
     let score = |j: usize| {
         let (i, t) = keys[j];
-        let dot: f64 =
-            (0..width).map(|d| value(q, s, d) * value(segments[i].k, t, d)).sum();
+        let dot: f64 = (0..width).map(|d| value(q, s, d) * value(segments[i].k, t, d)).sum();
         scale * dot + problem.bias.map_or(0.0, |bias| bias[bias_row + j].to_f64())
     };
     let scores: Vec<f64> = visible.iter().map(|&j| score(j)).collect();

@@ -29,11 +29,35 @@ pub fn map<const K: usize, T: Real, F: Pointwise<K>>(
     x: [(&[T], &[usize]); K],
     y: &mut [T],
 ) {
+    map_runs(shape, x, y, &|x, y| {
+        if const { F::RARE } { run_scalars(f, x, y) } else { T::dispatch(Run { f, x, y }) }
+    });
+}
+
+/// What [`map`] does for every formula alike, compiled once for all of them: calls `run` for each
+/// stretch of the output along which every operand advances by one stride.
+fn map_runs<const K: usize, T: Real>(
+    shape: &[usize],
+    x: [(&[T], &[usize]); K],
+    y: &mut [T],
+    run: &(dyn Fn([Operand<'_, T>; K], &mut [T]) + Sync),
+) {
     assert_eq!(y.len(), shape.iter().product::<usize>(), "y has an element per index of {shape:?}");
     let walk = Walk::new(shape, x.map(|(_, strides)| strides));
     let x = x.map(|(x, _)| x);
-    par::chunks_mut(y, CHUNK, y.len(), |i, y| {
-        T::dispatch(Chunk { f, walk: &walk, x, y, start: i * CHUNK });
+    par::chunks_mut(y, CHUNK, y.len(), |i, mut y| {
+        let last = walk.rank - 1;
+        let (mut place, mut skip) = walk.place(i * CHUNK);
+        while !y.is_empty() {
+            let (stretch, rest) = y.split_at_mut((walk.lengths[last] - skip).min(y.len()));
+            let operand = |k: usize| {
+                let stride = walk.strides[k][last];
+                Operand { x: &x[k][place.offsets[k] + skip * stride..], stride }
+            };
+            run(std::array::from_fn(operand), stretch);
+            walk.advance(&mut place);
+            (y, skip) = (rest, 0);
+        }
     });
 }
 
@@ -121,7 +145,6 @@ impl<const K: usize> Walk<K> {
     }
 
     /// Moves to the start of the next run.
-    #[inline(always)]
     fn advance(&self, place: &mut Place<K>) {
         for axis in (0..self.rank - 1).rev() {
             place.index[axis] += 1;
@@ -141,37 +164,23 @@ impl<const K: usize> Walk<K> {
     }
 }
 
-/// A chunk of the output, from element `start` on.
-struct Chunk<'a, const K: usize, T, F> {
-    f: &'a F,
-    walk: &'a Walk<K>,
-    x: [&'a [T]; K],
+/// A formula on one stretch of the output.
+struct Run<'a, 'f, const K: usize, T, F> {
+    f: &'f F,
+    x: [Operand<'a, T>; K],
     y: &'a mut [T],
-    start: usize,
 }
 
-impl<const K: usize, T: Real, F: Pointwise<K>> Task<T> for Chunk<'_, K, T, F> {
+impl<const K: usize, T: Real, F: Pointwise<K>> Task<T> for Run<'_, '_, K, T, F> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
-        let Chunk { f, walk, x, mut y, start } = self;
-        let last = walk.rank - 1;
-        let (mut place, mut skip) = walk.place(start);
-        while !y.is_empty() {
-            let (run, rest) = y.split_at_mut((walk.lengths[last] - skip).min(y.len()));
-            let mut operands = [Operand { x: &[][..], stride: 0 }; K];
-            for k in 0..K {
-                let stride = walk.strides[k][last];
-                operands[k] = Operand { x: &x[k][place.offsets[k] + skip * stride..], stride };
-            }
-            if const { S::IN_REGISTERS && !F::RARE } {
-                let done = if contiguous(&operands) { run_blocks(isa, f, operands, run) } else { 0 };
-                run_strided(isa, f, operands, run, done);
-            } else {
-                run_scalars(f, operands, run);
-            }
-            walk.advance(&mut place);
-            (y, skip) = (rest, 0);
+        let Run { f, x, y } = self;
+        if const { S::IN_REGISTERS } {
+            let done = if contiguous(&x) { run_blocks(isa, f, x, y) } else { 0 };
+            run_strided(isa, f, x, y, done);
+        } else {
+            run_scalars(f, x, y);
         }
     }
 }
@@ -204,7 +213,7 @@ fn run_blocks<const K: usize, S: Simd, F: Pointwise<K>>(
     for k in 0..K {
         x[k] = operands[k].x[..y.len()].as_chunks::<LANES>().0;
     }
-    let (blocks, tail) = y.as_chunks_mut::<LANES>();
+    let blocks = y.as_chunks_mut::<LANES>().0;
     for (i, block) in blocks.iter_mut().enumerate() {
         let mut v = [isa.splat(S::T::ONE); K];
         for k in 0..K {
@@ -212,7 +221,7 @@ fn run_blocks<const K: usize, S: Simd, F: Pointwise<K>>(
         }
         isa.store(f.at(v), block);
     }
-    y.len() - tail.len()
+    blocks.len() * LANES
 }
 
 /// Runs operands of any stride, from element `start` on.

@@ -35,15 +35,17 @@ mod pack;
 mod read;
 mod reference;
 mod storage;
+mod strided;
 mod tile;
 mod transpose;
 mod write;
 
 pub use modulated::ModulatedNorm;
 pub use pack::{PackedB, Panels, Right};
-pub use read::{Operand, Reader, Strided};
+pub use read::{Operand, Reader};
 pub use reference::reference;
 pub use storage::Stored;
+pub use strided::Strided;
 pub use tile::KC;
 pub use write::{Add, At, Bias, BiasGelu, GateResidual, RowBias, Store, Writer};
 
@@ -51,7 +53,7 @@ use std::ops::Range;
 
 use crate::lane::LANES;
 use crate::{Real, par, scratch};
-use pack::Columns;
+use pack::{Columns, TOGETHER};
 use tile::{GROUP, SumTile};
 
 /// The size of a product: `batch` times `[m, k] · [k, n]`.
@@ -132,7 +134,7 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
         Right::Read(b) => plan.bands(|grid, panels| {
             let len = grid.matrices.len() * panels.len() * k * LANES;
             scratch::with([len], |[shared]| {
-                pack::pack(b, grid.matrices.clone(), k, n, panels.clone(), shared);
+                pack::pack(b, grid.matrices.clone(), [k, n], panels.clone(), shared);
                 let columns = Columns::Shared {
                     rows: shared.as_chunks().0,
                     k,
@@ -179,7 +181,7 @@ impl Plan {
             }
             if columns >= TILE_N && columns > 4 * rows {
                 pieces[1] *= 2;
-            } else if rows >= 48 {
+            } else if rows >= 96 {
                 pieces[0] *= 2;
             } else if columns >= TILE_N {
                 pieces[1] *= 2;
@@ -237,8 +239,7 @@ fn run<T: Real, O: Send>(
         let stride = panels.len() | 1;
         let a_len = rows.len().next_multiple_of(GROUP) * KC;
         let sums_len = rows.len() * stride * LANES;
-        scratch::with([a_len, 2 * KC * LANES, sums_len], |[a_block, b_block, sums]| {
-            let (b0, b1) = b_block.as_chunks_mut().0.split_at_mut(KC);
+        scratch::with([a_len, TOGETHER * KC * LANES, sums_len], |[a_block, slots, sums]| {
             T::dispatch(SumTile {
                 a,
                 b,
@@ -247,7 +248,7 @@ fn run<T: Real, O: Send>(
                 rows: rows.clone(),
                 panels,
                 a_block,
-                b_block: [b0, b1],
+                slots: slots.as_chunks_mut().0,
                 sums: sums.as_chunks_mut().0,
                 stride,
             });

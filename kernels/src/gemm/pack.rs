@@ -9,7 +9,7 @@ use bytemuck::Pod;
 
 use super::read::Operand;
 use super::storage::Stored;
-use super::tile::KC;
+use super::tile::{KC, blocks};
 use crate::lane::LANES;
 use crate::{Real, par};
 
@@ -113,61 +113,82 @@ pub(super) enum Columns<'a, T> {
 }
 
 impl<T: Real> Columns<'_, T> {
-    /// Rows `depth` of panel `j` of matrix `batch`.
+    /// Fills slots, of [`KC`] rows each, with panels that are the tile's own to pack.
+    pub fn prepare(
+        &self,
+        batch: usize,
+        panels: Range<usize>,
+        depth: Range<usize>,
+        slots: &mut [[T; LANES]],
+    ) {
+        if let Columns::Own { b, n } = self {
+            read_panels(*b, batch, panels, depth, *n, slots.as_flattened_mut(), KC);
+        }
+    }
+
+    /// Rows `depth` of panel `j` of matrix `batch`, in its slot or wherever they are.
     #[inline]
     pub fn panel<'a>(
         &'a self,
         batch: usize,
         j: usize,
         depth: Range<usize>,
-        scratch: &'a mut [[T; LANES]],
+        slot: &'a mut [[T; LANES]],
     ) -> &'a [[T; LANES]] {
         match self {
-            Columns::Own { b, n } => {
-                let panel = &mut scratch[..depth.len()];
-                read_panel(*b, batch, j, depth, *n, panel);
-                panel
-            }
+            Columns::Own { .. } => &slot[..depth.len()],
             Columns::Shared { rows, k, first, panels } => {
                 &rows[((batch - first[0]) * panels + j - first[1]) * k..][depth]
             }
-            Columns::Packed(b) => b.panel(j, depth, scratch),
+            Columns::Packed(b) => b.panel(j, depth, slot),
         }
     }
 }
 
-/// Rows `depth` of panel `j` of an operand with `n` columns.
-fn read_panel<T: Real>(
+/// Panels that are packed together: 64 columns, so that rows are read in runs of some length.
+pub(super) const TOGETHER: usize = 4;
+
+/// Rows `depth` of `panels` of an operand with `n` columns, `panel_rows` rows apart.
+fn read_panels<T: Real>(
     b: Operand<T>,
     batch: usize,
-    j: usize,
+    panels: Range<usize>,
     depth: Range<usize>,
     n: usize,
-    panel: &mut [[T; LANES]],
+    out: &mut [T],
+    panel_rows: usize,
 ) {
-    let cols = j * LANES..n.min((j + 1) * LANES);
-    if cols.len() < LANES {
-        panel.fill([T::ZERO; LANES]);
+    let columns = panels.start * LANES..n.min(panels.end * LANES);
+    if columns.len() < panels.len() * LANES {
+        let last = &mut out[(panels.len() - 1) * panel_rows * LANES..];
+        last[..depth.len() * LANES].fill(T::ZERO);
     }
-    b.read(batch, depth, cols, panel.as_flattened_mut(), LANES);
+    b.read_panels(batch, depth, columns, out, panel_rows);
 }
 
-/// Packs panels `panels` of each of the matrices.
+/// Packs panels `panels` of each of the matrices, one after the other, each with all of its rows.
 pub(super) fn pack<T: Real>(
     b: Operand<T>,
     matrices: Range<usize>,
-    k: usize,
-    n: usize,
+    [k, n]: [usize; 2],
     panels: Range<usize>,
     out: &mut [T],
 ) {
+    let panel_len = (k * LANES).max(1);
     // About half a nanosecond an element, most of it waiting for memory.
-    par::chunks_mut(out, (k * LANES).max(1), out.len() / 2, |i, panel| {
-        let (matrix, j) = (i / panels.len(), i % panels.len());
-        let (panel, _) = panel.as_chunks_mut();
-        for (block, panel) in panel.chunks_mut(KC).enumerate() {
-            let depth = block * KC..block * KC + panel.len();
-            read_panel(b, matrices.start + matrix, panels.start + j, depth, n, panel);
+    let ns = out.len() / 2;
+    par::chunks_mut(out, TOGETHER * panel_len, ns, |chunk, mut out| {
+        let mut at = chunk * TOGETHER;
+        while !out.is_empty() {
+            let (matrix, j) = (matrices.start + at / panels.len(), at % panels.len());
+            let number = (panels.len() - j).min(out.len() / panel_len);
+            let some = panels.start + j..panels.start + j + number;
+            let (these, rest) = std::mem::take(&mut out).split_at_mut(number * panel_len);
+            for depth in blocks(k) {
+                let out = &mut these[depth.start * LANES..];
+                read_panels(b, matrix, some.clone(), depth, n, out, k);
+            }
+            (out, at) = (rest, at + number);
         }
     });
 }

@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use super::pack::Columns;
+use super::pack::{Columns, TOGETHER};
 use super::read::Operand;
 use crate::lane::LANES;
 use crate::num::Num;
@@ -41,8 +41,8 @@ pub(super) struct SumTile<'a, T> {
     pub panels: Range<usize>,
     /// Room for the packed rows of A, whole groups,
     pub a_block: &'a mut [T],
-    /// for two panels of B,
-    pub b_block: [&'a mut [[T; LANES]]; 2],
+    /// for panels of B, [`KC`] rows each,
+    pub slots: &'a mut [[T; LANES]],
     /// and for the answer: row by row, `stride` sixteens from one to the next.
     pub sums: &'a mut [[T; LANES]],
     pub stride: usize,
@@ -53,25 +53,30 @@ impl<T: Real> Task<T> for SumTile<'_, T> {
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
         const { assert!(GROUP.is_multiple_of(S::TILE_ROWS)) };
-        let SumTile { a, b, batch, k, rows, panels, a_block, b_block: [b0, b1], sums, stride } =
-            self;
+        let SumTile { a, b, batch, k, rows, panels, a_block, slots, sums, stride } = self;
         if k == 0 {
             sums.as_flattened_mut().fill(T::ZERO);
         }
         for depth in blocks(k) {
             let a = a.read_rows(batch, rows.clone(), depth.clone(), a_block);
             let first = depth.start == 0;
-            let mut j = panels.start;
-            while j < panels.end {
-                let out = Out { sums: &mut *sums, stride, at: j - panels.start, first };
-                let left = b.panel(batch, j, depth.clone(), b0);
-                if S::TILE_VECS >= 2 && j + 1 < panels.end {
-                    let right = b.panel(batch, j + 1, depth.clone(), b1);
-                    all_rows(isa, a, rows.len(), [left, right], out);
-                    j += 2;
-                } else {
-                    all_rows(isa, a, rows.len(), [left], out);
-                    j += 1;
+            for strip in panels.clone().step_by(TOGETHER) {
+                let end = panels.end.min(strip + TOGETHER);
+                b.prepare(batch, strip..end, depth.clone(), slots);
+                for (j, pair) in (strip..end).step_by(2).zip(slots.chunks_mut(2 * KC)) {
+                    let (left, right) = pair.split_at_mut(KC);
+                    let left = b.panel(batch, j, depth.clone(), left);
+                    let two = j + 1 < end;
+                    let right = if two { b.panel(batch, j + 1, depth.clone(), right) } else { left };
+                    let out = Out { sums: &mut *sums, stride, at: j - panels.start, first };
+                    if two && const { S::TILE_VECS == 2 } {
+                        all_rows(isa, a, rows.len(), [left, right], out);
+                        continue;
+                    }
+                    for v in 0..=usize::from(two) {
+                        let out = Out { sums: &mut *out.sums, at: out.at + v, ..out };
+                        all_rows(isa, a, rows.len(), [if v == 0 { left } else { right }], out);
+                    }
                 }
             }
         }
@@ -145,21 +150,18 @@ fn all_rows<S: Simd, const NV: usize>(
         for tile in 0..tiles {
             let height = height + usize::from(tile < taller);
             let out = Out { sums: &mut sums[row * out.stride..], ..out };
-            // An arm above TILE_ROWS is never taken, and the compiler knows.
-            match height.min(S::TILE_ROWS) {
-                1 => micro_tile::<S, 1, NV>(isa, a, group, row, b, out),
-                2 => micro_tile::<S, 2, NV>(isa, a, group, row, b, out),
-                3 => micro_tile::<S, 3, NV>(isa, a, group, row, b, out),
-                4 => micro_tile::<S, 4, NV>(isa, a, group, row, b, out),
-                5 => micro_tile::<S, 5, NV>(isa, a, group, row, b, out),
-                6 => micro_tile::<S, 6, NV>(isa, a, group, row, b, out),
-                7 => micro_tile::<S, 7, NV>(isa, a, group, row, b, out),
-                8 => micro_tile::<S, 8, NV>(isa, a, group, row, b, out),
-                9 => micro_tile::<S, 9, NV>(isa, a, group, row, b, out),
-                10 => micro_tile::<S, 10, NV>(isa, a, group, row, b, out),
-                11 => micro_tile::<S, 11, NV>(isa, a, group, row, b, out),
-                _ => micro_tile::<S, 12, NV>(isa, a, group, row, b, out),
+            // Registers need constants; those beyond TILE_ROWS are not even compiled.
+            macro_rules! micro_tile_of {
+                ($($rows:literal)*) => {
+                    match height {
+                        $($rows if const { S::TILE_ROWS >= $rows } => {
+                            micro_tile::<S, $rows, NV>(isa, a, group, row, b, out);
+                        })*
+                        _ => unreachable!("{height} rows in a tile of {}", S::TILE_ROWS),
+                    }
+                };
             }
+            micro_tile_of!(1 2 3 4 5 6 7 8 9 10 11 12);
             row += height;
         }
     }

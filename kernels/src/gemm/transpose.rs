@@ -49,7 +49,7 @@ fn square<S: Simd>(
     for (row, x) in square.iter_mut().zip(x.chunks(x_stride)).take(rows) {
         *row = isa.load_head(&x[..cols], S::T::ZERO);
     }
-    let square = isa.transpose(square);
+    isa.transpose(&mut square);
     for (&column, out) in square.iter().zip(out.chunks_mut(out_stride)).take(cols) {
         isa.store_head(column, &mut out[..rows]);
     }

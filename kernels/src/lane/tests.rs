@@ -81,35 +81,6 @@ fn every_instruction_set_gives_the_same_bits() {
     }
 }
 
-struct Transposed;
-
-impl Task<f32> for Transposed {
-    type Output = [[f32; LANES]; LANES];
-    #[inline(always)]
-    fn run<S: Simd<T = f32>>(self, isa: S) -> Self::Output {
-        let rows = std::array::from_fn(|i| std::array::from_fn(|j| (i * LANES + j) as f32));
-        let columns = isa.transpose(rows.map(|row| isa.load(&row)));
-        columns.map(|column| {
-            let mut out = [0.0; LANES];
-            isa.store(column, &mut out);
-            out
-        })
-    }
-}
-
-#[test]
-fn squares_are_transposed_on_every_instruction_set() {
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
-        let before = super::isa();
-        set_isa(isa).unwrap();
-        let columns = f32::dispatch(Transposed);
-        set_isa(before).unwrap();
-        for (at, &x) in columns.as_flattened().iter().enumerate() {
-            assert_eq!(x as usize, at % LANES * LANES + at / LANES, "{isa:?}");
-        }
-    }
-}
-
 #[test]
 fn names_parse_and_unknown_names_say_what_is_known() {
     for isa in Isa::ALL {

@@ -46,13 +46,7 @@ impl<T: Real> Group<'_, T> {
 /// Cost: 8 flop an element (and a SiLU); a group is read three times, from memory where it exceeds
 /// the caches.
 /// Panics when the slices do not have the sizes that `norm` implies.
-pub fn group_norm<T: Real>(
-    norm: &Group<T>,
-    x: &[T],
-    y: &mut [T],
-    mean: &mut [T],
-    rstd: &mut [T],
-) {
+pub fn group_norm<T: Real>(norm: &Group<T>, x: &[T], y: &mut [T], mean: &mut [T], rstd: &mut [T]) {
     norm.check(x.len(), [mean.len(), rstd.len()]);
     assert_eq!(x.len(), y.len(), "group norm: x and y");
     let len = norm.len();

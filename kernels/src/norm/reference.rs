@@ -81,9 +81,7 @@ pub fn rows_reference<T: Real>(norm: &Rows<T>, x: &[T], dy: &[T]) -> Reference {
             }
         };
         let shift = |i: usize| match norm.affine {
-            Affine::Modulation { shift, stride, .. } => {
-                shift[sample * stride + i % width].to_f64()
-            }
+            Affine::Modulation { shift, stride, .. } => shift[sample * stride + i % width].to_f64(),
             _ => 0.0,
         };
         let elements = row * width..(row + 1) * width;

@@ -58,7 +58,11 @@ fn run<T: Real>((kind, [batch, tokens, width]): Case) -> [[Vec<f64>; 4]; 2] {
 }
 
 /// Likewise for group norm of \[B, C, pixels\] in G groups.
-fn run_group<T: Real>([batch, channels, pixels]: [usize; 3], groups: usize, silu: bool) -> [[Vec<f64>; 4]; 2] {
+fn run_group<T: Real>(
+    [batch, channels, pixels]: [usize; 3],
+    groups: usize,
+    silu: bool,
+) -> [[Vec<f64>; 4]; 2] {
     let nan = |len| vec![T::from_f64(f64::NAN); len];
     let x: Vec<T> = numbers(1, batch * channels * pixels, 0.3);
     let dy: Vec<T> = numbers(2, x.len(), 0.1);

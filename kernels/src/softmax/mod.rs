@@ -68,12 +68,12 @@ fn each_row<T: Real>(x: &[T], n: usize, out: &mut [T], row_wise: impl RowWise<T>
     let len = (TASK / n).max(1) * n;
     par::chunks_mut(out, len, NS * x.len(), |i, out| {
         let x = &x[i * len..][..out.len()];
-        T::dispatch(Some { row_wise, first: i * len, n, x, out });
+        T::dispatch(SomeRows { row_wise, first: i * len, n, x, out });
     });
 }
 
 /// Some rows, the first of which begins at element `first` of all.
-struct Some<'a, T, R> {
+struct SomeRows<'a, T, R> {
     row_wise: R,
     first: usize,
     n: usize,
@@ -81,7 +81,7 @@ struct Some<'a, T, R> {
     out: &'a mut [T],
 }
 
-impl<T: Real, R: RowWise<T>> Task<T> for Some<'_, T, R> {
+impl<T: Real, R: RowWise<T>> Task<T> for SomeRows<'_, T, R> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {

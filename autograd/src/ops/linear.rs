@@ -1,0 +1,368 @@
+//! Linear layers, alone and joined with what follows them.
+
+use kernels::elementwise::{Chain, exprs::GeluTanh};
+use kernels::gemm::{Bias, BiasGelu, GateResidual, Reader, Size, Writer, gemm_keeping};
+use tensor::{DType, Error, Result, Shape, Tensor};
+
+use super::elementwise::pointwise;
+use super::product::{Float, check_floats, rows};
+use crate::backward::Gradient;
+use crate::{Keep, Kept, OpMany, Var, apply_many, compute_dtype, no_grad, scope};
+
+mod cases;
+
+pub use cases::{Linear, LinearGateResidual, LinearGelu};
+
+/// Linear layers. Weights are \[outputs, inputs\], as checkpoints have them, and may be halves:
+/// they are read as they are.
+impl Var {
+    /// A linear layer.
+    ///
+    /// y = x·Wᵀ + b.
+    ///
+    /// Shapes: x \[.., C\], W \[O, C\], b \[O\] → \[.., O\]. Saves: x, W. Cost: 2·OC flop a row,
+    /// twice that backward. Errors: other shapes; not floats.
+    #[track_caller]
+    pub fn linear(&self, weight: &Self, bias: Option<&Self>) -> Result<Self> {
+        match bias {
+            Some(bias) => one(apply_many(LinearOp, &[self, weight, bias])?),
+            None => one(apply_many(LinearOp, &[self, weight])?),
+        }
+    }
+
+    /// A linear layer and GELU in its tanh form, in one pass.
+    ///
+    /// y = gelu(x·Wᵀ + b).
+    ///
+    /// Shapes: as [`linear`](Self::linear). Saves: x, W, and x·Wᵀ + b. Cost: as there, and a GELU
+    /// an element. Errors: as there.
+    #[track_caller]
+    pub fn linear_gelu(&self, weight: &Self, bias: &Self) -> Result<Self> {
+        let operands = [self, weight, bias];
+        one(apply_many(LinearGeluOp { keep: is_recorded(&operands) }, &operands)?)
+    }
+
+    /// A linear layer that joins a residual stream through a gate for each sample and channel.
+    ///
+    /// y = residual + gate·(x·Wᵀ + b).
+    /// Source: Peebles & Xie 2023, §3.2 (adaLN-Zero).
+    ///
+    /// Shapes: x \[B, .., C\], W \[O, C\], b \[O\], gate \[B, O\] (a chunk of a modulation is read
+    /// in place), residual \[B, .., O\] → like residual. Saves: x, W, gate, and x·Wᵀ + b if the
+    /// gate wants a gradient. Cost: as [`linear`](Self::linear), and a read of the residual.
+    /// Errors: other shapes; not floats.
+    #[track_caller]
+    pub fn linear_gate_residual(
+        &self,
+        weight: &Self,
+        bias: &Self,
+        gate: &Self,
+        residual: &Self,
+    ) -> Result<Self> {
+        let keep = is_recorded(&[gate]);
+        let operands = [self, weight, bias, gate, residual];
+        one(apply_many(LinearGateResidualOp { keep }, &operands)?)
+    }
+}
+
+/// The output of an operation that has one.
+fn one(mut outputs: Vec<Var>) -> Result<Var> {
+    Ok(outputs.pop().expect("a linear layer has one output"))
+}
+
+/// Whether a backward pass may ask for the gradient of one of these.
+fn is_recorded(x: &[&Var]) -> bool {
+    scope::is_recording() && x.iter().any(|x| x.is_tracked())
+}
+
+/// x·Wᵀ + b: the operands and sizes of all three layers.
+struct Layer<'a> {
+    name: &'static str,
+    x: &'a Tensor,
+    weight: &'a Tensor,
+    bias: Option<&'a Tensor>,
+}
+
+impl Layer<'_> {
+    /// Rows, outputs and inputs, and the shape of y.
+    fn check(&self) -> Result<(Size, Shape)> {
+        let Layer { name, x, weight, bias } = self;
+        let fits = match (x.shape().last(), &weight.shape()[..]) {
+            (Some(width), &[outputs, inputs]) => {
+                inputs == *width && bias.is_none_or(|bias| bias.shape()[..] == [outputs])
+            }
+            _ => false,
+        };
+        if !fits {
+            let error = Error::shape(*name, "expected x [.., C], weight [O, C], bias [O]")
+                .operand("x", *x)
+                .operand("weight", *weight);
+            return Err(match bias {
+                Some(bias) => error.operand("bias", *bias),
+                None => error,
+            });
+        }
+        check_floats(name, &[("x", x), ("weight", weight), ("bias", bias.unwrap_or(x))])?;
+        let mut shape = *x.shape();
+        let [outputs, inputs] = [weight.shape()[0], weight.shape()[1]];
+        shape[x.rank() - 1] = outputs;
+        let rows = x.shape()[..x.rank() - 1].iter().product();
+        Ok((Size::new(rows, outputs, inputs), shape))
+    }
+
+    /// The layer, finished by a writer; and what the writer keeps, if that is wanted.
+    fn run<T: Float>(
+        &self,
+        (size, shape): (Size, Shape),
+        writer: &dyn Writer<T>,
+        keep: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let mut y = Tensor::uninit(shape, compute_dtype(self.x.dtype()));
+        let mut kept = keep.then(|| Tensor::uninit(shape, y.dtype()));
+        let x = rows(self.x)?;
+        let (x, weight) = (T::reader(&x)?, T::reader(self.weight)?);
+        let kept_slice = kept.as_mut().map_or(Ok(&mut [][..]), Tensor::slice_mut)?;
+        gemm_keeping(size, x.plain(), weight.transposed(), writer, y.slice_mut()?, kept_slice);
+        Ok((y, kept))
+    }
+
+    /// The bias as the writers take it.
+    fn bias(&self) -> Option<Tensor> {
+        self.bias.map(|bias| bias.to_dtype(compute_dtype(bias.dtype())).contiguous())
+    }
+}
+
+/// The gradients of x, W and b, of those that are there and needed, from that of x·Wᵀ + b.
+fn gradients<A>(kept: Kept<'_, A>, dy: &Var, needs: &[bool]) -> Result<Vec<Option<Gradient>>> {
+    let dx = || dy.matmul(kept.x(1));
+    let dw = || {
+        let [dy, x] = [dy, kept.x(0)].map(|v| v.reshape([v.numel() / v.shape()[v.rank() - 1].max(1), v.shape()[v.rank() - 1]]));
+        dy?.transpose(0, 1)?.matmul(&x?)
+    };
+    let db = || dy.sum_to(kept.shape(2));
+    let all: [&dyn Fn() -> Result<Var>; 3] = [&dx, &dw, &db];
+    let wanted = needs.iter().zip(all);
+    wanted.map(|(&need, f)| need.then(|| f().map(Gradient::Whole)).transpose()).collect()
+}
+
+#[derive(Debug)]
+struct LinearOp;
+
+impl OpMany for LinearOp {
+    const NAME: &'static str = "linear";
+    const HALF: bool = true;
+    type Aux = ();
+
+    fn keeps(&self, i: usize) -> Keep {
+        [Keep::x(1), Keep::x(0), Keep::NOTHING][i]
+    }
+
+    fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, ())> {
+        fn run<T: Float>(layer: &Layer) -> Result<Tensor> {
+            let bias = layer.bias();
+            let bias = bias.as_ref().map(Tensor::slice::<T>).transpose()?;
+            Ok(layer.run(layer.check()?, &Bias(bias), false)?.0)
+        }
+        let layer =
+            Layer { name: Self::NAME, x: x[0], weight: x[1], bias: x.get(2).copied() };
+        let y = match layer.x.dtype() {
+            DType::F64 => run::<f64>(&layer)?,
+            _ => run::<f32>(&layer)?,
+        };
+        Ok((vec![y], ()))
+    }
+
+    fn vjp(
+        &self,
+        kept: Kept<'_, ()>,
+        dy: &[Option<Var>],
+        needs: &[bool],
+    ) -> Result<Vec<Option<Gradient>>> {
+        gradients(kept, dy[0].as_ref().expect("the only output is used"), needs)
+    }
+}
+
+#[derive(Debug)]
+struct LinearGeluOp {
+    /// Whether a backward pass will want x·Wᵀ + b.
+    keep: bool,
+}
+
+impl OpMany for LinearGeluOp {
+    const NAME: &'static str = "linear_gelu";
+    const HALF: bool = true;
+    /// x·Wᵀ + b.
+    type Aux = Option<Tensor>;
+
+    fn keeps(&self, i: usize) -> Keep {
+        [Keep::x(1), Keep::x(0), Keep::NOTHING][i]
+    }
+
+    fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Option<Tensor>)> {
+        fn run<T: Float>(layer: &Layer, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
+            let bias = layer.bias();
+            let bias = bias.as_ref().map(Tensor::slice::<T>).transpose()?;
+            layer.run(layer.check()?, &BiasGelu(bias), keep)
+        }
+        let layer = Layer { name: Self::NAME, x: x[0], weight: x[1], bias: Some(x[2]) };
+        let (y, before) = match layer.x.dtype() {
+            DType::F64 => run::<f64>(&layer, self.keep)?,
+            _ => run::<f32>(&layer, self.keep)?,
+        };
+        Ok((vec![y], before))
+    }
+
+    fn vjp(
+        &self,
+        kept: Kept<'_, Option<Tensor>>,
+        dy: &[Option<Var>],
+        needs: &[bool],
+    ) -> Result<Vec<Option<Gradient>>> {
+        let dy = dy[0].as_ref().expect("the only output is used").value();
+        let before = kept.aux.as_ref().expect("kept whenever a gradient may be asked for");
+        let slope = pointwise(&Chain(GeluTanh), Self::NAME, [before, &dy])?;
+        no_grad(|| gradients(kept, &Var::constant(slope), needs))
+    }
+}
+
+#[derive(Debug)]
+struct LinearGateResidualOp {
+    /// Whether a backward pass will want x·Wᵀ + b.
+    keep: bool,
+}
+
+impl LinearGateResidualOp {
+    /// Errors unless gate and residual fit the layer's output.
+    fn check(layer: &Layer, shape: &Shape, gate: &Tensor, residual: &Tensor) -> Result<()> {
+        let samples_and_outputs = [shape[0], shape[shape.rank() - 1]];
+        if shape.rank() < 2 || gate.shape()[..] != samples_and_outputs || residual.shape() != shape
+        {
+            return Err(Error::shape(layer.name, format!("expected an output {shape}"))
+                .operand("x", layer.x)
+                .operand("gate", (gate, format!("should be {samples_and_outputs:?}")))
+                .operand("residual", (residual, format!("should be {shape}"))));
+        }
+        check_floats(layer.name, &[("gate", gate), ("residual", residual)])
+    }
+
+    fn run<T: Float>(
+        &self,
+        layer: &Layer,
+        gate: &Tensor,
+        residual: &Tensor,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let (size, shape) = layer.check()?;
+        Self::check(layer, &shape, gate, residual)?;
+        let dtype = compute_dtype(layer.x.dtype());
+        let residual = residual.to_dtype(dtype).contiguous();
+        let mut gate = gate.to_dtype(dtype);
+        if gate.strides()[1] != 1 {
+            gate = gate.contiguous();
+        }
+        let bias = layer.bias();
+        let writer = GateResidual {
+            bias: bias.as_ref().map(Tensor::slice::<T>).transpose()?,
+            gate: gate.raw_slice()?.0,
+            gate_stride: gate.strides()[0],
+            rows_per_sample: (size.m / shape[0].max(1)).max(1),
+            residual: residual.slice()?,
+            cols: size.n,
+        };
+        layer.run((size, shape), &writer, self.keep)
+    }
+}
+
+impl OpMany for LinearGateResidualOp {
+    const NAME: &'static str = "linear_gate_residual";
+    const HALF: bool = true;
+    /// x·Wᵀ + b.
+    type Aux = Option<Tensor>;
+
+    fn keeps(&self, i: usize) -> Keep {
+        let (x, weight, gate) = (Keep::x(0), Keep::x(1), Keep::x(3));
+        [weight.and(gate), x.and(gate), gate, Keep::NOTHING, Keep::NOTHING][i]
+    }
+
+    fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Option<Tensor>)> {
+        let layer = Layer { name: Self::NAME, x: x[0], weight: x[1], bias: Some(x[2]) };
+        let (y, branch) = match layer.x.dtype() {
+            DType::F64 => self.run::<f64>(&layer, x[3], x[4])?,
+            _ => self.run::<f32>(&layer, x[3], x[4])?,
+        };
+        Ok((vec![y], branch))
+    }
+
+    fn vjp(
+        &self,
+        kept: Kept<'_, Option<Tensor>>,
+        dy: &[Option<Var>],
+        needs: &[bool],
+    ) -> Result<Vec<Option<Gradient>>> {
+        let dy = dy[0].as_ref().expect("the only output is used").detach();
+        // A gate as a tensor that broadcasts over what is between the samples and the channels.
+        let mut wide = *dy.shape();
+        wide[1..dy.rank() - 1].fill(1);
+        no_grad(|| {
+            let mut all = vec![None, None, None];
+            if needs[..3].contains(&true) {
+                let gate = kept.x(3).to_dtype(dy.dtype())?;
+                all = gradients(kept, &dy.mul(&gate.reshape(wide)?)?, &needs[..3])?;
+            }
+            let gate = || {
+                let branch = kept.aux.as_ref().expect("kept if the gate wants a gradient");
+                dy.mul(&Var::constant(branch.clone()))?.sum_to(&wide)?.reshape(*kept.shape(3))
+            };
+            all.push(needs[3].then(gate).transpose()?.map(Gradient::Whole));
+            all.push(Some(Gradient::Whole(dy.clone())));
+            Ok(all)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ones(shape: &[usize]) -> Var {
+        Var::parameter(Tensor::ones(shape, DType::F32))
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        let (x, w, b) = (ones(&[2, 3, 4]), ones(&[5, 4]), ones(&[5]));
+        assert!(x.linear(&ones(&[4, 5]), None).is_err());
+        assert!(x.linear(&w, Some(&ones(&[4]))).is_err());
+        assert!(ones(&[]).linear(&w, None).is_err());
+        assert!(x.linear_gelu(&w, &ones(&[1])).is_err());
+        let (gate, residual) = (ones(&[2, 5]), ones(&[2, 3, 5]));
+        assert!(x.linear_gate_residual(&w, &b, &gate, &residual).is_ok());
+        let error = x.linear_gate_residual(&w, &b, &ones(&[3, 5]), &residual).unwrap_err();
+        assert!(error.to_string().contains("should be [2, 5]"), "{error}");
+        assert!(x.linear_gate_residual(&w, &b, &gate, &ones(&[2, 1, 5])).is_err());
+        let row = ones(&[4]);
+        assert!(row.linear_gate_residual(&w, &b, &ones(&[5]), &ones(&[5])).is_err());
+    }
+
+    #[test]
+    fn empty_axes_are_no_trouble() {
+        for [samples, rows, inputs, outputs] in [[0, 3, 4, 5], [2, 0, 4, 5], [2, 3, 0, 5], [2, 3, 4, 0]] {
+            let x = ones(&[samples, rows, inputs]);
+            let (w, b) = (ones(&[outputs, inputs]), ones(&[outputs]));
+            let (gate, residual) = (ones(&[samples, outputs]), ones(&[samples, rows, outputs]));
+            let y = x.linear_gate_residual(&w, &b, &gate, &residual).unwrap();
+            let y = y.linear_gelu(&ones(&[2, outputs]), &ones(&[2])).unwrap();
+            let grads = y.sum_all().unwrap().backward().unwrap();
+            for operand in [&x, &w, &b, &gate, &residual] {
+                assert_eq!(grads.get(operand).unwrap().shape(), operand.shape());
+            }
+        }
+    }
+
+    #[test]
+    fn inference_keeps_nothing_and_gives_the_same_bits() {
+        let (x, w, b) = (ones(&[3, 4]), ones(&[5, 4]), ones(&[5]));
+        let trained = x.linear_gelu(&w, &b).unwrap();
+        let inferred = no_grad(|| x.linear_gelu(&w, &b)).unwrap();
+        assert_eq!(trained.value().to_f64_vec(), inferred.value().to_f64_vec());
+    }
+}

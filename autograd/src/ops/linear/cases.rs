@@ -1,0 +1,149 @@
+//! The registry's entries of the linear layers.
+
+use kernels::elementwise::{Unary, exprs::GeluTanh};
+use tensor::{Result, Tensor};
+
+use super::{LinearGateResidualOp, LinearGeluOp, LinearOp};
+use crate::spec::{Case, Draw};
+use crate::{OpMany, Spec, Var};
+
+/// x, W and b of a random layer.
+fn layer(draw: &mut Draw) -> Result<[Tensor; 3]> {
+    let (mut shape, outputs) = (draw.shape(2..=3), draw.dim());
+    let width = shape.rank() - 1;
+    shape[width] = draw.dim();
+    let weight = draw.uniform([outputs, shape[width]], -1.0, 1.0)?;
+    Ok([draw.uniform(shape, -1.0, 1.0)?, weight, draw.uniform([outputs], -1.0, 1.0)?])
+}
+
+/// Root of the most terms that a result or a gradient of the layer sums.
+fn magnitude([x, weight, _]: &[Tensor; 3]) -> f64 {
+    let rows = x.numel() / weight.shape()[1];
+    (rows.max(weight.shape()[0]).max(weight.shape()[1]) as f64).sqrt()
+}
+
+/// x·Wᵀ + b by plain loops.
+fn reference(x: &[f64], weight: &[f64], bias: Option<&Vec<f64>>, inputs: usize) -> Vec<f64> {
+    let dot = |(a, b): (&[f64], &[f64])| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let row = |x| weight.chunks(inputs).enumerate().map(move |(j, w)| (j, dot((x, w))));
+    let one = |(j, sum): (usize, f64)| sum + bias.map_or(0.0, |bias| bias[j]);
+    x.chunks(inputs).flat_map(row).map(one).collect()
+}
+
+/// The registry's entry for `linear`, with and without bias.
+pub struct Linear;
+
+impl Spec for Linear {
+    fn name(&self) -> &'static str {
+        LinearOp::NAME
+    }
+
+    fn equation(&self) -> &'static str {
+        "x·Wᵀ + b"
+    }
+
+    fn case(&self, draw: &mut Draw) -> Result<Case> {
+        let operands = layer(draw)?;
+        let (magnitude, inputs) = (magnitude(&operands), operands[1].shape()[1]);
+        let [x, weight, bias] = operands;
+        let case = if draw.below(3) > 0 {
+            let forward = |x: &[Var]| x[0].linear(&x[1], Some(&x[2]));
+            let reference = move |x: &[Vec<f64>]| reference(&x[0], &x[1], Some(&x[2]), inputs);
+            Case::new("", [x, weight, bias], forward, reference)
+        } else {
+            let forward = |x: &[Var]| x[0].linear(&x[1], None);
+            let reference = move |x: &[Vec<f64>]| reference(&x[0], &x[1], None, inputs);
+            Case::new("no bias", [x, weight], forward, reference)
+        };
+        Ok(case.magnitude(magnitude))
+    }
+
+    fn bench(&self, draw: &mut Draw) -> Result<Case> {
+        let x = draw.uniform([2, 589, 1536], -1.0, 1.0)?;
+        let weight = draw.uniform([1536, 1536], -1.0, 1.0)?;
+        let bias = draw.uniform([1536], -1.0, 1.0)?;
+        let forward = |x: &[Var]| x[0].linear(&x[1], Some(&x[2]));
+        let flops = 2.0 * 1178.0 * 1536.0 * 1536.0;
+        Ok(Case::new("SD3", [x, weight, bias], forward, |_| Vec::new()).flops(flops))
+    }
+}
+
+/// The registry's entry for `linear_gelu`.
+pub struct LinearGelu;
+
+impl Spec for LinearGelu {
+    fn name(&self) -> &'static str {
+        LinearGeluOp::NAME
+    }
+
+    fn equation(&self) -> &'static str {
+        "gelu(x·Wᵀ + b)"
+    }
+
+    fn case(&self, draw: &mut Draw) -> Result<Case> {
+        let operands = layer(draw)?;
+        let (magnitude, inputs) = (magnitude(&operands), operands[1].shape()[1]);
+        let forward = |x: &[Var]| x[0].linear_gelu(&x[1], &x[2]);
+        let reference = move |x: &[Vec<f64>]| {
+            let before = reference(&x[0], &x[1], Some(&x[2]), inputs);
+            before.into_iter().map(|x| GeluTanh.f(x)).collect()
+        };
+        Ok(Case::new("", operands, forward, reference).magnitude(magnitude))
+    }
+
+    fn bench(&self, draw: &mut Draw) -> Result<Case> {
+        let x = draw.uniform([2, 589, 1536], -1.0, 1.0)?;
+        let weight = draw.uniform([6144, 1536], -1.0, 1.0)?;
+        let bias = draw.uniform([6144], -1.0, 1.0)?;
+        let forward = |x: &[Var]| x[0].linear_gelu(&x[1], &x[2]);
+        let flops = 2.0 * 1178.0 * 6144.0 * 1536.0;
+        Ok(Case::new("SD3", [x, weight, bias], forward, |_| Vec::new()).flops(flops))
+    }
+}
+
+/// The registry's entry for `linear_gate_residual`.
+pub struct LinearGateResidual;
+
+impl Spec for LinearGateResidual {
+    fn name(&self) -> &'static str {
+        LinearGateResidualOp::NAME
+    }
+
+    fn equation(&self) -> &'static str {
+        "residual + gate·(x·Wᵀ + b)"
+    }
+
+    fn case(&self, draw: &mut Draw) -> Result<Case> {
+        let operands = layer(draw)?;
+        let (magnitude, inputs) = (magnitude(&operands), operands[1].shape()[1]);
+        let [x, weight, bias] = operands;
+        let (samples, outputs) = (x.shape()[0], weight.shape()[0]);
+        let mut shape = *x.shape();
+        shape[x.rank() - 1] = outputs;
+        let gate = draw.uniform([samples, outputs], -1.0, 1.0)?;
+        let residual = draw.uniform(shape, -1.0, 1.0)?;
+        let per_sample = shape.numel() / samples;
+        let forward =
+            |x: &[Var]| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]);
+        let reference = move |x: &[Vec<f64>]| {
+            let branch = reference(&x[0], &x[1], Some(&x[2]), inputs);
+            let gate = |i: usize| x[3][i / per_sample * outputs + i % outputs];
+            branch.iter().enumerate().map(|(i, branch)| x[4][i] + gate(i) * branch).collect()
+        };
+        let operands = [x, weight, bias, gate, residual];
+        Ok(Case::new("", operands, forward, reference).magnitude(magnitude))
+    }
+
+    fn bench(&self, draw: &mut Draw) -> Result<Case> {
+        let x = draw.uniform([2, 589, 1536], -1.0, 1.0)?;
+        let weight = draw.uniform([1536, 1536], -1.0, 1.0)?;
+        let bias = draw.uniform([1536], -1.0, 1.0)?;
+        let gate = draw.uniform([2, 1536], -1.0, 1.0)?;
+        let residual = draw.uniform([2, 589, 1536], -1.0, 1.0)?;
+        let forward =
+            |x: &[Var]| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]);
+        let flops = 2.0 * 1178.0 * 1536.0 * 1536.0;
+        let operands = [x, weight, bias, gate, residual];
+        Ok(Case::new("SD3", operands, forward, |_| Vec::new()).flops(flops))
+    }
+}

@@ -1,0 +1,167 @@
+//! A training step and a forward pass of a whole model, on random numbers.
+
+use autograd::optim::{AdamW, AdamWConfig};
+use autograd::{Params, Var, no_grad};
+use tensor::rng::Rng;
+use tensor::{DType, Result};
+
+use super::clock::{Times, time};
+use super::workload::{Mode, Workload};
+use crate::mmdit::{self, Input, Mmdit, TextInput, Want};
+
+/// Standard deviation of the weights: none are 0, as those of a fresh model partly are.
+const WEIGHTS: f64 = 0.02;
+
+/// Learning rate; its value costs nothing.
+const LEARNING_RATE: f64 = 1e-4;
+
+/// The norm to which gradients are clipped.
+const CLIP: f64 = 2.0;
+
+/// Weight of the text loss.
+const TEXT_WEIGHT: f64 = 0.2;
+
+/// A model with its optimiser and one batch of data.
+pub struct Bench {
+    workload: Workload,
+    mode: Mode,
+    model: Mmdit,
+    optimizer: AdamW,
+    rng: Rng,
+    /// \[B, C_in, height, width\].
+    latents: Var,
+    /// What the velocity should be; of the same shape.
+    target: Var,
+    /// \[B, L, E\].
+    states: Var,
+    /// Which of the B·L tokens carry a text loss, about half of them.
+    rows: Vec<usize>,
+    /// What they should be.
+    words: Vec<u32>,
+}
+
+impl Bench {
+    /// The model of a workload, with random weights and data.
+    ///
+    /// Errors: none that a workload could cause.
+    pub fn new(workload: Workload, mode: Mode) -> Result<Self> {
+        let Workload { batch, channels, side, text, context, .. } = workload;
+        let mut rng = Rng::new(0);
+        let inventory = mmdit::inventory(&workload.config());
+        let mut weights = Vec::new();
+        for weight in inventory.iter() {
+            let values = rng.normal(weight.shape, DType::F32)?;
+            weights.push((weight.name.clone(), Var::constant(values).mul_scalar(WEIGHTS)?.value()));
+        }
+        let is_buffer = |name: &str| inventory.iter().any(|w| w.name == name && w.buffer);
+        let params = Params::from_tensors(weights, |name| !is_buffer(name))?;
+        let config = AdamWConfig { clip: Some(CLIP), ..AdamWConfig::default() };
+        let mut data =
+            |shape: &[usize]| Ok::<_, tensor::Error>(Var::constant(rng.normal(shape, DType::F32)?));
+        let picture = [batch, channels, side, side];
+        let (latents, target) = (data(&picture)?, data(&picture)?);
+        let states = data(&[batch, text, context])?;
+        let rows: Vec<usize> = (0..batch * text).filter(|_| rng.below(2) == 0).collect();
+        Ok(Self {
+            model: Mmdit::new(workload.config(), &params)?,
+            optimizer: AdamW::new(&params, config)?,
+            words: rows.iter().map(|_| rng.below(workload.words) as u32).collect(),
+            workload,
+            mode,
+            rng,
+            latents,
+            target,
+            states,
+            rows,
+        })
+    }
+
+    /// Arithmetic of a run that is really executed, matrix products only.
+    pub fn executed(&self) -> f64 {
+        self.workload.executed(self.mode, self.rows.len())
+    }
+
+    /// Times `runs` runs.
+    ///
+    /// Errors: none that a workload could cause.
+    pub fn time(&mut self, runs: usize) -> Result<Times> {
+        time(runs, || match self.mode {
+            Mode::Train => self.step().map(drop),
+            Mode::Forward => self.forward(),
+        })
+    }
+
+    /// A training step; its loss.
+    fn step(&mut self) -> Result<f64> {
+        let times = self.times(1000.0);
+        let velocity = self.pass(&times, Want::Image)?.velocity;
+        let Some(velocity) = velocity else { unreachable!("the velocity was wanted") };
+        let image_loss = velocity.mse(&self.target)?;
+
+        let tokens = self.pass(&self.times_of_clean(), Want::Text)?.text;
+        let Some(tokens) = tokens else { unreachable!("the text was wanted") };
+        let [batch, text, width] = tokens.dims()?;
+        let tokens = tokens.reshape([batch * text, width])?.index_rows(&self.rows)?;
+        let head = self.model.text_head();
+        let weights = vec![TEXT_WEIGHT / (batch * text) as f64; self.rows.len()];
+        let text_loss =
+            tokens.linear_cross_entropy(&head.weight, &head.bias, &self.words, &weights, None)?;
+
+        let loss = image_loss.add(&text_loss)?;
+        self.optimizer.step(&loss.backward()?, LEARNING_RATE)?;
+        loss.item()
+    }
+
+    /// Velocity and the scores of all words at every text token.
+    fn forward(&mut self) -> Result<()> {
+        let times = self.times(1000.0);
+        no_grad(|| {
+            let output = self.pass(&times, Want::Both)?;
+            let Some(text) = output.text else { unreachable!("the text was wanted") };
+            self.model.text_logits(&text).map(drop)
+        })
+    }
+
+    fn pass(&self, times: &[f32], want: Want) -> Result<mmdit::Output> {
+        let text = TextInput::States(&self.states);
+        self.model.forward(&Input { latents: Some(&self.latents), text, times, want })
+    }
+
+    /// A random time below `most` for every sample.
+    fn times(&mut self, most: f64) -> Vec<f32> {
+        (0..self.workload.batch).map(|_| (most * self.rng.next_uniform()) as f32).collect()
+    }
+
+    fn times_of_clean(&self) -> Vec<f32> {
+        vec![0.0; self.workload.batch]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_losses_fall_and_time_passes() {
+        let small = Workload {
+            name: "test",
+            width: 16,
+            heads: 2,
+            blocks: 2,
+            channels: 3,
+            side: 4,
+            patch: 2,
+            text: 5,
+            context: 7,
+            words: 11,
+            batch: 3,
+        };
+        let mut bench = Bench::new(small, Mode::Train).unwrap();
+        let first = bench.step().unwrap();
+        let last = (0..60).map(|_| bench.step().unwrap()).last().unwrap();
+        assert!(last < first, "{first} to {last}");
+        assert!(bench.time(1).unwrap().min() > 0.0 && bench.executed() > 0.0);
+        let mut forward = Bench::new(small, Mode::Forward).unwrap();
+        assert!(forward.time(1).unwrap().min() > 0.0);
+    }
+}

@@ -1,0 +1,90 @@
+//! `ddit gradcheck`: every operation against difference quotients and its float64 reference.
+
+use anyhow::{Result, bail};
+use autograd::ops;
+use autograd::spec::{OpReport, Spec, check_op};
+use ddit::text::spelling::nearest;
+use serde_json::json;
+
+use super::output::Output;
+use super::{Outcome, parse};
+
+/// Check operations: gradients against difference quotients, results against float64
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The operation to check [default: all of them]
+    #[arg(value_name = "OP")]
+    op: Option<String>,
+    /// Random cases of each operation
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse::positive)]
+    cases: usize,
+    /// Seed of the cases
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+}
+
+pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
+    let chosen: Vec<&dyn Spec> = match &args.op {
+        None => ops::all().collect(),
+        Some(name) => vec![find(name)?],
+    };
+    output.text(format_args!(
+        "worst relative errors over {} cases     gradient                forward\n\
+         operation                      f64       f32    second      f64       f32",
+        args.cases
+    ))?;
+    let mut failed = 0;
+    for op in &chosen {
+        let report = check_op(*op, args.cases, args.seed)?;
+        failed += usize::from(!report.passed());
+        output.result(|| record(&report), row(&report))?;
+    }
+    output.text(match failed {
+        0 => format!("\nall of {} operations pass", chosen.len()),
+        _ => format!("\n{failed} of {} operations FAIL", chosen.len()),
+    })?;
+    Ok(if failed == 0 { Outcome::Done } else { Outcome::CheckFailed })
+}
+
+fn find(name: &str) -> Result<&'static dyn Spec> {
+    if let Some(op) = ops::find(name) {
+        return Ok(op);
+    }
+    let mut names: Vec<&str> = ops::all().map(Spec::name).collect();
+    names.sort_unstable();
+    match nearest(name, names.iter().copied()) {
+        Some(near) => bail!("there is no operation \"{name}\"\n  did you mean {near}?"),
+        None => bail!("there is no operation \"{name}\"\n  there are {}", names.join(", ")),
+    }
+}
+
+fn record(report: &OpReport) -> serde_json::Value {
+    json!({
+        "op": report.name,
+        "cases": report.cases,
+        "gradient_f64": report.gradient_f64,
+        "gradient_f32": report.gradient_f32,
+        "second_f64": report.second_f64,
+        "forward_f64": report.forward_f64,
+        "forward_f32": report.forward_f32,
+        "passed": report.passed(),
+        "failures": report.failures,
+    })
+}
+
+fn row(report: &OpReport) -> String {
+    let second = report.second_f64.map_or("none".to_owned(), |error| format!("{error:.1e}"));
+    let verdict = if report.passed() { "" } else { "  FAILS" };
+    let mut row = format!(
+        "{:<26} {:>8.1e}  {:>8.1e}  {second:>8}  {:>8.1e}  {:>8.1e}{verdict}",
+        report.name,
+        report.gradient_f64,
+        report.gradient_f32,
+        report.forward_f64,
+        report.forward_f32
+    );
+    for failure in &report.failures {
+        row += &format!("\n    {failure}");
+    }
+    row
+}

@@ -1,0 +1,195 @@
+//! Whole networks under their whole losses: gradients against finite differences in `f64`.
+
+use autograd::{Params, Var, gradcheck};
+use serde_json::json;
+use tensor::rng::Rng;
+use tensor::{DType, Result, Tensor};
+
+use super::*;
+use crate::config::{Recipe, TransformerConfig, VaeConfig};
+use crate::mmdit::{self, Mmdit};
+use crate::vae::{self, AutoencoderKl};
+use crate::weights::Inventory;
+
+const MASK: u32 = 3;
+const LENGTH: usize = 3;
+
+fn transformer_config() -> TransformerConfig {
+    serde_json::from_value(json!({
+        "vocab_size": 7, "sample_size": 4, "patch_size": 2, "in_channels": 2, "out_channels": 2,
+        "num_layers": 2, "attention_head_dim": 4, "num_attention_heads": 2,
+        "joint_attention_dim": 0, "caption_projection_dim": 8, "pos_embed_max_size": 4,
+        "text_embedding": true, "max_text_length": 4,
+    }))
+    .unwrap()
+}
+
+/// Values for every tensor of a list, none of them near 0 for being new: gates that are shut would
+/// hide what is behind them.
+fn lively(list: &Inventory) -> Vec<(String, Tensor)> {
+    let value = |(i, (name, fresh)): (usize, (String, Tensor))| {
+        let noise = Rng::new(5).stream(i as u64).normal(fresh.shape(), DType::F64).unwrap();
+        let values = noise.to_f64_vec().into_iter().zip(fresh.to_f64_vec());
+        let values: Vec<f64> = values.map(|(noise, fresh)| fresh + 0.3 * noise).collect();
+        let tensor = Tensor::from_vec(values, fresh.shape()).unwrap();
+        (name, tensor)
+    };
+    let trained = list.fresh(1, DType::F64).unwrap().into_iter().zip(list.iter());
+    let trained = trained.filter(|(_, weight)| !weight.buffer).map(|(fresh, _)| fresh);
+    trained.enumerate().map(value).collect()
+}
+
+/// Trained tensors, and the table of places, which is none.
+fn params(names: &[String], values: &[Var]) -> Result<Params> {
+    let table = Var::constant(mmdit::position_table(8, 4, 2).to_dtype(DType::F64));
+    let trained = names.iter().cloned().zip(values.iter().cloned());
+    Params::from_vars(trained.chain([("pos_embed.pos_embed".to_owned(), table)]))
+}
+
+fn objective(recipe: Recipe) -> Objective {
+    let null = vec![1; LENGTH];
+    Objective { recipe, text_weight: 0.7, caption_dropout: 0.5, null, mask: MASK }
+}
+
+/// A batch of two pictures with captions, and two with texts, the second of them a question.
+struct Batch {
+    latents: Tensor,
+    ids: [u32; 2 * LENGTH],
+    learned: [bool; 2 * LENGTH],
+}
+
+impl Batch {
+    fn new() -> Self {
+        let latents = Rng::new(9).normal([2, 2, 4, 4], DType::F64).unwrap();
+        let learned = [true, true, true, false, true, true];
+        Self { latents, ids: [4, 5, 1, 6, 4, 1], learned }
+    }
+
+    fn pairs(&self) -> (ImagePairs<'_>, TextPairs<'_>) {
+        let texts =
+            Texts { ids: &self.ids, learned: &self.learned, counted: None, length: LENGTH };
+        let latents = &self.latents;
+        (ImagePairs { latents, ids: &self.ids }, TextPairs { latents, texts })
+    }
+}
+
+#[test]
+fn joint_loss_has_the_gradient_of_its_differences() {
+    let weights = lively(&mmdit::inventory(&transformer_config()));
+    let (names, values): (Vec<_>, Vec<_>) = weights.into_iter().unzip();
+    let batch = Batch::new();
+    let (images, texts) = batch.pairs();
+    let draws = Draws::new(2, 0);
+    for recipe in [Recipe::Paper, Recipe::Release] {
+        let objective = objective(recipe);
+        let image_draws = draws.image(0..2, [2, 4, 4], recipe, 0.5).unwrap();
+        let text_draws = TextDraws { times: vec![0.9, 0.7], uniforms: vec![0.5; 2 * LENGTH] };
+        let loss = |values: &[Var]| {
+            let model = Mmdit::new(transformer_config(), &params(&names, values)?)?;
+            let image = objective.image_loss(&model, &images, &image_draws)?;
+            let text = objective.text_loss(&model, &texts, &text_draws)?;
+            image.add(&text.mul_scalar(objective.text_weight)?)
+        };
+        let report = gradcheck(loss, &values).unwrap();
+        assert!(report.passed(), "{recipe}: {report}");
+        assert!(report.inputs.len() > 60, "{} tensors have a gradient", report.inputs.len());
+    }
+}
+
+#[test]
+fn parts_of_a_batch_make_the_gradient_of_the_whole() {
+    let weights = lively(&mmdit::inventory(&transformer_config()));
+    let (names, values): (Vec<_>, Vec<_>) =
+        weights.into_iter().map(|(name, value)| (name, Var::parameter(value))).unzip();
+    let run = |parts: usize, checkpointing: bool| {
+        let model = Mmdit::new(transformer_config(), &params(&names, &values).unwrap()).unwrap();
+        let model = model.with_checkpointing(checkpointing);
+        let batch = Batch::new();
+        let (images, texts) = batch.pairs();
+        let objective = objective(Recipe::Paper);
+        objective.gradients(&model, &images, &texts, &Draws::new(2, 0), parts).unwrap()
+    };
+    let ((whole, losses), (parts, part_losses)) = (run(1, false), run(2, false));
+    let (again, _) = run(1, true);
+    assert!((losses.total - losses.image - 0.7 * losses.text).abs() < 1e-15);
+    assert!((losses.total - part_losses.total).abs() < 1e-12);
+    assert!(losses.text > 0.0, "some token is masked");
+    for (name, value) in names.iter().zip(&values) {
+        let Some(gradient) = whole.get(value) else {
+            assert_eq!(name, "null_image_embd");
+            continue;
+        };
+        let gradients = gradient.to_f64_vec();
+        let size = gradients.iter().fold(1e-3, |size: f64, g| size.max(g.abs()));
+        for (a, b) in gradients.iter().zip(parts.get(value).unwrap().to_f64_vec()) {
+            assert!((a - b).abs() < 1e-12 * size, "{name}: {a} and {b}");
+        }
+        assert_eq!(gradients, again.get(value).unwrap().to_f64_vec(), "{name} checkpointed");
+    }
+}
+
+#[test]
+fn a_fresh_model_predicts_no_velocity() {
+    let config = transformer_config();
+    let fresh = mmdit::inventory(&config).fresh(3, DType::F32).unwrap();
+    let constants = fresh.into_iter().map(|(name, value)| (name, Var::constant(value)));
+    let model = Mmdit::new(config, &Params::from_vars(constants).unwrap()).unwrap();
+    let latents = Var::constant(Tensor::ones([1, 2, 5, 4], DType::F32));
+    let output = model
+        .forward(&mmdit::Input {
+            latents: Some(&latents),
+            text: mmdit::TextInput::Ids(&[4, 5], 2),
+            times: &[500.0],
+            want: mmdit::Want::Both,
+        })
+        .unwrap();
+    let velocity = output.velocity.unwrap();
+    assert_eq!(*velocity.shape(), [1, 2, 4, 4]);
+    assert_eq!(velocity.value().to_f64_vec(), [0.0; 32]);
+    assert_eq!(*model.text_logits(&output.text.unwrap()).unwrap().shape(), [1, 2, 7]);
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_errors() {
+    let config = transformer_config();
+    let fresh = mmdit::inventory(&config).fresh(3, DType::F32).unwrap();
+    let constants = fresh.into_iter().map(|(name, value)| (name, Var::constant(value)));
+    let model = Mmdit::new(config, &Params::from_vars(constants).unwrap()).unwrap();
+    let run = |shape: [usize; 4], ids: &[u32], length: usize, times: &[f32]| {
+        let latents = Var::constant(Tensor::zeros(shape, DType::F32));
+        let text = mmdit::TextInput::Ids(ids, length);
+        let want = mmdit::Want::Both;
+        model.forward(&mmdit::Input { latents: Some(&latents), text, times, want }).map(|_| ())
+    };
+    run([1, 2, 4, 4], &[4; 4], 4, &[1.0]).unwrap();
+    for (told, result) in [
+        ("1 to 4", run([1, 2, 10, 4], &[4], 1, &[1.0])),
+        ("1 to 4", run([1, 2, 1, 4], &[4], 1, &[1.0])),
+        ("1 to 4 tokens", run([1, 2, 4, 4], &[4; 5], 5, &[1.0])),
+        ("2 times", run([1, 2, 4, 4], &[4], 1, &[1.0, 2.0])),
+        ("image tokens", run([1, 2, 4, 4], &[4; 2], 1, &[1.0, 2.0])),
+        ("no row 7", run([1, 2, 4, 4], &[7], 1, &[1.0])),
+    ] {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn autoencoder_loss_has_the_gradient_of_its_differences() {
+    let config: VaeConfig = serde_json::from_value(json!({
+        "in_channels": 3, "out_channels": 3, "block_out_channels": [2, 4], "layers_per_block": 1,
+        "latent_channels": 2, "norm_num_groups": 2, "scaling_factor": 1.5, "shift_factor": 0.1,
+    }))
+    .unwrap();
+    let (names, values): (Vec<_>, Vec<_>) = lively(&vae::inventory(&config)).into_iter().unzip();
+    let pictures = Rng::new(1).normal([2, 3, 4, 6], DType::F64).unwrap();
+    let noise = Rng::new(2).normal([2, 2, 2, 3], DType::F64).unwrap();
+    let loss = |values: &[Var]| {
+        let vae = AutoencoderKl::new(config.clone(), &params(&names, values)?)?;
+        Ok(VaeObjective::default().loss(&vae, &pictures, &noise)?.total)
+    };
+    let report = gradcheck(loss, &values).unwrap();
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.inputs.len(), names.len());
+}

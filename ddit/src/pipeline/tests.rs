@@ -1,0 +1,223 @@
+//! A tiny untrained model, end to end: what it makes is noise, but the same noise in any company.
+
+use serde_json::json;
+use tensor::DType;
+
+use super::*;
+use crate::config::{GenerationConfig, SchedulerConfig, TransformerConfig, VaeConfig};
+use crate::weights::Inventory;
+use crate::{mmdit, vae};
+
+/// Weights that are not zero where a fresh model's are, stored in 16 bits as published ones.
+fn weights(list: &Inventory) -> Vec<(String, Tensor)> {
+    let lively = |(i, (name, fresh)): (usize, (String, Tensor))| {
+        let noise = Rng::new(5).stream(i as u64).normal(fresh.shape(), DType::F32).unwrap();
+        let values = noise.to_f64_vec().into_iter().zip(fresh.to_f64_vec());
+        let values: Vec<f64> = values.map(|(noise, fresh)| fresh + 0.05 * noise).collect();
+        (name, Tensor::from_vec(values, fresh.shape()).unwrap().to_dtype(DType::BF16))
+    };
+    list.fresh(1, DType::F32).unwrap().into_iter().enumerate().map(lively).collect()
+}
+
+/// A model of 16 x 16 pictures; with an autoencoder, of 8 x 8 latents.
+fn folder(recipe: Recipe, with_vae: bool) -> Folder {
+    let tokenizer = Tokenizer::of_words(crate::shapes::WORDS).unwrap();
+    let (channels, side) = if with_vae { (2, 8) } else { (3, 16) };
+    let config: TransformerConfig = serde_json::from_value(json!({
+        "vocab_size": tokenizer.len(), "sample_size": side, "patch_size": 2,
+        "in_channels": channels, "out_channels": channels, "num_layers": 2,
+        "attention_head_dim": 4, "num_attention_heads": 2, "joint_attention_dim": 0,
+        "caption_projection_dim": 8, "pos_embed_max_size": 12,
+        "text_embedding": true, "max_text_length": 12,
+    }))
+    .unwrap();
+    let vae: VaeConfig = serde_json::from_value(json!({
+        "in_channels": 3, "out_channels": 3, "block_out_channels": [2, 4], "layers_per_block": 1,
+        "latent_channels": 2, "norm_num_groups": 2, "scaling_factor": 1.5, "shift_factor": 0.1,
+    }))
+    .unwrap();
+    let generation = GenerationConfig { recipe, steps: 3, text_steps: 5, ..Default::default() };
+    let vae = with_vae.then(|| Component { weights: weights(&vae::inventory(&vae)), config: vae });
+    Folder {
+        transformer: Component { weights: weights(&mmdit::inventory(&config)), config },
+        vae,
+        tokenizer,
+        scheduler: SchedulerConfig::new(3.0),
+        generation,
+    }
+}
+
+fn pipeline(recipe: Recipe) -> Pipeline {
+    Pipeline::new(folder(recipe, true)).unwrap()
+}
+
+fn picture(seed: u64) -> Picture {
+    let bytes = (0..16 * 16 * 3).map(|i| (Rng::new(seed).word_at(i) >> 56) as u8);
+    Picture::new(16, 16, bytes.collect()).unwrap()
+}
+
+#[test]
+fn a_picture_is_the_same_in_any_company() {
+    let pipeline = pipeline(Recipe::Paper);
+    let prompts = ["a red circle", "two small squares", "a green triangle"];
+    let options =
+        GenerateOptions { seed: 7, batch: 2, trace: true, ..pipeline.generate_options() };
+    let mut steps = Vec::new();
+    let drawn = pipeline
+        .generate(&prompts, &options, &mut |done, all| steps.push((done, all)))
+        .unwrap();
+    assert_eq!(steps, [(1, 6), (2, 6), (3, 6), (4, 6), (5, 6), (6, 6)]);
+    assert_ne!(drawn[0].picture, drawn[1].picture);
+    for (prompt, together) in prompts.iter().zip(&drawn) {
+        let options = GenerateOptions { seed: together.seed, ..options.clone() };
+        let alone = &pipeline.generate(&[prompt], &options, &mut |_, _| {}).unwrap()[0];
+        assert_eq!(alone.picture, together.picture);
+        assert_eq!((alone.seed, alone.trace.len()), (together.seed, 3));
+        // The last step goes to noise level 0, where the estimate is the picture.
+        assert_eq!(together.trace[2].estimate, together.picture);
+        assert_eq!(together.trace[0].sigma, 1.0);
+    }
+}
+
+#[test]
+fn sizes_are_whole_patches() {
+    let pipeline = pipeline(Recipe::Paper);
+    let draw = |size| {
+        let options = GenerateOptions { size: Some(size), ..pipeline.generate_options() };
+        let drawn = pipeline.generate(&["a circle"], &options, &mut |_, _| {})?;
+        Ok((drawn[0].picture.width(), drawn[0].picture.height()))
+    };
+    assert_eq!(draw([24, 12]).unwrap(), (24, 12));
+    for size in [[22, 16], [0, 16], [16, 52]] {
+        let error: Error = draw(size).unwrap_err();
+        assert!(error.to_string().contains("multiples of 4, at most 48"), "{error}");
+    }
+}
+
+#[test]
+fn texts_are_the_same_in_any_company() {
+    let pipeline = pipeline(Recipe::Paper);
+    let pictures = [picture(1), picture(2), picture(3)];
+    for (_, sampler) in TextSampler::ALL {
+        let options =
+            WriteOptions { sampler, seed: 4, batch: 2, ..pipeline.write_options() };
+        let seen: Vec<&Picture> = pictures.iter().collect();
+        let together = pipeline.caption(&seen, &options, &mut |_, _| {}).unwrap();
+        assert_eq!(together.len(), 3);
+        for (picture, written) in pictures.iter().zip(&together) {
+            let options = WriteOptions { seed: written.seed, ..options.clone() };
+            let alone = pipeline.caption(&[picture], &options, &mut |_, _| {}).unwrap();
+            assert_eq!(alone[0].ids, written.ids, "{sampler}");
+            assert!(!written.ids.contains(&pipeline.tokenizer().mask()));
+        }
+    }
+}
+
+#[test]
+fn answers_leave_the_question_alone() {
+    for recipe in [Recipe::Paper, Recipe::Release] {
+        let pipeline = pipeline(recipe);
+        let seen = picture(1);
+        let questions = [(&seen, "is there a circle?"), (&seen, "how many squares are there?")];
+        let options = WriteOptions { trace: true, ..pipeline.write_options() };
+        let written = pipeline.ask(&questions, &options, &mut |_, _| {}).unwrap();
+        for ((_, question), written) in questions.iter().zip(written) {
+            let prompt = format!("Q: {question} A: ");
+            let prompt = match recipe {
+                Recipe::Paper => pipeline.tokenizer().encode_open(&prompt).unwrap(),
+                Recipe::Release => pipeline.tokenizer().encode(&prompt).unwrap(),
+            };
+            assert_eq!(written.ids[..prompt.len()], prompt);
+            assert_eq!(written.trace.last().unwrap().ids, written.ids);
+            assert!(!written.text.contains("Q"), "only the answer: {}", written.text);
+        }
+    }
+}
+
+#[test]
+fn templates_are_filled_where_they_have_holes() {
+    let pipeline = pipeline(Recipe::Paper);
+    let tokenizer = pipeline.tokenizer();
+    let id = |word: &str| tokenizer.encode_open(word).unwrap()[0];
+    let seen = picture(1);
+    let templates = [(Some(&seen), "a _ circle and _{2}"), (None, "_ red square")];
+    let options = WriteOptions { length: 8, ..pipeline.write_options() };
+    let written = pipeline.fill(&templates, &options, &mut |_, _| {}).unwrap();
+    let first = &written[0].ids;
+    assert_eq!([first[0], first[2], first[3]], [id("a"), id("circle"), id("and")]);
+    assert_eq!(first[6..], [tokenizer.end(); 2]);
+    assert_eq!(written[1].ids[1..3], [id("red"), id("square")]);
+    for ids in [first, &written[1].ids] {
+        assert!(ids.len() == 8 && !ids.contains(&tokenizer.mask()));
+    }
+    let error = pipeline.fill(&[(None, "a _{8}")], &options, &mut |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("8 tokens"), "{error}");
+    let huge = pipeline.fill(&[(None, "_{18446744073709551615}")], &options, &mut |_, _| {});
+    assert!(huge.is_err());
+}
+
+#[test]
+fn a_folder_survives_being_written_and_read() {
+    let directory = tempfile::tempdir().unwrap();
+    for with_vae in [true, false] {
+        let path = directory.path().join("model");
+        let made = Pipeline::new(folder(Recipe::Paper, with_vae)).unwrap();
+        made.folder().save(&path).unwrap();
+        let read = Pipeline::open(&path).unwrap();
+        assert_eq!(read.folder().generation, made.folder().generation);
+        assert_eq!(read.folder().transformer.config, made.folder().transformer.config);
+        assert_eq!(read.side(), 16);
+        let draw = |pipeline: &Pipeline| {
+            let options = pipeline.generate_options();
+            pipeline.generate(&["a circle"], &options, &mut |_, _| {}).unwrap()[0].picture.clone()
+        };
+        assert_eq!(draw(&read), draw(&made));
+        let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "nothing is left beside the folder");
+    }
+}
+
+#[test]
+fn a_folder_in_memory_is_read_by_the_same_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model");
+    folder(Recipe::Paper, true).save(&path).unwrap();
+    let names = [
+        "model_index.json",
+        "generation_config.json",
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/special_tokens_map.json",
+        "scheduler/scheduler_config.json",
+    ];
+    let present = names.iter().filter(|name| path.join(name).exists());
+    let files: Vec<(&str, Vec<u8>)> =
+        present.map(|name| (*name, std::fs::read(path.join(name)).unwrap())).collect();
+    let views: Vec<(&str, &[u8])> = files.iter().map(|(n, bytes)| (*n, &bytes[..])).collect();
+    let embedded = Pipeline::from_bytes(&views).unwrap();
+    assert_eq!(embedded.folder().generation.recipe, Recipe::Paper);
+    let without: Vec<_> = views.into_iter().filter(|(name, _)| !name.contains("vae/")).collect();
+    let error = Pipeline::from_bytes(&without).err().unwrap().to_string();
+    assert!(error.contains("vae/config.json") && error.contains("vae/diffusion"), "{error}");
+}
+
+#[test]
+fn folders_that_cannot_be_opened_say_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model");
+    let refusal = || Pipeline::open(&path).err().unwrap().to_string();
+    assert!(refusal().contains("model_index.json"));
+    folder(Recipe::Paper, true).save(&path).unwrap();
+    std::fs::remove_dir_all(path.join("tokenizer")).unwrap();
+    std::fs::remove_file(path.join("transformer/config.json")).unwrap();
+    let error = refusal();
+    assert!(error.contains("tokenizer/tokenizer.json"), "{error}");
+    assert!(error.contains("transformer/config.json"), "{error}");
+    let index = json!({ "text_encoder": ["transformers", "T5EncoderModel"] });
+    std::fs::write(path.join("model_index.json"), index.to_string()).unwrap();
+    assert!(refusal().contains("text_encoder"));
+}
