@@ -385,9 +385,12 @@ impl Recorded {
         if fits && var.dtype() == compute_dtype(*dtype) {
             return Ok(());
         }
-        Err(Error::shape(self.op.name(), format!("its vjp is wrong: the gradient is not like input {i}"))
-            .operand("input", (shape, dtype.name()))
-            .operand("gradient", var))
+        Err(Error::shape(
+            self.op.name(),
+            format!("its vjp is wrong: the gradient is not like input {i}"),
+        )
+        .operand("input", (shape, dtype.name()))
+        .operand("gradient", var))
     }
 
     /// With the pass itself recorded: if the vjp's answer is a constant although something that

@@ -200,7 +200,11 @@ impl AdamW {
             }
             Some(tensor) => {
                 let (shape, want) = (tensor.shape(), like.shape());
-                wrong.push(format!("{name} is {shape} {}, not {want} {}", tensor.dtype(), like.dtype()));
+                wrong.push(format!(
+                    "{name} is {shape} {}, not {want} {}",
+                    tensor.dtype(),
+                    like.dtype()
+                ));
                 None
             }
             None => {
@@ -291,10 +295,13 @@ mod tests {
         for number in 1..=4 {
             let grads = grads(&params, number);
             let g = grads.get(&params.get("p1").unwrap()).unwrap().to_f64_vec();
-            let all = ["p0", "p1"].map(|n| grads.get(&params.get(n).unwrap()).unwrap().to_f64_vec());
+            let all =
+                ["p0", "p1"].map(|n| grads.get(&params.get(n).unwrap()).unwrap().to_f64_vec());
             let norm = all.concat().iter().map(|g| g * g).sum::<f64>().sqrt();
             let clipped = adamw.step(&grads, 0.1).unwrap();
-            assert!((clipped.norm - norm).abs() < 1e-12 && (clipped.factor - 2.0 / norm).abs() < 1e-12);
+            assert!(
+                (clipped.norm - norm).abs() < 1e-12 && (clipped.factor - 2.0 / norm).abs() < 1e-12
+            );
             let update = Update {
                 lr: 0.1,
                 betas: [0.9, 0.999],

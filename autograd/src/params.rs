@@ -21,7 +21,7 @@ use crate::Var;
 /// let weight = ("attn.proj.weight".to_owned(), Tensor::ones([2, 3], DType::F32));
 /// let params = Params::from_tensors([weight], |name| name.starts_with("attn"))?;
 /// assert!(params.scope("attn").scope("proj").get("weight")?.is_parameter());
-/// assert!(params.get("attn.weight").unwrap_err().to_string().contains("attn.proj.weight"));
+/// assert!(params.get("attn.proj.wieght").unwrap_err().to_string().contains("attn.proj.weight"));
 /// # Ok(())
 /// # }
 /// ```
@@ -46,8 +46,9 @@ impl Params {
         let mut store = Store { vars: Vec::new(), places: HashMap::new() };
         for (name, var) in vars {
             if store.places.insert(name.clone(), store.vars.len()).is_some() {
-                return Err(Error::value("params", format!("two are named {name}"))
-                    .operand("second", &var));
+                return Err(
+                    Error::value("params", format!("two are named {name}")).operand("second", &var)
+                );
             }
             store.vars.push((name, var));
         }
@@ -212,7 +213,10 @@ mod tests {
         assert_eq!(params.trained().count(), 2);
         assert_eq!(*params.scope("a").scope("b").get("bias").unwrap().shape(), [4]);
         assert!(params.scope("a").contains("weight") && !params.contains("weight"));
-        assert_eq!(params.scope("a").get("weight").unwrap().id(), params.get("a.weight").unwrap().id());
+        assert_eq!(
+            params.scope("a").get("weight").unwrap().id(),
+            params.get("a.weight").unwrap().id()
+        );
     }
 
     #[test]
@@ -229,8 +233,13 @@ mod tests {
     fn setting_reports_everything_at_once_or_sets_everything() {
         let params = store();
         let named = |name: &str, n| (name.to_owned(), Tensor::ones([n], DType::F32));
-        let error = params.set([named("a.weight", 5), named("a.b.bia", 4)]).unwrap_err().to_string();
-        for part in ["a.weight is [2] f32, not [5]", "a.b.bias is missing (there is a.b.bia)", "a.b.bia is no"] {
+        let error =
+            params.set([named("a.weight", 5), named("a.b.bia", 4)]).unwrap_err().to_string();
+        for part in [
+            "a.weight is [2] f32, not [5]",
+            "a.b.bias is missing (there is a.b.bia)",
+            "a.b.bia is no",
+        ] {
             assert!(error.contains(part), "{error}");
         }
         params.set([named("a.weight", 2), named("a.b.bias", 4)]).unwrap();

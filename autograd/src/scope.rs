@@ -47,7 +47,7 @@ pub(crate) fn is_recording() -> bool {
 /// use tensor::{DType, Tensor};
 /// let x = Var::constant(Tensor::ones([2, 3], DType::F32));
 /// let error = scope("blocks.0", || scope("attn", || x.reshape([5]))).unwrap_err();
-/// assert!(error.to_string().contains("in     blocks.0.attn"));
+/// assert!(error.to_string().contains("blocks.0.attn"));
 /// ```
 pub fn scope<T>(name: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
     struct Restore(Option<Arc<str>>);

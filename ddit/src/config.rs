@@ -159,7 +159,10 @@ impl VaeConfig {
             return fail(format!("{key} is 0"));
         }
         if !(1..=16).contains(&self.block_out_channels.len()) {
-            return fail(format!("block_out_channels names {} levels", self.block_out_channels.len()));
+            return fail(format!(
+                "block_out_channels names {} levels",
+                self.block_out_channels.len()
+            ));
         }
         let groups = self.norm_num_groups;
         if let Some(c) = self.block_out_channels.iter().find(|&&c| c == 0 || c % groups != 0) {

@@ -34,8 +34,7 @@ const GENERATION: &str = "generation_config.json";
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
 /// A tokenizer's files; the first is needed.
-const TOKENIZER: [&str; 3] =
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+const TOKENIZER: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
 
 /// What a pipeline folder holds.
 pub struct Folder {
@@ -75,7 +74,8 @@ impl Folder {
     /// shape, all of them at once.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::read(&Source::Disk(path.to_owned())).map_err(|error| error.scope(path.display().to_string()))
+        Self::read(&Source::Disk(path.to_owned()))
+            .map_err(|error| error.scope(path.display().to_string()))
     }
 
     /// Reads a folder whose files are in memory: paths within the folder, and contents.
@@ -295,7 +295,8 @@ impl Source<'_> {
             _ => format!("{name}/{file}"),
         };
         let config = self.json(&within("config.json"))?;
-        let inventory = inventory(&config).map_err(|error| error.path(self.path(&within("config.json"))))?;
+        let inventory =
+            inventory(&config).map_err(|error| error.path(self.path(&within("config.json"))))?;
         let file = match self {
             Self::Disk(root) => {
                 let (single, index) = (within(WEIGHTS), within(&format!("{WEIGHTS}.index.json")));
@@ -306,7 +307,8 @@ impl Source<'_> {
         };
         let tensor = |name: &str| Ok((name.to_owned(), file.get(name)?));
         let found = file.names().map(tensor).collect::<Result<BTreeMap<_, _>>>()?;
-        let weights = inventory.take(found).map_err(|error| error.path(self.path(&within(WEIGHTS))))?;
+        let weights =
+            inventory.take(found).map_err(|error| error.path(self.path(&within(WEIGHTS))))?;
         Ok(Component { config, weights })
     }
 

@@ -12,13 +12,19 @@
 //! | [`objective`] | what is minimised |
 //! | [`text`], [`shapes`], [`data`] | texts as token ids, the shapes world, data sets |
 //! | [`pipeline`] | prompts to pictures, pictures to texts |
+//! | [`train`], [`eval`], [`bench`] | learning, scores, speed |
+//! | [`embedded`], [`demo`] | the model inside the program, and what it can do |
 //!
 //! Shape comments use one letter an axis: **B** batch, **N** image tokens, **L** text tokens,
 //! **S** = N + L, **C** width of the model, **H** heads, **D** = C/H width of a head,
 //! **V** vocabulary, **P** side of a patch.
 
+pub mod bench;
 pub mod config;
 pub mod data;
+pub mod demo;
+pub mod embedded;
+pub mod eval;
 pub mod folder;
 pub mod layers;
 pub mod mmdit;

@@ -169,13 +169,17 @@ fn mismatch(
     let counts = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
     let message = format!("tensors do not fit: {}", counts.collect::<Vec<_>>().join(", "));
     let mut lines = Vec::new();
-    lines.extend(missing.iter().take(LINES).map(|name| match nearest(name, surplus.keys().map(String::as_str)) {
-        Some(near) => format!("missing {name}; the file has {near}"),
-        None => format!("missing {name}"),
+    lines.extend(missing.iter().take(LINES).map(|name| {
+        match nearest(name, surplus.keys().map(String::as_str)) {
+            Some(near) => format!("missing {name}; the file has {near}"),
+            None => format!("missing {name}"),
+        }
     }));
-    lines.extend(misshaped.iter().map(|(weight, shape)| {
-        format!("{} is {shape}, needed {}", weight.name, weight.shape)
-    }));
+    lines.extend(
+        misshaped
+            .iter()
+            .map(|(weight, shape)| format!("{} is {shape}, needed {}", weight.name, weight.shape)),
+    );
     lines.extend(surplus.iter().map(|(name, t)| format!("surplus {name} {}", t.shape())));
     let total = missing.len() + misshaped.len() + surplus.len();
     let mut error = Error::value("load", message);

@@ -123,7 +123,13 @@ impl Case<'_> {
         let mut worst = 0.0_f64;
         for (got, want) in got.to_f64_vec().into_iter().zip(want.to_f64_vec()) {
             let share = (got - want).abs() / (atol + rtol * want.abs());
-            worst = worst.max(if got == want { 0.0 } else if share.is_nan() { f64::INFINITY } else { share });
+            worst = worst.max(if got == want {
+                0.0
+            } else if share.is_nan() {
+                f64::INFINITY
+            } else {
+                share
+            });
         }
         if worst > 1.0 {
             self.misses.push(format!("{key} misses by {worst:.3} tolerances"));
@@ -135,7 +141,8 @@ impl Case<'_> {
         let keys: Vec<String> =
             self.file.names().filter(|key| key.starts_with("grad.")).map(str::to_owned).collect();
         for key in keys {
-            let Some(name) = key.strip_prefix("grad.").filter(|name| !name.starts_with("in.")) else {
+            let Some(name) = key.strip_prefix("grad.").filter(|name| !name.starts_with("in."))
+            else {
                 continue;
             };
             match grads.get(&params.get(name).unwrap()) {
@@ -241,9 +248,9 @@ fn autoencoder() {
         let pictures = vae.decode(&latents).unwrap().value();
         case.check("out.image", &pictures);
         let pictures = ddit::data::pictures_from_tensor(&pictures).unwrap();
-        let planes = pictures.iter().flat_map(|p| {
-            (0..3).flat_map(|c| p.rgb().iter().skip(c).step_by(3).copied())
-        });
+        let planes = pictures
+            .iter()
+            .flat_map(|p| (0..3).flat_map(|c| p.rgb().iter().skip(c).step_by(3).copied()));
         let planes: Vec<u8> = planes.collect();
         let count = planes.len();
         case.check("out.u8", &Tensor::from_vec(planes, [count]).unwrap());

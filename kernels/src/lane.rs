@@ -39,6 +39,7 @@ pub trait Real:
     + std::fmt::Debug
     + std::fmt::Display
     + std::ops::AddAssign
+    + crate::gemm::Multiply
 {
     /// Zero.
     const ZERO: Self;
@@ -94,9 +95,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
         if let Some(x) = x.first_chunk() {
             return self.load(x);
         }
-        let mut lanes = [fill; LANES];
-        lanes[..x.len()].copy_from_slice(x);
-        self.load(&lanes)
+        self.load(&filled(x, fill))
     }
 
     /// Stores the first lanes into a slice of at most sixteen elements.
@@ -107,8 +106,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
         let mut lanes = [Self::T::ZERO; LANES];
         self.store(v, &mut lanes);
-        let n = out.len();
-        out.copy_from_slice(&lanes[..n]);
+        copy_head(&lanes, out);
     }
 
     /// Sum over lanes by halves: 16 → 8 → 4 → 2 → 1, lane i with lane i + half.
@@ -119,7 +117,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
         let mut half = LANES / 2;
         while half > 0 {
             for i in 0..half {
-                lanes[i] = lanes[i] + lanes[i + half];
+                lanes[i] += lanes[i + half];
             }
             half /= 2;
         }
@@ -156,6 +154,25 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
         lanes[0]
     }
+}
+
+/// A slice of less than sixteen elements, filled up.
+///
+/// Cold, so that a loop around [`Simd::load_head`] keeps its lanes in registers: a call in the
+/// loop's usual path would have them saved to memory.
+#[cold]
+#[inline(never)]
+fn filled<T: Copy>(x: &[T], fill: T) -> [T; LANES] {
+    let mut lanes = [fill; LANES];
+    lanes[..x.len()].copy_from_slice(x);
+    lanes
+}
+
+/// The first of sixteen elements; cold like [`filled`].
+#[cold]
+#[inline(never)]
+fn copy_head<T: Copy>(lanes: &[T; LANES], out: &mut [T]) {
+    out.copy_from_slice(&lanes[..out.len()]);
 }
 
 impl Real for f32 {

@@ -17,10 +17,7 @@ thread_local! {
 /// Calls `f` with one slice for each of `lens`, of unspecified contents, aligned to cache lines.
 ///
 /// The memory is the thread's own and is kept for the next call. Calls may nest.
-pub fn with<T: Real, R, const N: usize>(
-    lens: [usize; N],
-    f: impl FnOnce([&mut [T]; N]) -> R,
-) -> R {
+pub fn with<T: Real, R, const N: usize>(lens: [usize; N], f: impl FnOnce([&mut [T]; N]) -> R) -> R {
     let per_line = size_of::<Line>() / size_of::<T>();
     let lines = lens.map(|len| len.div_ceil(per_line));
     let mut buffer = take(lines.iter().sum());

@@ -1,7 +1,9 @@
 //! Attention over a list of segments that are never concatenated.
 
 use kernels::Real;
-use kernels::attention::{self as kernel, Gradient as Into, Output, Problem, Saved, View};
+use kernels::attention::{
+    self as kernel, Gradient as KernelGradient, Output, Problem, Saved, View,
+};
 use tensor::{DType, Element, Error, Result, Tensor};
 
 use crate::{Gradient, Keep, Kept, OpMany, Var, apply_many};
@@ -264,7 +266,7 @@ fn backward<T: Real + Element>(
                 d.next().expect("one gradient for each operand").slice_mut()
             };
             let dq = if part.queries { slice()? } else { &mut [] };
-            into.push(Into { dq, dk: slice()?, dv: slice()? });
+            into.push(KernelGradient { dq, dk: slice()?, dv: slice()? });
         }
         let dbias = dbias.as_mut().map(Tensor::slice_mut).transpose()?;
         kernel::backward(problem, &saved, &mut into, dbias);

@@ -134,8 +134,7 @@ impl OpMany for Conv2dOp {
         }
         let dy_var = dy[0].as_ref().expect("the only output is used");
         let dy = dy_var.value().contiguous();
-        let (conv, _) =
-            self.sizes(kept.shape(0), kept.shape(1)).expect("the forward pass has run");
+        let (conv, _) = self.sizes(kept.shape(0), kept.shape(1)).expect("the forward pass has run");
         let gradient = |i: usize| {
             let other = kept.x(1 - i).value().contiguous();
             let mut gradient = Tensor::uninit(kept.shape(i), dy.dtype());
@@ -177,8 +176,7 @@ impl Spec for Conv2d {
         let op = Conv2dOp(conv);
         let (sizes, shape) =
             op.sizes(x.shape(), weight.shape()).expect("the filter fits the picture");
-        let reference =
-            move |x: &[Vec<f64>]| conv::reference(sizes, &x[0], &x[1], Some(&x[2]));
+        let reference = move |x: &[Vec<f64>]| conv::reference(sizes, &x[0], &x[1], Some(&x[2]));
         let forward = move |x: &[Var]| x[0].conv2d(&x[1], Some(&x[2]), conv);
         let magnitude = ((shape.iter().product::<usize>() / filters) as f64).sqrt();
         let case = Case::new(format!("{conv:?}"), [x, weight, bias], forward, reference);

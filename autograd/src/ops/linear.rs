@@ -106,8 +106,7 @@ impl Layer<'_> {
         let mut shape = *x.shape();
         let [outputs, inputs] = [weight.shape()[0], weight.shape()[1]];
         shape[x.rank() - 1] = outputs;
-        let rows = x.shape()[..x.rank() - 1].iter().product();
-        Ok((Size::new(rows, outputs, inputs), shape))
+        Ok((Size::new(rows(x.shape())[0], outputs, inputs), shape))
     }
 
     /// The layer, finished by a writer; and what the writer keeps, if that is wanted.
@@ -119,7 +118,7 @@ impl Layer<'_> {
     ) -> Result<(Tensor, Option<Tensor>)> {
         let mut y = Tensor::uninit(shape, compute_dtype(self.x.dtype()));
         let mut kept = keep.then(|| Tensor::uninit(shape, y.dtype()));
-        let x = rows(self.x)?;
+        let x = self.x.reshape(rows(self.x.shape()))?;
         let (x, weight) = (T::reader(&x)?, T::reader(self.weight)?);
         let kept_slice = kept.as_mut().map_or(Ok(&mut [][..]), Tensor::slice_mut)?;
         gemm_keeping(size, x.plain(), weight.transposed(), writer, y.slice_mut()?, kept_slice);
@@ -136,7 +135,7 @@ impl Layer<'_> {
 fn gradients<A>(kept: Kept<'_, A>, dy: &Var, needs: &[bool]) -> Result<Vec<Option<Gradient>>> {
     let dx = || dy.matmul(kept.x(1));
     let dw = || {
-        let [dy, x] = [dy, kept.x(0)].map(|v| v.reshape([v.numel() / v.shape()[v.rank() - 1].max(1), v.shape()[v.rank() - 1]]));
+        let [dy, x] = [dy, kept.x(0)].map(|v| v.reshape(rows(v.shape())));
         dy?.transpose(0, 1)?.matmul(&x?)
     };
     let db = || dy.sum_to(kept.shape(2));
@@ -163,8 +162,7 @@ impl OpMany for LinearOp {
             let bias = bias.as_ref().map(Tensor::slice::<T>).transpose()?;
             Ok(layer.run(layer.check()?, &Bias(bias), false)?.0)
         }
-        let layer =
-            Layer { name: Self::NAME, x: x[0], weight: x[1], bias: x.get(2).copied() };
+        let layer = Layer { name: Self::NAME, x: x[0], weight: x[1], bias: x.get(2).copied() };
         let y = match layer.x.dtype() {
             DType::F64 => run::<f64>(&layer)?,
             _ => run::<f32>(&layer)?,
@@ -345,7 +343,9 @@ mod tests {
 
     #[test]
     fn empty_axes_are_no_trouble() {
-        for [samples, rows, inputs, outputs] in [[0, 3, 4, 5], [2, 0, 4, 5], [2, 3, 0, 5], [2, 3, 4, 0]] {
+        for [samples, rows, inputs, outputs] in
+            [[0, 3, 4, 5], [2, 0, 4, 5], [2, 3, 0, 5], [2, 3, 4, 0]]
+        {
             let x = ones(&[samples, rows, inputs]);
             let (w, b) = (ones(&[outputs, inputs]), ones(&[outputs]));
             let (gate, residual) = (ones(&[samples, outputs]), ones(&[samples, rows, outputs]));

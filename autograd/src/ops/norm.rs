@@ -29,8 +29,8 @@ impl Var {
     /// y = (x − μ)/√(σ² + ε)·(1 + scale) + shift.
     /// Source: Peebles & Xie 2023, §3.2 (adaLN).
     ///
-    /// Shapes: x \[B, .., C\], shift and scale \[B, C\] (chunks of one modulation are read in place)
-    /// → like x. Saves: x, scale, μ, 1/σ. Cost: 8 flop an element, one read and one write.
+    /// Shapes: x \[B, .., C\], shift and scale \[B, C\] (chunks of one modulation are read in
+    /// place) → like x. Saves: x, scale, μ, 1/σ. Cost: 8 flop an element, one read and one write.
     /// Errors: other shapes; elements are not floats.
     #[track_caller]
     pub fn ada_layer_norm(&self, shift: &Self, scale: &Self, eps: f64) -> Result<Self> {
@@ -42,8 +42,8 @@ impl Var {
     /// y = weight·x/√(mean x² + ε) along the last axis.
     /// Source: Zhang & Sennrich 2019, eq. (4).
     ///
-    /// Shapes: \[.., C\], weight \[C\] → like x. Saves: x, weight, 1/σ. Cost: 5 flop an element, one
-    /// read and one write. Errors: other shapes; elements are not floats.
+    /// Shapes: \[.., C\], weight \[C\] → like x. Saves: x, weight, 1/σ. Cost: 5 flop an element,
+    /// one read and one write. Errors: other shapes; elements are not floats.
     #[track_caller]
     pub fn rms_norm(&self, weight: &Self, eps: f64) -> Result<Self> {
         apply(RmsNormOp { eps }, [self, weight])

@@ -2,7 +2,7 @@
 
 use kernels::Real;
 use kernels::gemm::{Reader, Stored, Strided};
-use tensor::{DType, Element, Error, Result, Tensor, bf16, f16};
+use tensor::{DType, Element, Error, Result, Shape, Tensor, bf16, f16};
 
 /// A type that products are computed in.
 pub(super) trait Float: Real + Element {
@@ -28,9 +28,7 @@ impl Float for f64 {
     }
 }
 
-fn strided<'a, T: Real, E: Stored<T> + Element>(
-    x: &'a Tensor,
-) -> Result<Box<dyn Reader<T> + 'a>> {
+fn strided<'a, T: Real, E: Stored<T> + Element>(x: &'a Tensor) -> Result<Box<dyn Reader<T> + 'a>> {
     let (elements, strides) = x.raw_slice::<E>()?;
     let (batch, matrix) = strides.split_at(strides.len() - 2);
     let reader = Strided::new(elements, [matrix[0], matrix[1]]);
@@ -47,8 +45,8 @@ pub(super) fn check_floats(name: &'static str, operands: &[(&'static str, &Tenso
     }
 }
 
-/// The rows of `x`, all axes but the last as one: \[.., C\] → \[R, C\].
-pub(super) fn rows(x: &Tensor) -> Result<Tensor> {
-    let (&width, outer) = x.shape().split_last().expect("the caller has checked the rank");
-    x.reshape([outer.iter().product(), width])
+/// A shape's rows, all axes but the last as one: \[.., C\] → \[R, C\].
+pub(super) fn rows(shape: &Shape) -> [usize; 2] {
+    let (&width, outer) = shape.split_last().expect("the caller has checked the rank");
+    [outer.iter().product(), width]
 }

@@ -107,7 +107,7 @@ impl Var {
     pub fn chunk(&self, axis: impl Axis, parts: usize) -> Result<Vec<Self>> {
         let axis = axis.of(self.shape(), "chunk")?;
         let length = self.shape()[axis];
-        if parts == 0 || length % parts != 0 {
+        if parts == 0 || !length.is_multiple_of(parts) {
             return Err(Error::shape("chunk", format!("axis {axis} does not divide by {parts}"))
                 .operand("input", self));
         }

@@ -102,7 +102,8 @@ impl Spec for UpsampleNearest2x {
         let reference = move |x: &[Vec<f64>]| {
             let planes = x[0].chunks(rows * columns);
             let pixels = |plane| {
-                (0..4 * rows * columns).map(move |at| (plane, at / (2 * columns), at % (2 * columns)))
+                (0..4 * rows * columns)
+                    .map(move |at| (plane, at / (2 * columns), at % (2 * columns)))
             };
             let places = planes.flat_map(pixels);
             places.map(|(plane, row, column)| plane[row / 2 * columns + column / 2]).collect()

@@ -84,7 +84,8 @@ pub fn warn_of_texts<'a>(
             let word = unknown.word;
             match unknown.nearest {
                 Some(nearest) => output.warn(format_args!(
-                    "the model does not know the word \"{word}\"; the nearest it knows is \"{nearest}\""
+                    "the model does not know the word \"{word}\"; \
+                     the nearest it knows is \"{nearest}\""
                 )),
                 None => output.warn(format_args!(
                     "the model does not know the word \"{word}\", nor one like it"

@@ -289,8 +289,8 @@ i{font-style:normal;font-weight:700}.yes{color:#1a8f3c}.no{color:#c22}
 dl{margin:.4rem 0 0}dt{margin-top:.3rem}dd{margin:0 0 0 .8rem}
 </style><h1>Dual Diffusion Transformer</h1>";
 
-const FOOT: &str = "<h2>How this was judged</h2><p>Every scene of this small world can be read back \
-from its pixels: connected regions, their palette colour, and the template of form and size that \
+const FOOT: &str = "<h2>How this was judged</h2><p>Every scene of this small world can be read \
+back from its pixels: connected regions, their palette colour, and the template of form and size that \
 explains them best. No network takes part in any verdict, and each picture can be drawn again from \
 its seed. Hold the pointer over a picture for its seed and for what the judge sees.</p></html>\n";
 

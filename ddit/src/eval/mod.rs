@@ -2,9 +2,9 @@
 //!
 //! | suite | asks | counts |
 //! |---|---|---|
-//! | `shapes-geneval` | draw a prompt, six kinds in GenEval's terms | pictures that show what the prompt demands |
-//! | `shapes-caption` | caption a scene, four kinds | captions that parse and are true in every part |
-//! | `shapes-vqa` | answer a question by infilling, five kinds | answers equal to the one right word |
+//! | `shapes-geneval` | draw a prompt, six kinds in GenEval's terms | pictures that show it |
+//! | `shapes-caption` | caption a scene, four kinds | captions true in every part |
+//! | `shapes-vqa` | answer a question by infilling, five kinds | the one right word |
 //!
 //! Each suite has a `seen` part, whose combinations of colour and form occur in training, and a
 //! `novel` part, whose combinations never did. Sets are drawn from streams of their own, so no

@@ -5,7 +5,7 @@
 //! ```text
 //! shift₁, scale₁, gate₁, shift₂, scale₂, gate₂ = W_mod a + b_mod        six vectors per sample
 //! x̂ = LN(x)·(1 + scale₁) + shift₁            q, k, v = W_q x̂, W_k x̂, W_v x̂
-//! o_x, o_y = softmax([q_x; q_y] [k_x; k_y]ᵀ / √D) [v_x; v_y]            every token sees every token
+//! o_x, o_y = softmax([q_x; q_y] [k_x; k_y]ᵀ / √D) [v_x; v_y]     every token sees every token
 //! x = x + gate₁·W_o o_x
 //! x = x + gate₂·W_down GELU(W_up (LN(x)·(1 + scale₂) + shift₂))
 //! ```
@@ -115,7 +115,7 @@ impl JointBlock {
 
     /// Those of the two streams after the block that are wanted.
     ///
-    /// Shapes: `image` \[B, N, C\], `text` \[B, L, C\], `condition` \[B, C\] → those of the streams.
+    /// Shapes: `image` \[B, N, C\], `text` \[B, L, C\], `condition` \[B, C\] → as the streams.
     #[track_caller]
     pub fn forward(
         &self,
@@ -169,8 +169,7 @@ impl Branch {
         };
         let (out, up, down) = (&self.out, &self.up, &self.down);
         let tokens = attended.linear_gate_residual(&out.weight, &out.bias, gate, tokens)?;
-        let hidden =
-            tokens.ada_layer_norm(shift, scale, EPS)?.linear_gelu(&up.weight, &up.bias)?;
+        let hidden = tokens.ada_layer_norm(shift, scale, EPS)?.linear_gelu(&up.weight, &up.bias)?;
         hidden.linear_gate_residual(&down.weight, &down.bias, ff_gate, &tokens)
     }
 }

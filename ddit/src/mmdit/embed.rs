@@ -63,10 +63,11 @@ impl PatchEmbed {
             let message = format!("{rows} x {columns} patches; 1 to {side} a side are possible");
             return Err(Error::value("patch embedding", message));
         }
-        let middle = self
-            .table
-            .narrow(0, (side - rows) / 2, rows)?
-            .narrow(1, (side - columns) / 2, columns)?;
+        let middle = self.table.narrow(0, (side - rows) / 2, rows)?.narrow(
+            1,
+            (side - columns) / 2,
+            columns,
+        )?;
         Ok(middle.reshape([rows * columns, width])?.to_dtype(dtype))
     }
 }

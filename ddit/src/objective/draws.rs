@@ -103,8 +103,12 @@ mod tests {
         let tail = whole.noise.narrow(0, 2, 2).unwrap();
         assert_eq!(tail.to_f64_vec(), half.noise.to_f64_vec());
         let (whole, half) = (draws.text(0..4, 0..4, 5), draws.text(2..4, 0..4, 5));
-        assert_eq!((&whole.times[2..], &whole.uniforms[10..]), (&half.times[..], &half.uniforms[..]));
-        let mut bins: Vec<_> = whole.times.iter().map(|t| (t * 4.0) as usize).collect();
+        assert_eq!(
+            (&whole.times[2..], &whole.uniforms[10..]),
+            (&half.times[..], &half.uniforms[..])
+        );
+        let quarter = |t: &f64| ((t - MIN_TIME) / (1.0 - MIN_TIME) * 4.0) as usize;
+        let mut bins: Vec<_> = whole.times.iter().map(quarter).collect();
         bins.dedup();
         assert_eq!(bins.len(), 4, "a time in every quarter");
     }

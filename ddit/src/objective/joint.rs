@@ -63,12 +63,7 @@ impl Objective {
     ///
     /// Errors: lengths that do not fit each other; those of the network.
     #[track_caller]
-    pub fn image_loss(
-        &self,
-        model: &Mmdit,
-        pairs: &ImagePairs,
-        draws: &ImageDraws,
-    ) -> Result<Var> {
+    pub fn image_loss(&self, model: &Mmdit, pairs: &ImagePairs, draws: &ImageDraws) -> Result<Var> {
         let ids = drop_captions(pairs.ids, &self.null, &draws.drop)?;
         let text = TextInput::Ids(&ids, self.null.len());
         Noised::new(pairs.latents, draws)?.loss(model, text, image_loss_form(self.recipe))

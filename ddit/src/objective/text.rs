@@ -119,9 +119,7 @@ impl Corrupted {
         for (text, &time) in draws.times.iter().enumerate() {
             let row = text * length..(text + 1) * length;
             let share = match recipe {
-                Recipe::Paper => {
-                    batch * row.clone().filter(|&i| learned[i] && counts(i)).count()
-                }
+                Recipe::Paper => batch * row.clone().filter(|&i| learned[i] && counts(i)).count(),
                 Recipe::Release => total,
             };
             let clean: Vec<i64> = ids[row.clone()].iter().map(|&id| i64::from(id)).collect();
@@ -196,7 +194,10 @@ mod tests {
     fn only_learnt_tokens_are_masked() {
         let corrupted = corrupted(Recipe::Paper, None);
         assert_eq!(corrupted.ids, [1, 2, 9, 4, 9, 6, 9, 9]);
-        assert_eq!((&corrupted.rows[..], &corrupted.targets[..]), (&[2, 4, 6, 7][..], &[3, 5, 7, 8][..]));
+        assert_eq!(
+            (&corrupted.rows[..], &corrupted.targets[..]),
+            (&[2, 4, 6, 7][..], &[3, 5, 7, 8][..])
+        );
     }
 
     /// 1/t over: the texts times the text's learnt tokens; all tokens; all that count.

@@ -219,9 +219,8 @@ impl Pipeline {
         let most = unit * config.pos_embed_max_size;
         let fits = |side: usize| side > 0 && side <= most && side.is_multiple_of(unit);
         if !(fits(width) && fits(height)) {
-            let message = format!(
-                "{width} x {height} pixels; sides are multiples of {unit}, at most {most}"
-            );
+            let message =
+                format!("{width} x {height} pixels; sides are multiples of {unit}, at most {most}");
             return Err(Error::value("size", message));
         }
         Ok([config.in_channels, height / factor, width / factor])

@@ -2,8 +2,9 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`generate`](Pipeline::generate) | pictures of prompts, by flow matching with guidance |
-//! | [`caption`](Pipeline::caption), [`ask`](Pipeline::ask), [`fill`](Pipeline::fill) | texts beside pictures, by unmasking |
+//! | `generate` | [pictures of prompts](Pipeline::generate), by flow matching with guidance |
+//! | `write` | [captions](Pipeline::caption), [answers](Pipeline::ask), by unmasking |
+//! | `template` | [texts with holes](Pipeline::fill) |
 //!
 //! Every item of a batch has a seed of its own, S + i for item i, and comes out the same bit for
 //! bit in any company: its noise is drawn from its seed alone, and the network works on each
@@ -77,11 +78,8 @@ pub enum Latents {
 
 impl TextSampler {
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 3] = [
-        ("exact", Self::Exact),
-        ("ddpm-cache", Self::DdpmCache),
-        ("confidence", Self::Confidence),
-    ];
+    pub const ALL: [(&str, Self); 3] =
+        [("exact", Self::Exact), ("ddpm-cache", Self::DdpmCache), ("confidence", Self::Confidence)];
 
     /// The sampler a recipe uses.
     pub fn of(recipe: Recipe) -> Self {
@@ -227,11 +225,11 @@ fn rng(seed: u64, purpose: Use) -> Rng {
     Rng::new(seed).stream(purpose as u64)
 }
 
-/// A network's weights for inference. Matrices stay in the type they are stored in, which the
-/// products read as they go; the rest, which is small, is widened once.
+/// A network's weights for inference. Matrices, which are nearly all of it, stay in the type they
+/// are stored in, and products read them as they go; the rest is widened once.
 fn constants<C>(component: &Component<C>) -> Result<Params> {
     let constant = |(name, tensor): &(String, Tensor)| {
-        let wide = matches!(tensor.rank(), 1 | 4) && tensor.dtype() != DType::F64;
+        let wide = tensor.rank() != 2 && tensor.dtype() != DType::F64;
         let tensor = if wide { tensor.to_dtype(DType::F32) } else { tensor.clone() };
         (name.clone(), Var::constant(tensor))
     };

@@ -1,7 +1,6 @@
 //! A tiny untrained model, end to end: what it makes is noise, but the same noise in any company.
 
 use serde_json::json;
-use tensor::DType;
 
 use super::*;
 use crate::config::{GenerationConfig, SchedulerConfig, TransformerConfig, VaeConfig};
@@ -60,12 +59,10 @@ fn picture(seed: u64) -> Picture {
 fn a_picture_is_the_same_in_any_company() {
     let pipeline = pipeline(Recipe::Paper);
     let prompts = ["a red circle", "two small squares", "a green triangle"];
-    let options =
-        GenerateOptions { seed: 7, batch: 2, trace: true, ..pipeline.generate_options() };
+    let options = GenerateOptions { seed: 7, batch: 2, trace: true, ..pipeline.generate_options() };
     let mut steps = Vec::new();
-    let drawn = pipeline
-        .generate(&prompts, &options, &mut |done, all| steps.push((done, all)))
-        .unwrap();
+    let drawn =
+        pipeline.generate(&prompts, &options, &mut |done, all| steps.push((done, all))).unwrap();
     assert_eq!(steps, [(1, 6), (2, 6), (3, 6), (4, 6), (5, 6), (6, 6)]);
     assert_ne!(drawn[0].picture, drawn[1].picture);
     for (prompt, together) in prompts.iter().zip(&drawn) {
@@ -82,15 +79,15 @@ fn a_picture_is_the_same_in_any_company() {
 #[test]
 fn sizes_are_whole_patches() {
     let pipeline = pipeline(Recipe::Paper);
-    let draw = |size| {
+    let draw = |size| -> Result<(usize, usize)> {
         let options = GenerateOptions { size: Some(size), ..pipeline.generate_options() };
         let drawn = pipeline.generate(&["a circle"], &options, &mut |_, _| {})?;
         Ok((drawn[0].picture.width(), drawn[0].picture.height()))
     };
     assert_eq!(draw([24, 12]).unwrap(), (24, 12));
     for size in [[22, 16], [0, 16], [16, 52]] {
-        let error: Error = draw(size).unwrap_err();
-        assert!(error.to_string().contains("multiples of 4, at most 48"), "{error}");
+        let error = draw(size).unwrap_err().to_string();
+        assert!(error.contains("multiples of 4, at most 48"), "{error}");
     }
 }
 
@@ -99,8 +96,7 @@ fn texts_are_the_same_in_any_company() {
     let pipeline = pipeline(Recipe::Paper);
     let pictures = [picture(1), picture(2), picture(3)];
     for (_, sampler) in TextSampler::ALL {
-        let options =
-            WriteOptions { sampler, seed: 4, batch: 2, ..pipeline.write_options() };
+        let options = WriteOptions { sampler, seed: 4, batch: 2, ..pipeline.write_options() };
         let seen: Vec<&Picture> = pictures.iter().collect();
         let together = pipeline.caption(&seen, &options, &mut |_, _| {}).unwrap();
         assert_eq!(together.len(), 3);
@@ -128,8 +124,12 @@ fn answers_leave_the_question_alone() {
                 Recipe::Release => pipeline.tokenizer().encode(&prompt).unwrap(),
             };
             assert_eq!(written.ids[..prompt.len()], prompt);
-            assert_eq!(written.trace.last().unwrap().ids, written.ids);
-            assert!(!written.text.contains("Q"), "only the answer: {}", written.text);
+            let answer = pipeline.tokenizer().decode_until_end(&written.ids[prompt.len()..]);
+            assert_eq!(written.text, answer.unwrap());
+            // The other recipe's sampler fills what is left after its last step.
+            if recipe == Recipe::Paper {
+                assert_eq!(written.trace.last().unwrap().ids, written.ids);
+            }
         }
     }
 }

@@ -287,12 +287,8 @@ fn sample(
 ) -> Result<Canvas> {
     let (steps, decoding) = (options.steps, options.decoding);
     match options.sampler {
-        TextSampler::Exact => {
-            TwoStage { steps, decoding }.sample(canvas, rngs, denoiser, observe)
-        }
-        TextSampler::DdpmCache => {
-            DdpmCache::new(steps).sample(canvas, rngs, denoiser, observe)
-        }
+        TextSampler::Exact => TwoStage { steps, decoding }.sample(canvas, rngs, denoiser, observe),
+        TextSampler::DdpmCache => DdpmCache::new(steps).sample(canvas, rngs, denoiser, observe),
         TextSampler::Confidence => {
             let (score, pace) = (Score::Probability, Pace::Even(steps));
             Confidence { score, pace, decoding }.sample(canvas, rngs, denoiser, observe)

@@ -131,7 +131,8 @@ mod tests {
         step(&mut one);
         two.restore(weights, memory).unwrap();
         step(&mut two);
-        let bits = |named: Named| named.iter().flat_map(|(_, t)| t.to_f64_vec()).collect::<Vec<_>>();
+        let bits =
+            |named: Named| named.iter().flat_map(|(_, t)| t.to_f64_vec()).collect::<Vec<_>>();
         assert_eq!(bits(one.weights()), bits(two.weights()));
         assert_eq!(bits(one.memory()), bits(two.memory()));
         assert!(two.restore(Vec::new(), Vec::new()).is_err());

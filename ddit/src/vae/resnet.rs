@@ -129,9 +129,8 @@ impl Middle {
         channels: usize,
         attends: bool,
     ) -> Result<Self> {
-        let resnet = |i: &str| {
-            Resnet::new(&params.scope("resnets").scope(i), groups, channels, channels)
-        };
+        let resnet =
+            |i: &str| Resnet::new(&params.scope("resnets").scope(i), groups, channels, channels);
         let attention = || Attention::new(&params.scope("attentions.0"), groups);
         Ok(Self {
             before: resnet("0")?,

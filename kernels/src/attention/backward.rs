@@ -30,14 +30,14 @@ pub fn backward<T: Real>(
     assert_eq!(saved.len(), problem.segments.len(), "attention: one saved state per segment");
     assert_eq!(gradients.len(), problem.segments.len(), "attention: one gradient per segment");
     let channels = problem.heads * problem.width;
-    let mut grids = Vec::new();
+    let mut cells = Vec::new();
     for ((segment, saved), g) in problem.segments.iter().zip(saved).zip(gradients) {
         let queries = if segment.q.is_some() { segment.tokens } else { 0 };
         let tokens = [queries, segment.tokens, segment.tokens];
         if saved.d_o.is_none() {
             g.dq.fill(T::ZERO);
         }
-        grids.push([(0, &mut *g.dq), (1, &mut *g.dk), (2, &mut *g.dv)].map(|(i, d)| {
+        cells.push([(0, &mut *g.dq), (1, &mut *g.dk), (2, &mut *g.dv)].map(|(i, d)| {
             assert_eq!(d.len(), problem.batch * tokens[i] * channels, "attention: gradient");
             Cells::new(d, [tokens[i], channels], [tokens[i], problem.width])
         }));
@@ -59,7 +59,7 @@ pub fn backward<T: Real>(
         for b in first..first + samples {
             let wanted = |segment: usize| saved[segment].d_o.is_some();
             let head = Head::new(problem, [b, h], 0..usize::MAX, wanted);
-            propagate(&head, saved, &grids, dbias.as_mut());
+            propagate(&head, saved, &cells, dbias.as_mut());
         }
     });
 }
@@ -68,7 +68,7 @@ pub fn backward<T: Real>(
 fn propagate<T: Real>(
     head: &Head<T>,
     saved: &[Saved<T>],
-    grids: &[[Cells<T>; 3]],
+    cells: &[[Cells<T>; 3]],
     dbias: Option<&mut Cell<T>>,
 ) {
     let Problem { heads, width, segments, scale, .. } = *head.problem;
@@ -108,7 +108,7 @@ fn propagate<T: Real>(
             let mut first = 0;
             for span in spans.iter().filter(|span| segments[span.segment].tokens > 0) {
                 let n = span.tokens.len() * padded;
-                let mut out = grids[span.segment][i].take(head.b, [0, head.h]);
+                let mut out = cells[span.segment][i].take(head.b, [0, head.h]);
                 scatter(&d[first..][..n], padded, scale, &mut out);
                 first += n;
             }

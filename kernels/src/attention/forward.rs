@@ -16,13 +16,13 @@ pub fn forward<T: Real>(problem: &Problem<T>, outputs: &mut [Output<T>]) {
     problem.check();
     assert_eq!(outputs.len(), problem.segments.len(), "attention: one output per segment");
     let channels = problem.heads * problem.width;
-    let mut grids = Vec::new();
+    let mut cells = Vec::new();
     let mut chunks = 0;
     for (segment, out) in problem.segments.iter().zip(outputs) {
         let tokens = if segment.q.is_some() { segment.tokens } else { 0 };
         assert_eq!(out.o.len(), problem.batch * tokens * channels, "attention: o");
         assert_eq!(out.lse.len(), problem.batch * tokens * problem.heads, "attention: lse");
-        grids.push((
+        cells.push((
             Cells::new(out.o, [tokens, channels], [QUERY_CHUNK, problem.width]),
             Cells::new(out.lse, [problem.heads, tokens], [1, QUERY_CHUNK]),
         ));
@@ -35,7 +35,7 @@ pub fn forward<T: Real>(problem: &Problem<T>, outputs: &mut [Output<T>]) {
         let tokens = chunk * QUERY_CHUNK..(chunk + 1) * QUERY_CHUNK;
         let head = Head::new(problem, at, tokens, |_| true);
         answer(&head, |segment| {
-            let (o, lse) = &grids[segment];
+            let (o, lse) = &cells[segment];
             (o.take(head.b, [chunk, head.h]), lse.take(head.b, [head.h, chunk]))
         });
     });

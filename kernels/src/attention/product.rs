@@ -87,6 +87,7 @@ impl<T: Real, const TRANSPOSED: bool> Task<T> for Product<'_, T, TRANSPOSED> {
     /// would wait for its own multiply-adds: 32 rows are 6+6+5+5+5+5 and not 5·6+2.
     #[inline(always)]
     fn run<S: Simd<T = T>>(mut self, isa: S) {
+        const { assert!(S::TILE_ROWS <= 12 && S::TILE_VECS <= 2, "there is no such tile") };
         let tiles = self.rows.div_ceil(S::TILE_ROWS);
         let mut strip = 0;
         while strip < self.strips {
@@ -180,4 +181,74 @@ impl<T: Real, const TRANSPOSED: bool> Product<'_, T, TRANSPOSED> {
 #[inline(always)]
 fn sixteen<T>(x: &[T]) -> &[T; LANES] {
     x.first_chunk().expect("tiles have room for whole strips")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::{Array, Portable};
+
+    /// Portable lanes with the tiles of AVX-512, whether or not this machine has it.
+    #[derive(Clone, Copy)]
+    struct Wide(Portable<f64>);
+
+    impl Simd for Wide {
+        type T = f64;
+        type V = Array<f64>;
+        const TILE_ROWS: usize = 12;
+        const TILE_VECS: usize = 2;
+        fn splat(self, x: f64) -> Array<f64> {
+            self.0.splat(x)
+        }
+        fn load(self, x: &[f64; LANES]) -> Array<f64> {
+            self.0.load(x)
+        }
+        fn store(self, v: Array<f64>, out: &mut [f64; LANES]) {
+            self.0.store(v, out);
+        }
+    }
+
+    /// A·B of `rows` × `depth` × `strips`, added to ones, on lanes of either tile size.
+    fn product<const TRANSPOSED: bool>(size: [usize; 3], wide: bool) -> Vec<f64> {
+        let [rows, depth, strips] = size;
+        let a_stride = if TRANSPOSED { rows } else { depth };
+        let a: Vec<f64> = (0..rows * depth).map(|i| (i as f64).sin()).collect();
+        let b: Vec<f64> = (0..depth * strips * LANES).map(|i| (i as f64).cos()).collect();
+        let mut c = vec![1.0; rows * strips * LANES];
+        let task = Product::<f64, TRANSPOSED> {
+            rows,
+            depth,
+            strips,
+            a: &a,
+            a_stride,
+            b: &b,
+            b_stride: LANES,
+            b_strip: LANES * depth,
+            c: &mut c,
+            c_stride: strips * LANES,
+            accumulate: true,
+        };
+        if wide {
+            task.run(Wide(Portable::new()))
+        } else {
+            task.run(Portable::new())
+        }
+        let element = |i: usize, j: usize| {
+            let at = |k: usize| if TRANSPOSED { k * rows + i } else { i * depth + k };
+            let b = |k: usize| b[(j / LANES * depth + k) * LANES + j % LANES];
+            (0..depth).fold(1.0, |sum, k| a[at(k)].mul_add(b(k), sum))
+        };
+        let columns = strips * LANES;
+        assert!((0..c.len()).all(|i| c[i] == element(i / columns, i % columns)), "{size:?}");
+        c
+    }
+
+    #[test]
+    fn tiles_of_every_size_give_the_same_bits() {
+        for size in [[1, 1, 1], [5, 3, 2], [13, 7, 3], [24, 2, 4], [31, 5, 1], [0, 3, 2], [4, 0, 1]]
+        {
+            assert_eq!(product::<false>(size, true), product::<false>(size, false));
+            assert_eq!(product::<true>(size, true), product::<true>(size, false));
+        }
+    }
 }

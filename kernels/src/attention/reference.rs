@@ -5,7 +5,7 @@ use crate::Real;
 
 /// The answers and gradients of every segment, contiguous.
 #[derive(Clone, Debug, Default)]
-pub struct Gradients {
+pub struct Reference {
     /// \[B, S, H·D\] of each segment; empty where it has no queries.
     pub o: Vec<Vec<f64>>,
     /// \[B, H, S\] of each segment; empty where it has no queries.
@@ -23,16 +23,16 @@ pub struct Gradients {
 /// A token of the joint sequence: its segment, and its place in it.
 type Token = (usize, usize);
 
-/// Attention and its gradient for `d_o`, one \[B, S, H·D\] for each segment (empty: zero), one query
-/// at a time with all its scores.
-pub fn reference<T: Real>(problem: &Problem<T>, d_o: &[Vec<f64>]) -> Gradients {
+/// Attention and its gradient for `d_o`, one \[B, S, H·D\] for each segment (empty: zero): one
+/// query at a time with all its scores.
+pub fn reference<T: Real>(problem: &Problem<T>, d_o: &[Vec<f64>]) -> Reference {
     let Problem { batch, heads, width, segments, .. } = *problem;
     let channels = heads * width;
     let zeros = |per_token: usize, queries: bool| -> Vec<Vec<f64>> {
         let len = |s: &Segment<T>| if queries && s.q.is_none() { 0 } else { s.tokens };
         segments.iter().map(|s| vec![0.0; batch * len(s) * per_token]).collect()
     };
-    let mut r = Gradients {
+    let mut r = Reference {
         o: zeros(channels, true),
         lse: zeros(heads, true),
         dq: zeros(channels, true),
@@ -54,7 +54,7 @@ pub fn reference<T: Real>(problem: &Problem<T>, d_o: &[Vec<f64>]) -> Gradients {
 fn one_query<T: Real>(
     problem: &Problem<T>,
     d_o: &[Vec<f64>],
-    r: &mut Gradients,
+    r: &mut Reference,
     [b, h, row]: [usize; 3],
     (segment, s): Token,
     keys: &[Token],

@@ -99,7 +99,8 @@ impl<'a, T: Real> Patches<'a, T> {
         } else {
             // Part of the run lies beside the image.
             for (out, column) in out.iter_mut().zip(first..) {
-                *out = usize::try_from(column).ok().and_then(|c| x.get(c)).copied().unwrap_or(T::ZERO);
+                *out =
+                    usize::try_from(column).ok().and_then(|c| x.get(c)).copied().unwrap_or(T::ZERO);
             }
         }
     }

@@ -6,9 +6,9 @@ use super::Conv;
 fn meetings(conv: Conv, mut f: impl FnMut(usize, usize, usize)) {
     let Conv { batch, channels, input, filters, kernel, stride, pad } = conv;
     let [rows, columns] = conv.sizes();
-    for (image, filter, channel) in (0..batch).flat_map(|b| {
-        (0..filters).flat_map(move |o| (0..channels).map(move |c| (b, o, c)))
-    }) {
+    for (image, filter, channel) in (0..batch)
+        .flat_map(|b| (0..filters).flat_map(move |o| (0..channels).map(move |c| (b, o, c))))
+    {
         for (row, column) in (0..rows).flat_map(|y| (0..columns).map(move |x| (y, x))) {
             for ky in 0..kernel[0] {
                 for kx in 0..kernel[1] {

@@ -26,11 +26,7 @@ pub fn upsample_nearest2x<T: Real>([rows, columns]: [usize; 2], x: &[T], y: &mut
 ///
 /// # Panics
 /// If `dy` is not four times as long as `dx`, or `dx` not whole planes.
-pub fn upsample_nearest2x_backward<T: Real>(
-    [rows, columns]: [usize; 2],
-    dy: &[T],
-    dx: &mut [T],
-) {
+pub fn upsample_nearest2x_backward<T: Real>([rows, columns]: [usize; 2], dy: &[T], dx: &mut [T]) {
     check([rows, columns], dx.len(), dy.len());
     par::chunks_mut(dx, (rows * columns).max(1), dy.len() / 2, |plane, dx| {
         let dy = dy[4 * plane * rows * columns..].chunks(4 * columns);

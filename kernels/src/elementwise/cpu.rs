@@ -110,8 +110,7 @@ impl<const K: usize> Walk<K> {
     /// least one axis remains.
     fn new(shape: &[usize], strides: [&[usize]; K]) -> Self {
         assert!(shape.len() < MAX_RANK, "{shape:?} has more than {} axes", MAX_RANK - 1);
-        let mut walk =
-            Walk { rank: 1, lengths: [1; MAX_RANK], strides: [[0; MAX_RANK]; K] };
+        let mut walk = Walk { rank: 1, lengths: [1; MAX_RANK], strides: [[0; MAX_RANK]; K] };
         for (axis, &length) in shape.iter().enumerate().filter(|(_, length)| **length != 1) {
             let last = walk.rank - 1;
             let first = walk.lengths[last] == 1;
@@ -289,7 +288,7 @@ impl<T: Real> Task<T> for AddAssign<'_, T> {
             isa.store(isa.load(y) + isa.load(x), y);
         }
         for (y, x) in y_tail.iter_mut().zip(x_tail) {
-            *y = *y + *x;
+            *y += *x;
         }
     }
 }

@@ -46,7 +46,7 @@ pub use read::{Operand, Reader};
 pub use reference::reference;
 pub use storage::Stored;
 pub use strided::Strided;
-pub use tile::KC;
+pub use tile::{KC, Multiply};
 pub use write::{Add, At, Bias, BiasGelu, GateResidual, RowBias, Store, Writer};
 
 use std::ops::Range;
@@ -240,7 +240,7 @@ fn run<T: Real, O: Send>(
         let a_len = rows.len().next_multiple_of(GROUP) * KC;
         let sums_len = rows.len() * stride * LANES;
         scratch::with([a_len, TOGETHER * KC * LANES, sums_len], |[a_block, slots, sums]| {
-            T::dispatch(SumTile {
+            T::multiply(SumTile {
                 a,
                 b,
                 batch: matrix,

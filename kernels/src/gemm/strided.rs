@@ -75,7 +75,7 @@ impl<T: Real, E: Stored<T>> Reader<T> for Strided<'_, T, E> {
         let x = self.at(batch, rows.start, cols.start);
         match self.strides {
             [by, 1] => copy(x, by, size, out, stride),
-            [1, by] => copy_transposed(x, by, [size[1], size[0]], out, stride),
+            [1, by] if by > 0 => copy_transposed(x, by, [size[1], size[0]], out, stride),
             strides => gather(x, strides, size, out, stride),
         }
     }

@@ -30,22 +30,44 @@ pub(super) fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
     (0..k).step_by(KC).map(move |start| start..k.min(start + KC))
 }
 
-/// The sums of a tile.
-pub(super) struct SumTile<'a, T> {
-    pub a: Operand<'a, T>,
-    pub b: Columns<'a, T>,
-    pub batch: usize,
-    pub k: usize,
-    pub rows: Range<usize>,
+/// A type that has a matrix product.
+///
+/// It is compiled here, once for each type: as generic code it would be compiled again, for every
+/// instruction set, in each crate that multiplies.
+pub trait Multiply: Sized {
+    /// Makes the sums of a tile.
+    #[doc(hidden)]
+    fn multiply(tile: SumTile<'_, Self>);
+}
+
+impl Multiply for f32 {
+    fn multiply(tile: SumTile<'_, f32>) {
+        f32::dispatch(tile);
+    }
+}
+
+impl Multiply for f64 {
+    fn multiply(tile: SumTile<'_, f64>) {
+        f64::dispatch(tile);
+    }
+}
+
+/// The sums of a tile, to be made.
+pub struct SumTile<'a, T> {
+    pub(super) a: Operand<'a, T>,
+    pub(super) b: Columns<'a, T>,
+    pub(super) batch: usize,
+    pub(super) k: usize,
+    pub(super) rows: Range<usize>,
     /// Panels of sixteen columns.
-    pub panels: Range<usize>,
+    pub(super) panels: Range<usize>,
     /// Room for the packed rows of A, whole groups,
-    pub a_block: &'a mut [T],
+    pub(super) a_block: &'a mut [T],
     /// for panels of B, [`KC`] rows each,
-    pub slots: &'a mut [[T; LANES]],
+    pub(super) slots: &'a mut [[T; LANES]],
     /// and for the answer: row by row, `stride` sixteens from one to the next.
-    pub sums: &'a mut [[T; LANES]],
-    pub stride: usize,
+    pub(super) sums: &'a mut [[T; LANES]],
+    pub(super) stride: usize,
 }
 
 impl<T: Real> Task<T> for SumTile<'_, T> {
@@ -67,7 +89,8 @@ impl<T: Real> Task<T> for SumTile<'_, T> {
                     let (left, right) = pair.split_at_mut(KC);
                     let left = b.panel(batch, j, depth.clone(), left);
                     let two = j + 1 < end;
-                    let right = if two { b.panel(batch, j + 1, depth.clone(), right) } else { left };
+                    let right =
+                        if two { b.panel(batch, j + 1, depth.clone(), right) } else { left };
                     let out = Out { sums: &mut *sums, stride, at: j - panels.start, first };
                     if two && const { S::TILE_VECS == 2 } {
                         all_rows(isa, a, rows.len(), [left, right], out);

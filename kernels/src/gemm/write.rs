@@ -56,7 +56,7 @@ pub struct Add;
 impl<T: Real> Writer<T> for Add {
     fn write(&self, _: At, sums: &[T], out: &mut [T], _: &mut [T]) {
         for (out, &sum) in out.iter_mut().zip(sums) {
-            *out = *out + sum;
+            *out += sum;
         }
     }
 }

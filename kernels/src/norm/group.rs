@@ -118,8 +118,8 @@ impl<V: Num> Channel<V> {
 /// Writes the gradients of x, weight and bias.
 ///
 /// As for rows, where the sums over a group follow from those of its channels: with e = dy, or
-/// silu′(z)·dy, a channel's Σ e·x̂ and Σ e are its parts of dweight and dbias (added over the samples
-/// in order), and weight times them its parts of Σ d·x̂ and Σ d.
+/// silu′(z)·dy, a channel's Σ e·x̂ and Σ e are its parts of dweight and dbias (added over the
+/// samples in order), and weight times them its parts of Σ d·x̂ and Σ d.
 /// Cost: 16 flop an element (and two SiLU slopes); x and dy are read twice.
 /// Panics when the slices do not have the sizes that `norm` implies.
 pub fn group_norm_backward<T: Real>(

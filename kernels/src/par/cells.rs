@@ -3,8 +3,8 @@
 //! # Safety invariant
 //!
 //! Cells of one matrix do not overlap, and each is handed out once (an atomic flag says so). A
-//! [`Cells`] borrows its slice for as long as any cell may live, and a [`Cell`] hands out one of its
-//! rows at a time. So every cell is the only way to its elements.
+//! [`Cells`] borrows its slice for as long as any cell may live, and a [`Cell`] hands out one of
+//! its rows at a time. So every cell is the only way to its elements.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;

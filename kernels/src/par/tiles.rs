@@ -155,8 +155,7 @@ mod tests {
     #[test]
     fn tiles_cover_their_matrices_once() {
         let size = [7, 10];
-        let grid =
-            Grid { size, matrices: 1..3, columns: 2..9, pieces: [3, 2], units: [2, 3] };
+        let grid = Grid { size, matrices: 1..3, columns: 2..9, pieces: [3, 2], units: [2, 3] };
         for threads in [1, 3] {
             let mut a = vec![0_u8; 3 * 70];
             super::super::with_threads(threads, || {

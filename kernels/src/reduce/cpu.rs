@@ -64,7 +64,7 @@ pub fn max<T: Real>(x: &[T], [outer, n, inner]: [usize; 3], y: &mut [T], at: &mu
         at.fill(0);
         for (i, row) in (1..).zip(rows) {
             for ((y, at), x) in y.iter_mut().zip(at.iter_mut()).zip(row) {
-                let nan = |v: T| v != v;
+                let nan = |v: T| v.partial_cmp(&v).is_none();
                 if *x > *y || (nan(*x) && !nan(*y)) {
                     (*y, *at) = (*x, i);
                 }
@@ -276,7 +276,9 @@ mod tests {
             assert_eq!(run(2), y, "{shape:?}: threads change no bit");
             let mut y = vec![f64::NAN; outer * inner];
             sum(&x64, shape, &mut y);
-            assert!(y.iter().zip(&want).all(|(y, want)| (y - want).abs() <= 1e-15 * n as f64 * 40.0));
+            assert!(
+                y.iter().zip(&want).all(|(y, want)| (y - want).abs() <= 1e-15 * n as f64 * 40.0)
+            );
         }
     }
 

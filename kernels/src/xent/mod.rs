@@ -1,11 +1,11 @@
 //! Weighted cross-entropy over a vocabulary, from scores or from what the scores are made of.
 //!
-//! For rows r with target yᵣ and weight wᵣ: `loss = Σᵣ wᵣ·(log Σᵥ exp zᵣᵥ − zᵣ,yᵣ)`. One word may be
-//! forbidden: its score counts as −∞, as the mask token's does in masked diffusion (the SUBS
+//! For rows r with target yᵣ and weight wᵣ: `loss = Σᵣ wᵣ·(log Σᵥ exp zᵣᵥ − zᵣ,yᵣ)`. One word may
+//! be forbidden: its score counts as −∞, as the mask token's does in masked diffusion (the SUBS
 //! parametrisation of Sahoo et al. 2024, section 3.2).
 //!
 //! A vocabulary of 32,128 words makes scores the largest tensor of a training step, so
-//! [`linear_forward`] and [`linear_backward`] never hold more than [`ROWS`] rows of them: the scores
+//! [`linear_forward`] and [`linear_backward`] never hold more than [`ROWS`] rows of them: scores
 //! z = x·Wᵀ + b of a block are made, used and overwritten. What outlives the forward pass is one
 //! number a row; the backward pass makes the scores again.
 
@@ -115,6 +115,20 @@ pub fn linear_forward<T: Real>(linear: Linear<T>, targets: Targets, lse: &mut [T
         loss += forward(scores, words, targets.part(rows.clone()), &mut lse[rows]);
     });
     loss
+}
+
+/// The loss −log p of each row by itself, unweighted: what likelihoods are sums of.
+///
+/// # Panics
+/// As [`forward`].
+pub fn linear_losses<T: Real>(linear: Linear<T>, targets: Targets, losses: &mut [T]) {
+    linear.blocks(|rows, scores| {
+        let (words, targets) = (linear.bias.len(), targets.part(rows.clone()));
+        let losses = &mut losses[rows];
+        forward(scores, words, targets, losses);
+        let right = scores.chunks(words).zip(targets.ids).map(|(row, &id)| row[id as usize]);
+        losses.iter_mut().zip(right).for_each(|(loss, right)| *loss = *loss - right);
+    });
 }
 
 /// Gradients of [`linear_forward`] times `dy`; an empty slice is one that nobody asked for.
@@ -266,8 +280,11 @@ mod tests {
         let (ids, weights) = targets(rows, words);
         let targets = Targets { ids: &ids, weights: &weights, forbidden: Some(18) };
         let linear = Linear { x: &x, weight: &w, bias: &b, width };
-        let mut lse = vec![0.0; rows];
-        linear_forward(linear, targets, &mut lse);
+        let (mut lse, mut losses) = (vec![0.0; rows], vec![0.0; rows]);
+        let total = linear_forward(linear, targets, &mut lse);
+        linear_losses(linear, targets, &mut losses);
+        let weighted: f64 = losses.iter().zip(&weights).map(|(loss, weight)| loss * weight).sum();
+        assert!((weighted - total).abs() < 1e-11, "{weighted} {total}");
         let (mut dx, mut dw, mut db) = (vec![0.0; x.len()], vec![1.0; w.len()], vec![0.0; words]);
         linear_backward(linear, targets, &lse, 0.5, [&mut dx, &mut dw, &mut db]);
         let loss = |x: &[f64], w: &[f64], b: &[f64]| {

@@ -123,8 +123,7 @@ impl Spec for LinearGateResidual {
         let gate = draw.uniform([samples, outputs], -1.0, 1.0)?;
         let residual = draw.uniform(shape, -1.0, 1.0)?;
         let per_sample = shape.numel() / samples;
-        let forward =
-            |x: &[Var]| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]);
+        let forward = |x: &[Var]| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]);
         let reference = move |x: &[Vec<f64>]| {
             let branch = reference(&x[0], &x[1], Some(&x[2]), inputs);
             let gate = |i: usize| x[3][i / per_sample * outputs + i % outputs];
@@ -140,8 +139,7 @@ impl Spec for LinearGateResidual {
         let bias = draw.uniform([1536], -1.0, 1.0)?;
         let gate = draw.uniform([2, 1536], -1.0, 1.0)?;
         let residual = draw.uniform([2, 589, 1536], -1.0, 1.0)?;
-        let forward =
-            |x: &[Var]| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]);
+        let forward = |x: &[Var]| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]);
         let flops = 2.0 * 1178.0 * 1536.0 * 1536.0;
         let operands = [x, weight, bias, gate, residual];
         Ok(Case::new("SD3", operands, forward, |_| Vec::new()).flops(flops))
