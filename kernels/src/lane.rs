@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::num::Num;
 
+mod array;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod array;
 
 pub use array::{Array, Portable};
 

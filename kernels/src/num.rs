@@ -412,8 +412,8 @@ mod tests {
         }
         for x in [-2.0, -0.3, 0.7, 1.9] {
             let h = 1e-5;
-            let slope = (f(x - 2.0 * h) - 8.0 * f(x - h) + 8.0 * f(x + h) - f(x + 2.0 * h))
-                / (12.0 * h);
+            let slope =
+                (f(x - 2.0 * h) - 8.0 * f(x - h) + 8.0 * f(x + h) - f(x + 2.0 * h)) / (12.0 * h);
             assert!((f(Dual::variable(x)).d - slope).abs() < 1e-9);
         }
     }

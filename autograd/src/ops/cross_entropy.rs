@@ -57,12 +57,7 @@ struct Scored {
 }
 
 impl Scored {
-    fn new(
-        name: &'static str,
-        targets: &[u32],
-        weights: &[f64],
-        forbidden: Option<u32>,
-    ) -> Self {
+    fn new(name: &'static str, targets: &[u32], weights: &[f64], forbidden: Option<u32>) -> Self {
         Self { name, targets: targets.into(), weights: weights.into(), forbidden }
     }
 
@@ -187,12 +182,7 @@ impl Op<3> for LinearCrossEntropy {
         }
     }
 
-    fn vjp(
-        &self,
-        kept: Kept<'_, Tensor>,
-        dy: &Var,
-        needs: [bool; 3],
-    ) -> Result<[Option<Var>; 3]> {
+    fn vjp(&self, kept: Kept<'_, Tensor>, dy: &Var, needs: [bool; 3]) -> Result<[Option<Var>; 3]> {
         let x = [0, 1, 2].map(|i| kept.x(i).value());
         let dy = dy.item()?;
         match x[0].dtype() {
@@ -255,8 +245,7 @@ impl Spec for FromScores {
         let x = draw.uniform([rows, words], -2.0, 2.0)?;
         let (label, wanted) = (format!("[{rows}, {words}]"), scored.clone());
         let forward = move |x: &[Var]| apply(CrossEntropy(scored.clone()), [&x[0]]);
-        let reference =
-            move |x: &[Vec<f64>]| vec![xent::reference(&x[0], words, wanted.targets())];
+        let reference = move |x: &[Vec<f64>]| vec![xent::reference(&x[0], words, wanted.targets())];
         Ok(Case::new(label, [x], forward, reference).magnitude(rows as f64))
     }
 
@@ -293,8 +282,7 @@ impl Spec for FromRows {
             let score = |r: usize, v: usize| {
                 x[2][v] + (0..width).map(|c| x[0][r * width + c] * x[1][v * width + c]).sum::<f64>()
             };
-            let scores: Vec<f64> =
-                (0..rows * words).map(|i| score(i / words, i % words)).collect();
+            let scores: Vec<f64> = (0..rows * words).map(|i| score(i / words, i % words)).collect();
             vec![xent::reference(&scores, words, wanted.targets())]
         };
         let magnitude = (rows * width) as f64;

@@ -18,6 +18,7 @@ use crate::vae::{AutoencoderKl, Posterior};
 const BATCH: usize = 32;
 
 /// What the transformer works on, for every sample of a data set.
+#[allow(clippy::large_enum_variant, reason = "a run has one of these")]
 pub enum Latents {
     /// Latents of a frozen autoencoder.
     Encoded {

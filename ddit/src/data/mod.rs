@@ -121,9 +121,9 @@ impl Dataset {
 ///
 /// Errors: there is none; sizes differ.
 pub fn pictures_to_tensor(pictures: &[Picture]) -> Result<Tensor> {
-    let planes = pictures.iter().map(|picture| {
-        Tensor::from_vec(picture.to_chw(), [3, picture.height(), picture.width()])
-    });
+    let planes = pictures
+        .iter()
+        .map(|picture| Tensor::from_vec(picture.to_chw(), [3, picture.height(), picture.width()]));
     let planes = planes.collect::<Result<Vec<_>>>()?;
     Tensor::stack(&planes.iter().collect::<Vec<_>>(), 0)
 }

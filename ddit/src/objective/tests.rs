@@ -183,9 +183,9 @@ fn autoencoder_loss_has_the_gradient_of_its_differences() {
     .unwrap();
     let (names, values): (Vec<_>, Vec<_>) = lively(&vae::inventory(&config)).into_iter().unzip();
     // Far from what an untrained decoder gives: |x̂ − x| has no slope at 0.
-    let values = Rng::new(1).normal([144], DType::F64).unwrap().to_f64_vec();
-    let values: Vec<f64> = values.into_iter().map(|x| x + 10.0).collect();
-    let pictures = Tensor::from_vec(values, [2, 3, 4, 6]).unwrap();
+    let pixels = Rng::new(1).normal([144], DType::F64).unwrap().to_f64_vec();
+    let pixels: Vec<f64> = pixels.into_iter().map(|x| x + 10.0).collect();
+    let pictures = Tensor::from_vec(pixels, [2, 3, 4, 6]).unwrap();
     let noise = Rng::new(2).normal([2, 2, 2, 3], DType::F64).unwrap();
     let loss = |values: &[Var]| {
         let vae = AutoencoderKl::new(config.clone(), &params(&names, values)?)?;

@@ -167,9 +167,7 @@ impl Num for F32x16 {
     #[inline(always)]
     fn select(mask: Self::Mask, a: Self, b: Self) -> Self {
         // SAFETY: lanes exist only where AVX2 does.
-        unsafe {
-            F32x16(_mm256_blendv_ps(b.0, a.0, mask.0), _mm256_blendv_ps(b.1, a.1, mask.1))
-        }
+        unsafe { F32x16(_mm256_blendv_ps(b.0, a.0, mask.0), _mm256_blendv_ps(b.1, a.1, mask.1)) }
     }
     #[inline(always)]
     fn exp(self) -> Self {
@@ -200,9 +198,7 @@ impl Single for F32x16 {
     fn round_ties_even(self) -> Self {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         // SAFETY: lanes exist only where AVX2 does.
-        unsafe {
-            F32x16(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1))
-        }
+        unsafe { F32x16(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1)) }
     }
     #[inline(always)]
     fn exp2_int(self) -> Self {
