@@ -51,7 +51,7 @@ use output::Output;
 /// `ddit demo` shows what it can do. Without --model, commands use the small model inside this
 /// program, whose world is one to four coloured shapes.
 #[derive(Debug, Parser)]
-#[command(name = "ddit", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "ddit", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

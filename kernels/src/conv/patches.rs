@@ -106,7 +106,7 @@ impl<'a, T: Real> Patches<'a, T> {
     }
 }
 
-/// Copies equally long slices; a panel's sixteen elements without calling `memcpy`.
+/// Copies equally long slices; a run of one panel's width without calling `memcpy`.
 #[inline(always)]
 fn copy<T: Real>(x: &[T], out: &mut [T]) {
     match (<&[T; LANES]>::try_from(x), <&mut [T; LANES]>::try_from(&mut *out)) {

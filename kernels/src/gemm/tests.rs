@@ -95,10 +95,11 @@ fn strided_operands_in_f32_and_f64() {
 fn any_strides_will_do() {
     let x = values::<f32>(3, 4000);
     for strides in [[100, 3], [0, 2], [2, 0], [0, 1], [1, 0], [0, 0], [70, 2]] {
-        let at = |i, j| value(3, i * strides[0] + j * strides[1]);
+        let at = |i: usize, j: usize| value(3, i * strides[0] + j * strides[1]);
         let reader = Strided::<f32>::new(&x, strides);
         let (plain, turned) = (reader.plain(), reader.transposed());
-        let (plain_at, turned_at) = (|_, i, j| at(i, j), |_, i, j| at(j, i));
+        let plain_at = |_: usize, i: usize, j: usize| at(i, j);
+        let turned_at = |_: usize, i: usize, j: usize| at(j, i);
         let size = Size::new(9, 20, 30);
         check(size, (plain, &plain_at), (plain, &plain_at));
         check(size, (turned, &turned_at), (turned, &turned_at));

@@ -1,0 +1,86 @@
+//! Commands that make pictures.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::world::{Ran, SIDE, World, keys};
+
+#[test]
+fn pictures_are_numbered_and_each_can_be_drawn_alone() {
+    let world = World::new();
+    world.write("list.txt", "a circle\n\na red square\nthree triangles\n");
+    let base = ["generate", "--model", "model", "--json"];
+    let many = [&base[..], &["--prompts", "list.txt", "-o", "all", "--seed", "5"]].concat();
+    let lines = world.run(&many).succeeded().lines();
+    for (i, (line, prompt)) in
+        lines.iter().zip(["a circle", "a red square", "three triangles"]).enumerate()
+    {
+        assert_eq!(keys(line), ["prompt", "file", "seed"]);
+        assert_eq!((&line["prompt"], &line["seed"]), (&prompt.into(), &(5 + i).into()));
+        let file = format!("all/00{i}.png");
+        assert_eq!(Path::new(line["file"].as_str().unwrap()), Path::new(&file));
+        assert_eq!(world.picture(&file).width(), SIDE);
+    }
+    assert_eq!(lines.len(), 3);
+
+    let alone = [&base[..], &["three triangles", "-o", "one.png", "--seed", "7"]].concat();
+    world.run(&alone).succeeded();
+    assert_eq!(world.picture("one.png"), world.picture("all/002.png"));
+    let text = world.run(&["generate", "--model", "model", "a circle"]).succeeded().stdout;
+    assert!(text.contains("000.png") && world.path("000.png").exists(), "{text}");
+    assert_eq!(world.leftovers(), [""; 0]);
+}
+
+#[test]
+fn options_of_drawing_matter_and_threads_do_not() {
+    let world = World::new();
+    let draw = |name: &str, more: &[&str]| {
+        let base = ["generate", "a circle", "--model", "model", "-o", name];
+        world.run(&[&base, more].concat()).succeeded();
+        world.picture(name)
+    };
+    let plain = draw("plain.png", &["--threads", "1"]);
+    assert_eq!(draw("threads.png", &["--threads", "3"]), plain);
+    assert_ne!(draw("seed.png", &["--seed", "1"]), plain);
+    assert_eq!(draw("size.png", &["--size", "4x8"]).width(), 4);
+    draw("heun.png", &["--sampler", "heun", "--steps", "3", "--cfg", "1", "--negative", "a"]);
+
+    let mut portable = world.command(&["generate", "a circle", "--model", "model"]);
+    portable.args(["-o", "portable.png"]).env("DDIT_ISA", "portable");
+    Ran::of(portable).succeeded();
+    assert_eq!(world.picture("portable.png"), plain);
+
+    let size = ["generate", "a circle", "--model", "model", "--size", "7x8"];
+    world.run(&size).failed(&["7 x 8", "multiples of 2"]);
+}
+
+#[test]
+fn a_trace_is_a_strip_and_a_file_about_it() {
+    let world = World::new();
+    let ran = world.run(&[
+        "generate", "a circle", "--model", "model", "-o", "t", "--trace", "--steps", "4", "--json",
+    ]);
+    let line = &ran.succeeded().lines()[0];
+    assert_eq!(keys(line), ["prompt", "file", "seed", "trace"]);
+    let strip = world.picture(line["trace"].as_str().unwrap());
+    assert_eq!((strip.width(), strip.height()), (4 * (SIDE + 2) + 2, SIDE + 4));
+    let about = std::fs::read(world.path("t/000.trace.json")).unwrap();
+    let about: Value = serde_json::from_slice(&about).unwrap();
+    assert_eq!(about["steps"].as_array().unwrap().len(), 4);
+    assert_eq!(about["steps"][0]["sigma"], 1.0);
+}
+
+#[test]
+fn the_demonstration_is_one_page() {
+    let world = World::new();
+    let lines = world.run(&["demo", "--model", "model", "-o", "d/e", "--json"]).succeeded().lines();
+    let page = std::fs::read_to_string(world.path("d/e/index.html")).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
+    assert!(!page.contains("http") && page.matches("data:image/png;base64,").count() > 24);
+    assert_eq!(lines.iter().filter(|line| line.get("prompt").is_some()).count(), 24);
+    assert!(lines.iter().any(|line| line.get("question").is_some()));
+    assert!(lines.last().unwrap()["page"].as_str().unwrap().ends_with("index.html"));
+    let text = world.run(&["demo", "--model", "model"]).succeeded().stdout;
+    assert!(text.contains("24 pictures") && text.contains("ddit-demo"), "{text}");
+}

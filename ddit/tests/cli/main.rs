@@ -1,0 +1,10 @@
+//! The program as its users meet it: arguments, exit codes, lines of JSON, files, mistakes.
+//!
+//! Everything runs on a tiny model with fresh weights: what it draws and writes is noise, but it is
+//! drawn, written and reported as any model's.
+
+mod drawing;
+mod measuring;
+mod mistakes;
+mod world;
+mod writing;

@@ -1,0 +1,106 @@
+//! Commands that score, check, time, train, and look into files.
+
+use serde_json::Value;
+
+use crate::world::{World, keys};
+
+#[test]
+fn suites_are_scored_by_kind() {
+    let world = World::new();
+    for (suite, kinds) in [("shapes-geneval", 6), ("shapes-caption", 4), ("shapes-vqa", 5)] {
+        let base = ["eval", suite, "--model", "model", "--per-kind", "1", "--steps", "1"];
+        let ran = world.run(&[&base[..], &["--json", "--out", "scores"]].concat()).succeeded();
+        let lines = ran.lines();
+        let seen: Vec<&Value> = lines.iter().filter(|line| line["part"] == "seen").collect();
+        assert_eq!(seen.len(), kinds + 1, "{suite}");
+        assert_eq!(seen[kinds]["kind"], "overall");
+        for line in &lines {
+            let [low, rate, high] = ["low", "rate", "high"].map(|key| line[key].as_f64().unwrap());
+            assert!(low <= rate + 1e-12 && rate <= high + 1e-12, "{line}");
+        }
+        let items = std::fs::read_to_string(world.path("scores/items.jsonl")).unwrap();
+        let total: u64 = lines
+            .iter()
+            .filter(|line| line["kind"] == "overall")
+            .map(|line| line["total"].as_u64().unwrap())
+            .sum();
+        assert_eq!(items.lines().count() as u64, total);
+        assert!(world.path("scores/wrong.png").exists(), "fresh weights get something wrong");
+        let text = world.run(&base).succeeded().stdout;
+        assert!(text.contains("overall") && text.contains("novel"), "{text}");
+    }
+}
+
+#[test]
+fn files_tell_what_they_hold() {
+    let world = World::new();
+    let lines = world.run(&["inspect", "model", "--json"]).succeeded().lines();
+    let (whole, tensors) = lines.split_last().unwrap();
+    assert_eq!(keys(&tensors[0]), ["part", "tensor", "dtype", "shape", "bytes"]);
+    assert_eq!(whole["tensors"], tensors.len());
+    assert!(whole["model"].as_str().unwrap().starts_with("dual diffusion transformer"));
+    let numbers = |line: &Value| {
+        let lengths = line["shape"].as_array().unwrap().iter();
+        lengths.map(|length| length.as_u64().unwrap()).product::<u64>()
+    };
+    assert_eq!(whole["parameters"], tensors.iter().map(numbers).sum::<u64>());
+
+    let file = "model/transformer/diffusion_pytorch_model.safetensors";
+    let text = world.run(&["inspect", file, "--summary"]).succeeded().stdout;
+    assert!(text.contains("transformer_blocks") && !text.contains("transformer_blocks.0"));
+}
+
+#[test]
+fn operations_are_checked() {
+    let world = World::new();
+    let lines = world.run(&["gradcheck", "tanh", "--cases", "3", "--json"]).succeeded().lines();
+    assert_eq!(
+        (lines.len(), &lines[0]["op"], &lines[0]["passed"]),
+        (1, &"tanh".into(), &true.into())
+    );
+    assert!(lines[0]["gradient_f64"].as_f64().unwrap() < 1e-6);
+    let text = world.run(&["gradcheck", "tanh", "--cases", "1"]).succeeded().stdout;
+    assert!(text.contains("all of 1 operations pass"), "{text}");
+}
+
+#[test]
+fn speed_is_a_line_and_can_be_compared() {
+    let world = World::new();
+    let other = r#"echo '{"median_s": 1000}'"#;
+    let base = ["bench", "forward", "--case", "nano", "--iters", "1", "--threads", "2"];
+    let ran = world.run(&[&base[..], &["--vs", other, "--rounds", "2"]].concat()).succeeded();
+    let line = &ran.lines()[0];
+    let first = [
+        "case",
+        "mode",
+        "threads",
+        "median_s",
+        "min_s",
+        "gflops",
+        "gflops_done",
+        "peak_gflops",
+        "share_of_peak",
+        "peak_rss_mb",
+    ];
+    assert_eq!(keys(line)[..first.len()], first);
+    assert_eq!((&line["threads"], &line["mode"]), (&2.into(), &"forward".into()));
+    assert_eq!(line["ratios"].as_array().unwrap().len(), 2);
+    let slower = line["ratio"].as_f64().unwrap() * line["median_s"].as_f64().unwrap();
+    assert!((slower / 1000.0 - 1.0).abs() < 0.5, "{line}");
+    let failing = [&base[..], &["--vs", "echo nothing"]].concat();
+    world.run(&failing).failed(&["median_s", "echo nothing"]);
+}
+
+#[test]
+fn training_tells_its_steps_and_does_not_overwrite_a_run() {
+    let world = World::new();
+    let train = ["train", "tiny-vae", "--out", "run", "--set", "run.steps=2", "--json"];
+    let lines = world.run(&train).succeeded().lines();
+    let steps: Vec<&Value> = lines.iter().filter_map(|line| line.get("step")).collect();
+    assert_eq!(steps, [&Value::from(1), &Value::from(2)]);
+    assert!(lines.last().unwrap()["finished"].as_str().unwrap().contains("run"));
+    world.run(&train).failed(&["run", "--resume"]);
+    let more = ["train", "--resume", "run", "--set", "run.steps=3", "--json"];
+    let lines = world.run(&more).succeeded().lines();
+    assert!(lines.iter().any(|line| line["step"] == 3) && lines.iter().all(|l| l["step"] != 2));
+}

@@ -1,0 +1,89 @@
+//! What goes wrong, and how it is told.
+
+use std::process::{Output, Stdio};
+
+use crate::world::{Ran, World, save_model};
+
+#[test]
+fn usage_errors_are_code_2_and_help_is_0() {
+    let world = World::new();
+    for arguments in [
+        &[][..],
+        &["draw"],
+        &["generate"],
+        &["generate", "a circle", "--steps", "0"],
+        &["generate", "a circle", "--size", "64"],
+        &["generate", "a circle", "--sampler", "magic"],
+        &["generate", "a circle", "--prompts", "list.txt"],
+        &["caption"],
+        &["ask", "red.png"],
+        &["train", "tiny"],
+        &["train", "--resume", "run", "--out", "run"],
+        &["eval", "everything"],
+        &["bench", "step", "--case", "huge"],
+    ] {
+        world.run(arguments).failed(&["--help"]);
+    }
+    let help = world.run(&["--help"]).succeeded().stdout;
+    for command in ["demo", "train", "generate", "caption", "ask", "fill", "eval", "inspect"] {
+        assert!(help.contains(command), "{help}");
+        assert!(!world.run(&[command, "--help"]).succeeded().stdout.is_empty());
+    }
+}
+
+#[test]
+fn bad_input_is_one_clear_error() {
+    let world = World::new();
+    world.write("empty.txt", "\n \n");
+    world.write("list.txt", "red.png is there a circle?\n");
+    world.write("text.png", "no picture at all");
+    world.write("file", "");
+    std::fs::create_dir(world.path("nothing")).unwrap();
+    save_model(&world.path("broken"));
+    let weights = "broken/transformer/diffusion_pytorch_model.safetensors";
+    std::fs::write(world.path(weights), b"\xff\xff\xff\xff\xff\xff\xff\x7f{}").unwrap();
+    for (line, told) in [
+        ("caption none.png --model model", &["none.png"][..]),
+        ("caption text.png --model model", &["text.png", "PNG and JPEG"]),
+        ("caption red.png --model nowhere", &["nowhere"]),
+        ("caption red.png --model nothing", &["nothing"]),
+        ("caption red.png --model broken", &["safetensors"]),
+        ("generate --prompts none.txt --model model", &["none.txt"]),
+        ("generate --prompts empty.txt --model model", &["empty.txt", "one prompt a line"]),
+        ("generate a b --model model -o x.png", &["x.png", "2 pictures"]),
+        ("generate a --model model -o x.jpg", &["x.jpg", "PNG"]),
+        ("generate a --model model -o file/x.png", &["file"]),
+        ("ask --questions list.txt --model model", &["list.txt, line 1", "tab"]),
+        ("fill circle --model model", &["circle", "no hole"]),
+        ("fill _{40} --model model", &["12 tokens"]),
+        ("inspect nowhere", &["nowhere", "does not exist"]),
+        ("inspect red.png", &["red.png"]),
+        ("gradcheck tahn", &["tahn", "tanh"]),
+        ("train shape --out run", &["shape", "did you mean `shapes`?"]),
+        ("train tiny --out run --set run.step=1", &["run.step", "`steps`"]),
+        ("train tiny --out run --set run.steps=no", &["run.steps"]),
+        ("train --resume nowhere", &["nowhere"]),
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let ran = world.run(&arguments);
+        assert!(ran.stderr.starts_with("error: "), "{line}: {}", ran.stderr);
+        ran.failed(told);
+    }
+    assert!(!world.path("run").exists(), "a run that cannot begin leaves nothing");
+    assert!(!world.path("x.png").exists());
+
+    let mut command = world.command(&["gradcheck", "tanh"]);
+    command.env("DDIT_ISA", "quantum");
+    Ran::of(command).failed(&["DDIT_ISA", "quantum", "portable"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let world = World::new();
+    let mut command = world.command(&["inspect", "model"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    assert!(status.success(), "{status}");
+    assert_eq!(String::from_utf8(stderr).unwrap(), "");
+}

@@ -1,0 +1,58 @@
+//! Commands that write texts.
+
+use serde_json::Value;
+
+use crate::world::{World, keys};
+
+#[test]
+fn texts_are_lines_with_their_seeds() {
+    let world = World::new();
+    let caption = ["caption", "red.png", "blue.png", "--model", "model", "--json", "--seed", "3"];
+    let lines = world.run(&caption).succeeded().lines();
+    assert_eq!(keys(&lines[0]), ["file", "text", "seed"]);
+    assert_eq!((&lines[1]["file"], &lines[1]["seed"]), (&"blue.png".into(), &4.into()));
+    let alone = ["caption", "blue.png", "--model", "model", "--seed", "4"];
+    let text = world.run(&alone).succeeded().stdout;
+    assert_eq!(text.trim_end_matches('\n'), lines[1]["text"].as_str().unwrap());
+
+    world.write("q.txt", "red.png\tis there a circle?\nblue.png\thow many squares are there?\n");
+    let lines = world.run(&["ask", "--questions", "q.txt", "--model", "model", "--json"]);
+    let lines = lines.succeeded().lines();
+    assert_eq!(keys(&lines[1]), ["file", "question", "answer", "seed"]);
+    assert_eq!(lines[1]["question"], "how many squares are there?");
+    world.run(&["ask", "red.png", "is there a circle?", "--model", "model"]).succeeded();
+
+    let fill = ["fill", "a _ circle", "--image", "red.png", "--model", "model", "--json"];
+    let line = &world.run(&fill).succeeded().lines()[0];
+    assert_eq!(keys(line), ["file", "template", "text", "seed"]);
+    assert!(line["text"].as_str().unwrap().ends_with("circle"), "{line}");
+    let line = &world.run(&["fill", "_{3}", "--model", "model", "--json"]).succeeded().lines()[0];
+    assert_eq!(line["file"], Value::Null);
+}
+
+#[test]
+fn a_text_is_shown_being_unmasked() {
+    let world = World::new();
+    for sampler in ["exact", "ddpm-cache", "confidence"] {
+        let base = ["caption", "red.png", "--model", "model", "--trace", "--sampler", sampler];
+        let line = &world.run(&[&base[..], &["--json"]].concat()).succeeded().lines()[0];
+        let steps = line["trace"].as_array().unwrap();
+        let last = steps.last().unwrap()["tokens"].as_array().unwrap();
+        assert!(last.iter().all(Value::is_string), "{sampler}: {line}");
+        let text = world.run(&base).succeeded().stdout;
+        assert_eq!(text.lines().count(), 1 + steps.len() + 2, "{text}");
+    }
+}
+
+#[test]
+fn unknown_words_are_pointed_out_and_drawn_all_the_same() {
+    let world = World::new();
+    let ran = world.run(&["generate", "a cirlce and a zebra", "--model", "model", "-o", "a.png"]);
+    let stderr = ran.succeeded().stderr;
+    assert!(stderr.contains("\"cirlce\"") && stderr.contains("\"circle\""), "{stderr}");
+    assert!(stderr.contains("\"zebra\""), "{stderr}");
+    assert!(world.path("a.png").exists());
+    let long = "a circle and a circle and a circle and a circle and a square";
+    let stderr = world.run(&["generate", long, "--model", "model"]).succeeded().stderr;
+    assert!(stderr.contains("cut off"), "{stderr}");
+}
