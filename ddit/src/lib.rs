@@ -12,7 +12,7 @@
 //! | [`objective`] | what is minimised |
 //! | [`text`], [`shapes`], [`data`] | texts as token ids, the shapes world, data sets |
 //! | [`pipeline`] | prompts to pictures, pictures to texts |
-//! | [`train`], [`eval`], [`bench`] | learning, scores, speed |
+//! | [`train`], [`eval`], [`mod@bench`] | learning, scores, speed |
 //! | [`embedded`], [`demo`] | the model inside the program, and what it can do |
 //!
 //! Shape comments use one letter an axis: **B** batch, **N** image tokens, **L** text tokens,

@@ -10,12 +10,11 @@ use ddit::train::RunConfig;
 use tensor::io::npy;
 use tensor::io::safetensors::SafeTensors;
 
-/// A file of tensors: every tensor of a file that opens can be read.
+/// A file of tensors. One that opens may hold elements of a type we do not know.
 pub fn safetensors(data: &[u8]) {
     if let Ok(file) = SafeTensors::from_bytes(data) {
         for name in file.names() {
-            let tensor = file.get(name).expect("a file that opened has what it names");
-            let _ = tensor.to_string();
+            let _ = file.get(name).map(|tensor| tensor.to_string());
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | [`stream`] | which random numbers belong to which choice of which step |
+//! | [`mod@stream`] | which random numbers belong to which choice of which step |
 //! | [`order`] | which samples make which step |
 //! | [`shapes`] | scenes of the shapes world |
 //! | [`folder`] | pictures on disk with a JSONL file of captions |

@@ -110,7 +110,10 @@ fn tokenizer_json(vocabulary: &[&str]) -> Value {
     ]);
     // "WordPiece" puts a space before every word but the first; no word starts with its prefix.
     let space = json!({ "type": "WordPiece", "prefix": " ", "cleanup": false });
-    let cling = |mark: &str| json!({ "type": "Replace", "pattern": { "String": format!(" {mark}") }, "content": mark });
+    let cling = |mark: &str| {
+        let pattern = json!({ "String": format!(" {mark}") });
+        json!({ "type": "Replace", "pattern": pattern, "content": mark })
+    };
     let decoders: Vec<Value> = [space].into_iter().chain(CLINGS.map(cling)).collect();
     json!({
         "version": "1.0",
