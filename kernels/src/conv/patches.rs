@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use crate::Real;
 use crate::gemm::Reader;
 use crate::lane::LANES;
+use crate::{Real, Simd, Task};
 
 /// Along one axis: which source pixel a destination pixel meets at a tap.
 ///
 /// It is `u / divide` for `u = pixel·step + number of the tap·tap + offset`, where that is whole
 /// and inside; else there is none and the element is zero. A convolution has `step` = stride,
 /// `tap` = 1, `offset` = −padding; solved for the other pixel, as its gradient needs, `step` = 1,
-/// `tap` = −1, `offset` = padding, `divide` = stride.
+/// `tap` = −1, `offset` = padding, `divide` = stride. Of `step` and `divide`, one is 1.
 #[derive(Clone, Copy, Debug)]
 pub struct AxisMap {
     /// Source pixels.
@@ -36,12 +36,22 @@ impl AxisMap {
         AxisMap { from: length, to: length, taps: 1, step: 1, tap: 1, offset: 0, divide: 1 }
     }
 
+    /// `u` of destination `pixel` at `tap`.
+    #[inline(always)]
+    fn at(&self, pixel: usize, tap: usize) -> isize {
+        pixel as isize * self.step + tap as isize * self.tap + self.offset
+    }
+
     /// The source pixel that destination `pixel` meets at `tap`.
     #[inline(always)]
     fn source(&self, pixel: usize, tap: usize) -> Option<usize> {
-        let u = pixel as isize * self.step + tap as isize * self.tap + self.offset;
-        let inside = u >= 0 && u % self.divide == 0 && u / self.divide < self.from as isize;
-        inside.then_some((u / self.divide) as usize)
+        let u = self.at(pixel, tap);
+        // A division costs more than the copy that it is for.
+        let (whole, u) = match self.divide {
+            1 => (true, u),
+            divide => (u % divide == 0, u.div_euclid(divide)),
+        };
+        (whole && u >= 0 && u < self.from as isize).then_some(u as usize)
     }
 }
 
@@ -59,7 +69,7 @@ pub struct Patches<'a, T> {
     pub axes: [AxisMap; 2],
 }
 
-/// Neighbouring pixels of one row of one image.
+/// Neighbouring pixels of one row of one image, at most sixteen.
 struct Run {
     image: usize,
     row: usize,
@@ -72,6 +82,12 @@ impl<'a, T: Real> Patches<'a, T> {
         Patches { x, channels, axes: [AxisMap::identity(rows), AxisMap::identity(columns)] }
     }
 
+    /// Columns of matrix `batch` as pixels of the whole batch.
+    fn in_batch(&self, batch: usize, cols: Range<usize>) -> Range<usize> {
+        let pixels = self.axes[0].to * self.axes[1].to;
+        batch * pixels + cols.start..batch * pixels + cols.end
+    }
+
     /// The longest run that begins at `pixel` and ends before `end`.
     fn run(&self, pixel: usize, end: usize) -> Run {
         let [rows, columns] = [self.axes[0].to, self.axes[1].to];
@@ -79,39 +95,93 @@ impl<'a, T: Real> Patches<'a, T> {
         let end = columns.min(column + end - pixel);
         Run { image: line / rows, row: line % rows, columns: column..end }
     }
+}
 
-    /// What a run meets at one tap of one channel.
+/// A block of patches on its way to `out`.
+struct Block<'a, T> {
+    patches: Patches<'a, T>,
+    rows: Range<usize>,
+    /// Pixels of the whole batch.
+    pixels: Range<usize>,
+    out: &'a mut [T],
+    /// Elements of `out` from a row to the next.
+    row_step: usize,
+    /// Columns of a panel, and elements of `out` from a panel to the next.
+    panel: [usize; 2],
+}
+
+impl<T: Real> Task<T> for Block<'_, T> {
+    type Output = ();
     #[inline(always)]
-    fn read_run(&self, run: &Run, channel: usize, tap: [usize; 2], out: &mut [T]) {
-        let [rows, columns] = self.axes;
-        let Some(row) = rows.source(run.row, tap[0]) else { return out.fill(T::ZERO) };
-        let line = ((run.image * self.channels + channel) * rows.from + row) * columns.from;
-        let x = &self.x[line..][..columns.from];
-        let first = run.columns.start as isize + columns.offset + tap[1] as isize * columns.tap;
-        if columns.step != 1 || columns.divide != 1 {
-            for (out, column) in out.iter_mut().zip(run.columns.clone()) {
-                *out = columns.source(column, tap[1]).map_or(T::ZERO, |column| x[column]);
+    fn run<S: Simd<T = T>>(self, isa: S) {
+        let Block { patches, rows, pixels, out, row_step, panel: [width, panel_step] } = self;
+        let mut pixel = pixels.start;
+        while pixel < pixels.end {
+            let column = pixel - pixels.start;
+            let (panel, lane) = (column / width, column % width);
+            let run = patches.run(pixel, pixels.end.min(pixel + width - lane));
+            let out = &mut out[panel * panel_step + lane..];
+            read_run(isa, &patches, &run, rows.clone(), out, row_step);
+            pixel += run.columns.len();
+        }
+    }
+}
+
+/// What a run meets at each of `rows`, taps of one channel after another.
+#[inline(always)]
+fn read_run<S: Simd>(
+    isa: S,
+    patches: &Patches<S::T>,
+    run: &Run,
+    rows: Range<usize>,
+    out: &mut [S::T],
+    row_step: usize,
+) {
+    let [down, across] = patches.axes;
+    let taps = [down.taps, across.taps];
+    let mut tap = [rows.start / taps[1] % taps[0], rows.start % taps[1]];
+    let mut channel = rows.start / (taps[0] * taps[1]);
+    for i in 0..rows.len() {
+        let out = &mut out[i * row_step..][..run.columns.len()];
+        if let Some(row) = down.source(run.row, tap[0]) {
+            let plane = run.image * patches.channels + channel;
+            let x = &patches.x[(plane * down.from + row) * across.from..][..across.from];
+            let first = across.at(run.columns.start, tap[1]);
+            if across.step == 1 && across.divide == 1 {
+                isa.store_head(isa.load_around(x, first), out);
+            } else {
+                gather(x, &across, first, out);
             }
-        } else if let Ok(first) = usize::try_from(first)
-            && let Some(x) = x.get(first..first + out.len())
-        {
-            copy(x, out);
         } else {
-            // Part of the run lies beside the image.
-            for (out, column) in out.iter_mut().zip(first..) {
-                *out =
-                    usize::try_from(column).ok().and_then(|c| x.get(c)).copied().unwrap_or(T::ZERO);
+            isa.store_head(isa.splat(S::T::ZERO), out);
+        }
+        tap[1] += 1;
+        if tap[1] == taps[1] {
+            tap = [tap[0] + 1, 0];
+            if tap[0] == taps[0] {
+                tap[0] = 0;
+                channel += 1;
             }
         }
     }
 }
 
-/// Copies equally long slices; a run of one panel's width without calling `memcpy`.
+/// Every `step`-th element of x from `first` on, or with zeros between them.
 #[inline(always)]
-fn copy<T: Real>(x: &[T], out: &mut [T]) {
-    match (<&[T; LANES]>::try_from(x), <&mut [T; LANES]>::try_from(&mut *out)) {
-        (Ok(x), Ok(out)) => *out = *x,
-        _ => out.copy_from_slice(x),
+fn gather<T: Real>(x: &[T], axis: &AxisMap, first: isize, out: &mut [T]) {
+    // A negative index is a huge one.
+    let get = |u: isize| x.get(u as usize).copied().unwrap_or(T::ZERO);
+    if axis.divide == 1 {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = get(first + i as isize * axis.step);
+        }
+        return;
+    }
+    out.fill(T::ZERO);
+    let skip = (-first).rem_euclid(axis.divide);
+    let whole = out.iter_mut().skip(skip as usize).step_by(axis.divide as usize);
+    for (out, u) in whole.zip((first + skip) / axis.divide..) {
+        *out = get(u);
     }
 }
 
@@ -124,27 +194,21 @@ impl<T: Real> Reader<T> for Patches<'_, T> {
         out: &mut [T],
         stride: usize,
     ) {
-        let [taps_y, taps_x] = self.axes.map(|axis| axis.taps);
-        let pixels = self.axes[0].to * self.axes[1].to;
-        let cols = batch * pixels + cols.start..batch * pixels + cols.end;
-        let mut pixel = cols.start;
-        while pixel < cols.end {
-            let run = self.run(pixel, cols.end);
-            let place = pixel - cols.start..pixel - cols.start + run.columns.len();
-            let mut tap = [rows.start / taps_x % taps_y, rows.start % taps_x];
-            let mut channel = rows.start / (taps_x * taps_y);
-            for out in out.chunks_mut(stride).take(rows.len()) {
-                self.read_run(&run, channel, tap, &mut out[place.clone()]);
-                tap[1] += 1;
-                if tap[1] == taps_x {
-                    tap = [tap[0] + 1, 0];
-                    if tap[0] == taps_y {
-                        tap[0] = 0;
-                        channel += 1;
-                    }
-                }
-            }
-            pixel += run.columns.len();
-        }
+        let pixels = self.in_batch(batch, cols);
+        let panel = [LANES, LANES];
+        T::dispatch(Block { patches: *self, rows, pixels, out, row_step: stride, panel });
+    }
+
+    fn read_panels(
+        &self,
+        batch: usize,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [T],
+        [panel_rows, width]: [usize; 2],
+    ) {
+        let pixels = self.in_batch(batch, cols);
+        let panel = [width, panel_rows * width];
+        T::dispatch(Block { patches: *self, rows, pixels, out, row_step: width, panel });
     }
 }
