@@ -69,13 +69,6 @@ pub struct Patches<'a, T> {
     pub axes: [AxisMap; 2],
 }
 
-/// Neighbouring pixels of one row of one image, at most sixteen.
-struct Run {
-    image: usize,
-    row: usize,
-    columns: Range<usize>,
-}
-
 impl<'a, T: Real> Patches<'a, T> {
     /// The images themselves: \[channel, pixel\].
     pub fn pixels(x: &'a [T], channels: usize, [rows, columns]: [usize; 2]) -> Self {
@@ -86,14 +79,6 @@ impl<'a, T: Real> Patches<'a, T> {
     fn in_batch(&self, batch: usize, cols: Range<usize>) -> Range<usize> {
         let pixels = self.axes[0].to * self.axes[1].to;
         batch * pixels + cols.start..batch * pixels + cols.end
-    }
-
-    /// The longest run that begins at `pixel` and ends before `end`.
-    fn run(&self, pixel: usize, end: usize) -> Run {
-        let [rows, columns] = [self.axes[0].to, self.axes[1].to];
-        let (line, column) = (pixel / columns, pixel % columns);
-        let end = columns.min(column + end - pixel);
-        Run { image: line / rows, row: line % rows, columns: column..end }
     }
 }
 
@@ -113,54 +98,71 @@ struct Block<'a, T> {
 impl<T: Real> Task<T> for Block<'_, T> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd<T = T>>(self, isa: S) {
-        let Block { patches, rows, pixels, out, row_step, panel: [width, panel_step] } = self;
-        let mut pixel = pixels.start;
-        while pixel < pixels.end {
-            let column = pixel - pixels.start;
-            let (panel, lane) = (column / width, column % width);
-            let run = patches.run(pixel, pixels.end.min(pixel + width - lane));
-            let out = &mut out[panel * panel_step + lane..];
-            read_run(isa, &patches, &run, rows.clone(), out, row_step);
-            pixel += run.columns.len();
+    fn run<S: Simd<T = T>>(mut self, isa: S) {
+        let [taps_y, taps_x] = self.patches.axes.map(|axis| axis.taps);
+        let [down, across] = self.patches.axes.map(|axis| axis.to);
+        // The first pixel's image, row and column.
+        let line = self.pixels.start / across;
+        let first = [line / down, line % down, self.pixels.start % across];
+        let tap = self.rows.start / taps_x;
+        let (mut channel, mut tap_y, mut tap_x) =
+            (tap / taps_y, tap % taps_y, self.rows.start % taps_x);
+        let mut row = 0;
+        while row < self.rows.len() {
+            // Taps beside each other look at the same pixels, which are then in the first cache.
+            let taps = tap_x..taps_x.min(tap_x + self.rows.len() - row);
+            let next = row + taps.len();
+            self.read(isa, first, channel, tap_y, taps, row);
+            (row, tap_x, tap_y) = (next, 0, tap_y + 1);
+            if tap_y == taps_y {
+                (tap_y, channel) = (0, channel + 1);
+            }
         }
     }
 }
 
-/// What a run meets at each of `rows`, taps of one channel after another.
-#[inline(always)]
-fn read_run<S: Simd>(
-    isa: S,
-    patches: &Patches<S::T>,
-    run: &Run,
-    rows: Range<usize>,
-    out: &mut [S::T],
-    row_step: usize,
-) {
-    let [down, across] = patches.axes;
-    let taps = [down.taps, across.taps];
-    let mut tap = [rows.start / taps[1] % taps[0], rows.start % taps[1]];
-    let mut channel = rows.start / (taps[0] * taps[1]);
-    for i in 0..rows.len() {
-        let out = &mut out[i * row_step..][..run.columns.len()];
-        if let Some(row) = down.source(run.row, tap[0]) {
-            let plane = run.image * patches.channels + channel;
-            let x = &patches.x[(plane * down.from + row) * across.from..][..across.from];
-            let first = across.at(run.columns.start, tap[1]);
-            if across.step == 1 && across.divide == 1 {
-                isa.store_head(isa.load_around(x, first), out);
-            } else {
-                gather(x, &across, first, out);
+impl<T: Real> Block<'_, T> {
+    /// What all pixels meet at neighbouring taps of one channel, in `out` from `out_row` on.
+    #[inline(always)]
+    fn read<S: Simd<T = T>>(
+        &mut self,
+        isa: S,
+        [mut image, mut row, mut column]: [usize; 3],
+        channel: usize,
+        tap_y: usize,
+        taps: Range<usize>,
+        out_row: usize,
+    ) {
+        let Patches { x, channels, axes: [down, across] } = self.patches;
+        let [width, panel_step] = self.panel;
+        let (mut left, mut lane, mut out_at) = (self.pixels.len(), 0, out_row * self.row_step);
+        while left > 0 {
+            // Up to a panel's width of one row of an image.
+            let run = left.min(width - lane).min(across.to - column);
+            let x = down.source(row, tap_y).map(|row| {
+                let line = (image * channels + channel) * down.from + row;
+                &x[line * across.from..][..across.from]
+            });
+            for (i, tap) in taps.clone().enumerate() {
+                let out = &mut self.out[out_at + lane + i * self.row_step..][..run];
+                let first = across.at(column, tap);
+                match x {
+                    Some(x) if across.step == 1 && across.divide == 1 => {
+                        isa.store_head(isa.load_around(x, first), out);
+                    }
+                    Some(x) => gather(x, &across, first, out),
+                    None => isa.store_head(isa.splat(T::ZERO), out),
+                }
             }
-        } else {
-            isa.store_head(isa.splat(S::T::ZERO), out);
-        }
-        tap[1] += 1;
-        if tap[1] == taps[1] {
-            tap = [tap[0] + 1, 0];
-            if tap[0] == taps[0] {
-                tap[0] = 0;
-                channel += 1;
+            (left, lane, column) = (left - run, lane + run, column + run);
+            if lane == width {
+                (lane, out_at) = (0, out_at + panel_step);
+            }
+            if column == across.to {
+                (column, row) = (0, row + 1);
+            }
+            if row == down.to {
+                (row, image) = (0, image + 1);
             }
         }
     }

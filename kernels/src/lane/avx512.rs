@@ -48,16 +48,25 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn load_head(self, x: &[f32], fill: f32) -> F32x16 {
+        if let Some(x) = x.first_chunk() {
+            return self.load(x);
+        }
         // SAFETY: the token vouches for AVX-512; lanes beyond the slice are not read.
         unsafe { F32x16(_mm512_mask_loadu_ps(_mm512_set1_ps(fill), lanes(0, x.len()), x.as_ptr())) }
     }
     #[inline(always)]
     fn store_head(self, v: F32x16, out: &mut [f32]) {
+        if let Some(out) = out.first_chunk_mut() {
+            return self.store(v, out);
+        }
         // SAFETY: the token vouches for AVX-512; lanes beyond the slice are not written.
         unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), lanes(0, out.len()), v.0) }
     }
     #[inline(always)]
     fn load_around(self, x: &[f32], first: isize) -> F32x16 {
+        if let Some(x) = x.get(first as usize..).and_then(|x| x.first_chunk()) {
+            return self.load(x);
+        }
         let before = (-first).clamp(0, LANES as isize) as usize;
         let end = (x.len() as isize - first).clamp(0, LANES as isize) as usize;
         let p = x.as_ptr().wrapping_offset(first);
