@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use tensor::spelling::nearest;
 use tensor::{Error, Result, Tensor};
 
 use crate::Var;
@@ -170,27 +171,6 @@ impl Params {
     fn full_name(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
-}
-
-/// The name that takes the fewest edits to become `name`, if that is less than a third of it.
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let near = names.map(|other| (edits(name, other), other)).min()?;
-    (near.0 * 3 <= name.len()).then_some(near.1)
-}
-
-/// The least number of inserted, deleted and replaced bytes that make one name of the other.
-/// Source: Wagner & Fischer 1974.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

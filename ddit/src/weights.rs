@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tensor::rng::Rng;
 use tensor::{DType, Error, Result, Shape, Tensor};
 
-use crate::text::spelling::nearest;
+use tensor::spelling::nearest;
 
 /// The most lines of detail in the error of [`Inventory::check`].
 const LINES: usize = 12;

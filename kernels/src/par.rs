@@ -7,10 +7,8 @@
 use rayon::prelude::*;
 
 mod cells;
-mod tiles;
 
 pub use cells::{Cell, Cells};
-pub use tiles::{Grid, Region, Tile, tiles_mut};
 
 /// Nanoseconds of work below which a second thread costs more than it saves.
 const WORTH_SPLITTING: usize = 30_000;

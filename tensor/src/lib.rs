@@ -13,6 +13,7 @@ pub mod io;
 pub mod pool;
 pub mod rng;
 pub mod shape;
+pub mod spelling;
 
 mod buffer;
 mod cast;

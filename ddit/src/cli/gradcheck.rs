@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use autograd::ops;
 use autograd::spec::{OpReport, Spec, check_op};
-use ddit::text::spelling::nearest;
 use serde_json::json;
+use tensor::spelling::nearest;
 
 use super::output::Output;
 use super::{Outcome, parse};

@@ -19,7 +19,7 @@ pub struct VaeObjective {
 
 impl Default for VaeObjective {
     fn default() -> Self {
-        Self { absolute: 1.0, squared: 10.0, divergence: 1e-4 }
+        Self { absolute: 1.0, squared: 10.0, divergence: 5e-3 }
     }
 }
 

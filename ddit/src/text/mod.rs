@@ -9,10 +9,8 @@
 //! |---|---|
 //! | [`words`] | makes a word-level tokenizer for a model trained from scratch |
 //! | [`sequence`] | fixed-length rows for training: captions, questions with their answers |
-//! | [`spelling`] | the nearest known word to an unknown one |
 
 pub mod sequence;
-pub mod spelling;
 pub mod words;
 
 use std::collections::HashMap;
@@ -217,7 +215,8 @@ impl Tokenizer {
         for (_, &(from, to)) in tokens.filter(|&(&id, _)| Some(id) == self.unknown) {
             let word = text[from..to].to_owned();
             if found.iter().all(|unknown| unknown.word != word) {
-                let nearest = spelling::nearest(&word, self.vocabulary.keys().map(String::as_str));
+                let nearest =
+                    tensor::spelling::nearest(&word, self.vocabulary.keys().map(String::as_str));
                 found.push(UnknownWord { word, nearest: nearest.map(str::to_owned) });
             }
         }

@@ -6,10 +6,11 @@
 //! [`presets`]: super::presets
 
 use serde::{Deserialize, Serialize};
-use tensor::{Error, Result};
+use tensor::{DType, Error, Result};
 
 use super::schedule::OptimizerConfig;
 use crate::config::{GenerationConfig, Recipe};
+use crate::pipeline::TextSampler;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,6 +189,30 @@ pub struct ScheduleConfig {
     pub sample_every: u64,
     /// Steps between scores on the validation set.
     pub validate_every: u64,
+    /// How the finished transformer's weights are stored; checkpoints are float32.
+    pub weights: Precision,
+}
+
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Four bytes each, as trained.
+    F32,
+    /// Two bytes, 8 bits of precision, float32's range.
+    Bf16,
+    /// Two bytes, 11 bits of precision; weights are well within the range.
+    F16,
+}
+
+impl From<Precision> for DType {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::BF16,
+            Precision::F16 => Self::F16,
+        }
+    }
 }
 
 /// Defaults for sampling.
@@ -202,6 +227,8 @@ pub struct SamplingConfig {
     pub shift: f64,
     /// Steps from masks to a text.
     pub text_steps: usize,
+    /// How masks become words: `exact`, `ddpm-cache` or `confidence`; empty for the recipe's own.
+    pub sampler: String,
 }
 
 impl Default for RunConfig {
@@ -221,7 +248,7 @@ impl Default for RunConfig {
             batch: BatchConfig { images: 64, texts: 64, micro_batches: 1 },
             optimizer: OptimizerConfig::default(),
             run: ScheduleConfig::default(),
-            generation: SamplingConfig { steps: 28, guidance: 3.0, shift: 1.0, text_steps: 16 },
+            generation: SamplingConfig::default(),
         }
     }
 }
@@ -258,8 +285,14 @@ impl Default for AutoencoderConfig {
             latent_channels: 8,
             absolute_weight: 1.0,
             squared_weight: 10.0,
-            divergence_weight: 1e-4,
+            divergence_weight: 5e-3,
         }
+    }
+}
+
+impl Default for SamplingConfig {
+    fn default() -> Self {
+        Self { steps: 28, guidance: 3.0, shift: 1.0, text_steps: 16, sampler: String::new() }
     }
 }
 
@@ -273,6 +306,7 @@ impl Default for ScheduleConfig {
             keep: 2,
             sample_every: 500,
             validate_every: 500,
+            weights: Precision::F32,
         }
     }
 }
@@ -283,6 +317,7 @@ impl RunConfig {
     /// Errors: the first such setting, by its key.
     pub fn check(&self) -> Result<()> {
         let Self { data, batch, optimizer, objective, .. } = self;
+        let sampler = &self.generation.sampler;
         let share = |x: f64| (0.0..=1.0).contains(&x);
         let parts = batch.micro_batches;
         let divides = |n: usize| parts > 0 && n.is_multiple_of(parts);
@@ -327,6 +362,11 @@ impl RunConfig {
                 self.autoencoder.source != "init" || !self.init.is_empty(),
                 "is \"init\", but nothing is set to start from: --set init=RUN",
             ),
+            (
+                "generation.sampler",
+                sampler.is_empty() || sampler.parse::<TextSampler>().is_ok(),
+                "is exact, ddpm-cache or confidence, or empty for the recipe's own",
+            ),
         ];
         match rules.iter().find(|(_, holds, _)| !holds) {
             Some((key, _, message)) => Err(Error::value("config", *message).key(*key)),
@@ -341,7 +381,7 @@ impl RunConfig {
 
     /// What the finished model's `generation_config.json` says.
     pub fn generation_config(&self, text_length: usize) -> GenerationConfig {
-        let SamplingConfig { steps, guidance, text_steps, .. } = self.generation;
+        let SamplingConfig { steps, guidance, text_steps, ref sampler, .. } = self.generation;
         GenerationConfig {
             recipe: self.objective.recipe,
             steps,
@@ -349,6 +389,7 @@ impl RunConfig {
             prompt_length: text_length,
             text_length,
             text_steps,
+            sampler: (!sampler.is_empty()).then(|| sampler.clone()),
             ..GenerationConfig::default()
         }
     }

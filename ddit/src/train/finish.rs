@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use autograd::no_grad;
 use serde_json::{Value, json};
 use tensor::rng::Rng;
-use tensor::{Error, Result};
+use tensor::{Error, Result, Tensor};
 
 use super::dual::Dual;
 use super::samples::{sheet, write_png};
@@ -82,8 +82,13 @@ impl Trainer {
 
     /// The pipeline folder of the model as it is now.
     fn folder(&self, dual: &Dual) -> Folder {
-        let transformer =
-            Component { config: dual.geometry().clone(), weights: self.learner.average() };
+        let stored = |(name, weight): (String, Tensor)| {
+            (name, weight.to_dtype(self.config.run.weights.into()))
+        };
+        let transformer = Component {
+            config: dual.geometry().clone(),
+            weights: self.learner.average().into_iter().map(stored).collect(),
+        };
         Folder {
             transformer,
             vae: self.frozen.clone(),

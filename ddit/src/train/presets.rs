@@ -11,7 +11,7 @@ use tensor::{Error, Result};
 use toml::{Table, Value};
 
 use super::config::{AutoencoderConfig, RunConfig};
-use crate::text::spelling;
+use tensor::spelling;
 
 /// The presets compiled in: name, and what differs from the defaults.
 pub const PRESETS: [(&str, &str); 6] = [

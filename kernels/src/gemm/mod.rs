@@ -52,7 +52,8 @@ pub use write::{Add, At, Bias, BiasGelu, GateResidual, RowBias, Store, Writer};
 use std::ops::Range;
 
 use crate::lane::LANES;
-use crate::{Real, par, scratch};
+use crate::par::{self, Cells};
+use crate::{Real, scratch};
 use pack::{Columns, TOGETHER};
 use tile::{GROUP, SumTile};
 
@@ -123,35 +124,49 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
         return;
     }
     let plan = Plan::new(size);
+    let kept = (!kept.is_empty()).then(|| Cells::new(kept, [m, n], plan.tile));
+    let out = Cells::new(out, [m, n], plan.tile);
+    let product = Product { a, writer, out: &out, kept: kept.as_ref() };
     match b.into() {
         Right::Packed(b) => {
             assert_eq!(b.size(), [k, n], "packed operand of {size:?}");
-            run(size, a, Columns::Packed(b), &plan.grid(0..batch, 0..n), writer, (out, kept));
+            plan.run(&product, Columns::Packed(b), 0..batch, 0..n);
         }
-        Right::Read(b) if plan.pieces[0] == 1 => {
-            run(size, a, Columns::Own { b, n }, &plan.grid(0..batch, 0..n), writer, (out, kept));
+        Right::Read(b) if plan.tile[0] >= m => {
+            plan.run(&product, Columns::Own { b, n }, 0..batch, 0..n);
         }
-        Right::Read(b) => plan.bands(|grid, panels| {
-            let len = grid.matrices.len() * panels.len() * k * LANES;
+        Right::Read(b) => plan.bands(|matrices, columns| {
+            let panels = columns.start / LANES..columns.end.div_ceil(LANES);
+            let len = matrices.len() * panels.len() * k * LANES;
             scratch::with([len], |[shared]| {
-                pack::pack(b, grid.matrices.clone(), [k, n], panels.clone(), shared);
-                let columns = Columns::Shared {
+                pack::pack(b, matrices.clone(), [k, n], panels.clone(), shared);
+                let packed = Columns::Shared {
                     rows: shared.as_chunks().0,
                     k,
-                    first: [grid.matrices.start, panels.start],
+                    first: [matrices.start, panels.start],
                     panels: panels.len(),
                 };
-                run(size, a, columns, &grid, writer, (&mut *out, &mut *kept));
+                plan.run(&product, packed, matrices, columns);
             });
         }),
     }
 }
 
+/// What all tiles have in common: the left operand, and where the result goes.
+struct Product<'a, T, O> {
+    a: Operand<'a, T>,
+    writer: &'a dyn Writer<T, O>,
+    /// Cells as large as a tile,
+    out: &'a Cells<'a, O>,
+    /// and as many for what the writer keeps.
+    kept: Option<&'a Cells<'a, T>>,
+}
+
 /// How a product is cut. Tiles are a matter of the problem's size alone.
 struct Plan {
     size: Size,
-    /// Pieces of M and of N.
-    pieces: [usize; 2],
+    /// Rows and columns of a tile; the last ones may be smaller.
+    tile: [usize; 2],
 }
 
 /// Most rows of a tile: its packed block of A, 192 × [`KC`], stays in the second cache.
@@ -172,7 +187,8 @@ impl Plan {
     /// packing costs more than reading, so columns are cut last.
     fn new(size: Size) -> Self {
         let Size { batch, m, n, k } = size;
-        let mut pieces = [m.div_ceil(TILE_M), n.div_ceil(TILE_N)];
+        let widest = (BAND / k.max(1)).clamp(2 * LANES, TILE_N);
+        let mut pieces = [m.div_ceil(TILE_M), n.div_ceil(widest)];
         loop {
             let [rows, columns] = [m.div_ceil(pieces[0]), n.div_ceil(pieces[1])];
             let enough = batch * pieces[0] * pieces[1] >= TILES;
@@ -189,75 +205,79 @@ impl Plan {
                 break;
             }
         }
-        Plan { size, pieces }
+        let rows = m.div_ceil(pieces[0]).next_multiple_of(GROUP);
+        let columns = n.div_ceil(pieces[1]).next_multiple_of(2 * LANES);
+        Plan { size, tile: [rows, columns] }
     }
 
-    /// The cut of some matrices and columns.
-    fn grid(&self, matrices: Range<usize>, columns: Range<usize>) -> par::Grid {
-        let Size { m, n, .. } = self.size;
-        par::Grid {
-            size: [m, n],
-            matrices,
-            pieces: [self.pieces[0], (columns.len() * self.pieces[1]).div_ceil(n)],
-            columns,
-            units: [GROUP, 2 * LANES],
-        }
-    }
-
-    /// Calls `f` for parts of the product whose packed B is of bounded size.
-    fn bands(&self, mut f: impl FnMut(par::Grid, Range<usize>)) {
+    /// Calls `f` for matrices and columns, whole tiles of them, whose packed B is of bounded size.
+    fn bands(&self, mut f: impl FnMut(Range<usize>, Range<usize>)) {
         let Size { batch, n, k, .. } = self.size;
-        let panels = n.div_ceil(LANES);
-        let panels_at_once = (BAND / (k * LANES).max(1)).max(2) / 2 * 2;
-        let matrices_at_once = (panels_at_once / panels).max(1);
+        let tiles = (BAND / (k * self.tile[1]).max(1)).max(1);
+        let columns_at_once = tiles * self.tile[1];
+        let matrices_at_once = (columns_at_once / n).max(1);
         for first in (0..batch).step_by(matrices_at_once) {
             let matrices = first..batch.min(first + matrices_at_once);
-            for panel in (0..panels).step_by(panels_at_once) {
-                let columns = panel * LANES..n.min((panel + panels_at_once) * LANES);
-                let panels = panel..columns.end.div_ceil(LANES);
-                f(self.grid(matrices.clone(), columns), panels);
+            for column in (0..n).step_by(columns_at_once) {
+                f(matrices.clone(), column..n.min(column + columns_at_once));
             }
         }
     }
-}
 
-/// The tiles of a grid, each by one thread.
-fn run<T: Real, O: Send>(
-    size: Size,
-    a: Operand<T>,
-    b: Columns<T>,
-    grid: &par::Grid,
-    writer: &dyn Writer<T, O>,
-    outputs: (&mut [O], &mut [T]),
-) {
-    let Size { batch, n, k, .. } = size;
-    let ns = size.ns() / (batch * n) * grid.matrices.len() * grid.columns.len();
-    par::tiles_mut(grid, outputs, ns, |region, mut out, mut kept| {
-        let par::Region { matrix, rows, columns } = region;
-        let panels = columns.start / LANES..columns.end.div_ceil(LANES);
+    /// The tiles of some matrices and columns, each by one thread.
+    fn run<T: Real, O: Send>(
+        &self,
+        product: &Product<T, O>,
+        b: Columns<T>,
+        matrices: Range<usize>,
+        columns: Range<usize>,
+    ) {
+        let Size { batch, m, n, .. } = self.size;
+        let [down, across] = [m.div_ceil(self.tile[0]), columns.len().div_ceil(self.tile[1])];
+        let ns = self.size.ns() / (batch * n) * matrices.len() * columns.len();
+        par::for_each(matrices.len() * down * across, ns, |i| {
+            let place = [i / across % down, columns.start / self.tile[1] + i % across];
+            self.tile(product, b, matrices.start + i / (down * across), place);
+        });
+    }
+
+    /// One tile of one matrix; `place` counts tiles.
+    fn tile<T: Real, O: Send>(
+        &self,
+        product: &Product<T, O>,
+        b: Columns<T>,
+        batch: usize,
+        place: [usize; 2],
+    ) {
+        let Product { a, writer, out, kept } = *product;
+        let mut out = out.take(batch, place);
+        let mut kept = kept.map(|kept| kept.take(batch, place));
+        let (row, column) = (place[0] * self.tile[0], place[1] * self.tile[1]);
+        let (rows, columns) = (out.rows().len(), out.columns().len());
+        let panels = column / LANES..(column + columns).div_ceil(LANES);
         // An odd number of cache lines: rows must not compete for the same places of a cache.
         let stride = panels.len() | 1;
-        let a_len = rows.len().next_multiple_of(GROUP) * KC;
-        let sums_len = rows.len() * stride * LANES;
+        let (a_len, sums_len) = (rows.next_multiple_of(GROUP) * KC, rows * stride * LANES);
         scratch::with([a_len, TOGETHER * KC * LANES, sums_len], |[a_block, slots, sums]| {
             T::multiply(SumTile {
                 a,
                 b,
-                batch: matrix,
-                k,
-                rows: rows.clone(),
+                batch,
+                k: self.size.k,
+                rows: row..row + rows,
                 panels,
                 a_block,
                 slots: slots.as_chunks_mut().0,
                 sums: sums.as_chunks_mut().0,
                 stride,
             });
-            for (row, sums) in rows.zip(sums.chunks(stride * LANES)) {
-                let at = At { batch: matrix, row, col: columns.start };
-                writer.write(at, &sums[..columns.len()], out.row(row), kept.row(row));
+            for (i, sums) in sums.chunks(stride * LANES).enumerate() {
+                let at = At { batch, row: row + i, col: column };
+                let kept = kept.as_mut().map_or(&mut [][..], |kept| kept.row(i));
+                writer.write(at, &sums[..columns], out.row(i), kept);
             }
         });
-    });
+    }
 }
 
 #[cfg(test)]

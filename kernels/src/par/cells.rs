@@ -78,6 +78,11 @@ impl<T> Cell<'_, T> {
         0..self.rows
     }
 
+    /// Columns of the rectangle.
+    pub fn columns(&self) -> Range<usize> {
+        0..self.columns
+    }
+
     /// Row `i` of the rectangle.
     pub fn row(&mut self, i: usize) -> &mut [T] {
         assert!(i < self.rows, "row {i} of {}", self.rows);
