@@ -163,7 +163,7 @@ impl Spec for GroupNorm {
         let (pixels, eps) = (height * width, 0.1);
         let reference = move |x: &[Vec<f64>]| {
             let mut y = Vec::with_capacity(x[0].len());
-            for group in x[0].chunks(channels / groups * pixels) {
+            for group in x[0].chunks((channels / groups * pixels).max(1)) {
                 let n = group.len() as f64;
                 let mean = group.iter().sum::<f64>() / n;
                 let variance = group.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
