@@ -90,23 +90,17 @@ fn a_retained_graph_is_freed_with_its_last_variable() {
 /// A thread's stack holds some thousand nested calls; the graph has a million nodes.
 #[test]
 fn a_million_operations_need_no_stack() {
-    const DEPTH: usize = 1_000_000;
-    let chain = || {
+    let small = thread::Builder::new().stack_size(128 << 10);
+    let run = small.spawn(|| {
         let x = Var::parameter(Tensor::scalar(1.0, DType::F64));
         let mut y = x.clone();
-        for _ in 0..DEPTH {
+        for _ in 0..1_000_000 {
             y = y.neg().unwrap();
         }
-        (x, y)
-    };
-    let small = thread::Builder::new().stack_size(128 << 10);
-    let run = small.spawn(move || {
-        drop(chain());
-        let (x, y) = chain();
-        let gradient = y.backward().unwrap().get(&x).unwrap().item().unwrap();
-        // The graph without what was saved is still a million nodes deep.
+        let pass = Backward::new().root(&y, Tensor::scalar(1.0, DType::F64));
+        let grads = pass.retain_graph().run().unwrap();
         drop(y);
-        gradient
+        grads.get(&x).unwrap().item().unwrap()
     });
     assert_eq!(run.unwrap().join().unwrap(), 1.0);
 }
@@ -131,7 +125,7 @@ fn a_missing_second_derivative_names_operation_module_and_line() {
     assert!(error.to_string().contains("in     blocks.1.mlp"), "{error}");
 }
 
-/// A gradient of a gradient that a vjp cannot answer, of a fused operation behind another.
+/// Through what has a second derivative, exactly; through what has none, an error.
 #[test]
 fn second_derivatives_pass_through_what_has_them() {
     let x = Var::parameter(Tensor::from_vec(vec![0.3, -0.5], [1, 2]).unwrap());
@@ -156,4 +150,19 @@ fn second_derivatives_pass_through_what_has_them() {
     let grads = Backward::new().root(&soft, one).create_graph().run().unwrap();
     let error = grads.get_var(&x).unwrap().sum_all().unwrap().backward().unwrap_err();
     assert_eq!((error.kind(), error.op()), (ErrorKind::OnceDifferentiable, "softmax"));
+}
+
+/// Nor is there a third derivative of a formula, and that is an error too.
+#[test]
+fn third_derivatives_are_errors() {
+    let x = Var::parameter(Tensor::scalar(0.5, DType::F64));
+    let mut y = x.tanh().unwrap();
+    for _ in 0..2 {
+        let pass = Backward::new().root(&y, Tensor::scalar(1.0, DType::F64));
+        y = pass.create_graph().run().unwrap().get_var(&x).unwrap().clone();
+    }
+    let t = 0.5_f64.tanh();
+    assert!((y.item().unwrap() + 2.0 * t * (1.0 - t * t)).abs() < 1e-15);
+    let error = y.backward().unwrap_err();
+    assert_eq!((error.kind(), error.op()), (ErrorKind::OnceDifferentiable, "tanh"));
 }

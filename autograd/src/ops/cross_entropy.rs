@@ -33,6 +33,7 @@ impl Var {
     /// once.
     ///
     /// y = cross_entropy(x·Wᵀ + b).
+    /// Source: Sahoo et al. 2024, §3.2.
     ///
     /// Shapes: x \[R, C\], W \[V, C\], b \[V\] → \[\]. Saves: x, W, b, a number a row. Cost: 2·RVC
     /// flop, and 6·RVC backward, where the scores are made again. Errors: as there.

@@ -33,6 +33,7 @@ impl Var {
     /// A linear layer and GELU in its tanh form, in one pass.
     ///
     /// y = gelu(x·Wᵀ + b).
+    /// Source: Hendrycks & Gimpel 2016, §2.
     ///
     /// Shapes: as [`linear`](Self::linear). Saves: x, W, and x·Wᵀ + b. Cost: as there, and a GELU
     /// an element. Errors: as there.

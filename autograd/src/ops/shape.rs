@@ -13,7 +13,9 @@ pub use cases::{BroadcastTo, Cat, Narrow, Permute, Reshape, ToDType};
 
 /// Views and joins. Axes are counted from the first (`0`) or, negative, from behind.
 impl Var {
-    /// The same elements in row-major order under another shape.
+    /// The same elements under another shape.
+    ///
+    /// yₖ = xₖ, in row-major order.
     ///
     /// Shapes: any → `shape`, of as many elements. Saves: nothing. Cost: a copy where the
     /// elements do not lie in that order, else nothing. Errors: another number of elements.
@@ -52,6 +54,8 @@ impl Var {
 
     /// The axes in another order: axis `a` of the result is axis `axes[a]` of this tensor.
     ///
+    /// y\[i, k, j\] = x\[i, j, k\], for the axes \[0, 2, 1\].
+    ///
     /// Shapes: a permutation. Saves: nothing. Cost: none. Errors: `axes` does not name each axis
     /// once.
     #[track_caller]
@@ -73,6 +77,8 @@ impl Var {
 
     /// Axes of length one, and axes in front, repeated to reach `shape`.
     ///
+    /// y\[i, j, k\] = x\[j, 0\], for a shape \[J, 1\].
+    ///
     /// Shapes: one that broadcasts to `shape` → `shape`. Saves: nothing. Cost: none; its gradient
     /// is a sum. Errors: a length is neither one nor right.
     #[track_caller]
@@ -82,6 +88,8 @@ impl Var {
     }
 
     /// The elements `start .. start + length` of one axis.
+    ///
+    /// y\[i, j\] = x\[i, start + j\].
     ///
     /// Shapes: \[.., n, ..\] → \[.., length, ..\]. Saves: nothing. Cost: none; its gradient is
     /// added to that part of the input's. Errors: no such axis; the range leaves it.
@@ -124,6 +132,8 @@ impl Var {
 
     /// The variables one after the other along an axis they all have.
     ///
+    /// y = (a, b, ..) along the axis.
+    ///
     /// Shapes: \[.., nᵢ, ..\] → \[.., Σ nᵢ, ..\]. Saves: nothing. Cost: one read and one write.
     /// Errors: no variables; element types, or lengths of another axis, that differ.
     #[track_caller]
@@ -150,6 +160,8 @@ impl Var {
     }
 
     /// The elements converted to another float type.
+    ///
+    /// y = x, rounded to nearest even.
     ///
     /// Shapes: any → the same. Saves: nothing. Cost: one read and one write; none if they are of
     /// it already. The gradient has the type the input is computed in. Errors: none for floats.

@@ -1,5 +1,6 @@
 //! The registry's entries of the norms along the last axis.
 
+use kernels::reduce::compensated_sum;
 use tensor::Result;
 
 use super::{AdaLayerNormOp, LayerNormOp, RmsNormOp};
@@ -10,8 +11,9 @@ use crate::{Op, Spec, Var};
 fn normalized(x: &[f64], width: usize, eps: f64, centered: bool) -> Vec<f64> {
     let mut y = Vec::with_capacity(x.len());
     for row in x.chunks(width.max(1)) {
-        let mean = if centered { row.iter().sum::<f64>() / width as f64 } else { 0.0 };
-        let square = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+        let mean_of = |x: &mut dyn Iterator<Item = f64>| compensated_sum(x) / width as f64;
+        let mean = if centered { mean_of(&mut row.iter().copied()) } else { 0.0 };
+        let square = mean_of(&mut row.iter().map(|x| (x - mean).powi(2)));
         y.extend(row.iter().map(|x| (x - mean) / (square + eps).sqrt()));
     }
     y
