@@ -5,20 +5,24 @@
 //! an operation all that the registry asks of ours.
 //!
 //! ```
-//! use autograd::strategies::{check, operands, shapes};
-//! use autograd::{Keep, Kept, Op, Var, apply};
+//! use autograd::strategies::{Operand, check, operands, shapes};
+//! use autograd::Var;
 //! use proptest::prelude::*;
-//! use tensor::{Result, Tensor};
+//! use tensor::Result;
 //!
 //! /// x³, by other operations.
 //! fn cube(x: &Var) -> Result<Var> {
 //!     x.square()?.mul(x)
 //! }
 //!
+//! fn operand() -> impl Strategy<Value = Operand> {
+//!     shapes(0..=3, 0..=5).prop_flat_map(|shape| operands(shape, -2.0..2.0))
+//! }
+//!
 //! proptest! {
-//!     # #![proptest_config(ProptestConfig { failure_persistence: None, cases: 8, ..Default::default() })]
+//!     # #![proptest_config(ProptestConfig::with_cases(8))]
 //!     // In a test module: #[test]
-//!     fn cube_is_right(x in shapes(0..=3, 0..=5).prop_flat_map(|shape| operands(shape, -2.0..2.0))) {
+//!     fn cube_is_right(x in operand()) {
 //!         let reference = |x: &[Vec<f64>]| x[0].iter().map(|x| x.powi(3)).collect();
 //!         check(&[x], |x| cube(&x[0]), reference)?;
 //!     }
@@ -182,8 +186,7 @@ mod tests {
     #[test]
     fn a_wrong_gradient_fails_and_shrinks_to_something_small() {
         let strategy = shapes(1..=3, 1..=5).prop_flat_map(|shape| operands(shape, -2.0..2.0));
-        let mut runner =
-            TestRunner::new_with_rng(Config::default(), TestRunner::deterministic().rng().clone());
+        let mut runner = TestRunner::deterministic();
         // x² with the gradient of half of it.
         let wrong = |x: &[Var]| x[0].mul(&x[0].detach());
         let reference = |x: &[Vec<f64>]| x[0].iter().map(|x| x * x).collect();
