@@ -1,8 +1,8 @@
 //! What an operation is: a forward pass and a vjp, in one value.
 //!
-//! An operation is a struct of its parameters with an [`Op`] impl. [`apply`] runs it on variables;
-//! if one of them is tracked (and recording is on) the result is tracked too, and remembers what
-//! the vjp will need. Writing an operation takes one file in `ops/`:
+//! An operation is a struct of its parameters with an [`Op`] impl. [`apply`](crate::apply()) runs
+//! it on variables; if one of them is tracked (and recording is on) the result is tracked too, and
+//! remembers what the vjp will need. Writing an operation takes one file in `ops/`:
 //!
 //! ```
 //! use autograd::{Keep, Kept, Op, Var, apply};

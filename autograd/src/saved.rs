@@ -93,8 +93,8 @@ pub(crate) enum Held<'a> {
 ///
 /// A buffer that several operations keep, or several views of it, is counted once, for the first
 /// operation that kept it. Whole buffers are counted: a view keeps all of what it is a view of.
-/// Parameters are not, since they are there anyway; nor is what a [`checkpoint`](crate::checkpoint)
-/// has captured, which cannot be seen.
+/// Parameters are not, since they are there anyway; nor is what the closure of a
+/// [`checkpoint`](crate::checkpoint()) has captured, which cannot be seen.
 ///
 /// ```
 /// use autograd::{SavedReport, Var, scope};
