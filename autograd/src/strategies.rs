@@ -1,4 +1,4 @@
-//! Strategies of [`proptest`] for property tests of operations of one's own.
+//! Strategies of [`proptest`](mod@proptest) for property tests of operations of one's own.
 //!
 //! An [`Operand`] is drawn in any layout (packed, transposed, sliced, broadcast) and can be had in
 //! any float type; what fails shrinks to few, plain elements in row-major order. [`check`] asks of
