@@ -14,8 +14,9 @@ use kernels::elementwise::{add_assign, add_region};
 use tensor::{DType, Element, Error, Result, Shape, Tensor};
 
 use crate::node::{Edge, Node};
-use crate::scope::{is_recording, with_recording};
-use crate::{Var, ops};
+use crate::saved::Role;
+use crate::scope::{is_recording, with_recording, within};
+use crate::{Var, anomaly, ops};
 
 /// A parameter, or one output of an operation, by its node's id.
 type Key = (u64, usize);
@@ -208,6 +209,23 @@ impl From<Var> for Gradient {
 }
 
 impl Gradient {
+    /// Its values, of the input or of a part of it.
+    pub(crate) fn var(&self) -> &Var {
+        match self {
+            Self::Whole(var) | Self::Part { part: var, .. } => var,
+        }
+    }
+
+    /// The same with other values of that shape.
+    pub(crate) fn map(self, f: impl FnOnce(Var) -> Var) -> Self {
+        match self {
+            Self::Whole(var) => Self::Whole(f(var)),
+            Self::Part { part, shape, axis, start } => {
+                Self::Part { part: f(part), shape, axis, start }
+            }
+        }
+    }
+
     /// This gradient added to what has arrived before.
     fn add_to(self, sum: Option<Var>) -> Result<Var> {
         match (self, sum) {
@@ -302,7 +320,17 @@ impl Walk {
             }
         };
         let slot = &mut pending.gradients[edge.output];
-        *slot = Some(gradient.add_to(slot.take())?);
+        let before = slot.take();
+        *slot = Some(match before {
+            Some(before) if anomaly::is_watching() => {
+                let named = |x: &Var| (Role::OutputGradient(edge.output), x.value());
+                let from = [named(&before), named(gradient.var())];
+                let sum = gradient.add_to(Some(before))?;
+                anomaly::check("sum of gradients", &[named(&sum)], &from)?;
+                sum
+            }
+            before => gradient.add_to(before)?,
+        });
         Ok(())
     }
 
@@ -327,17 +355,13 @@ impl Walk {
                 return Err(Error::value(node.name(), "a backward pass has freed this graph")
                     .note("keep it with Backward::retain_graph"));
             };
-            let sent = record.backward(&node, &gradients, &mut self);
+            // What the vjp applies belongs to the modules of what it is the vjp of.
+            let path = node.scope().cloned();
+            let sent = within(path, || record.backward(&node, &gradients, &mut self));
             if retain {
                 node.restore_record(record);
             }
-            sent.map_err(|error| {
-                let error = error.note(format!("in the backward pass of {}", node.name()));
-                match node.scope() {
-                    Some(path) => error.scope(path),
-                    None => error,
-                }
-            })?;
+            sent.map_err(|error| node.blame(error))?;
         }
         Ok(grads)
     }

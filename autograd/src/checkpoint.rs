@@ -10,19 +10,22 @@
 //! oldest edges for whatever the function had used: inputs, parameters, or other checkpoints. Sums
 //! are formed in the order of the plain graph: gradients are equal to the last bit.
 
+use std::panic::Location;
 use std::sync::Arc;
 
 use tensor::Result;
 
 use crate::Var;
 use crate::backward::Walk;
-use crate::node::{Edge, Node, Record};
+use crate::node::{Edge, Node, Origin, Record};
+use crate::saved::{Held, Role};
 use crate::scope::{is_recording, no_grad, with_recording};
 
 /// Runs `f` without saving anything for its backward pass, which will run `f` again.
 ///
-/// `f` must compute the same result each time. It may use parameters and other variables besides
-/// `x`, by capturing their (cheap) clones.
+/// `f` must compute the same result each time: random numbers come from a
+/// [`Rng`](tensor::rng::Rng) that it captures and clones. It may use parameters and other variables
+/// besides `x`, by capturing their (cheap) clones.
 ///
 /// ```
 /// use autograd::{Var, checkpoint};
@@ -39,6 +42,7 @@ use crate::scope::{is_recording, no_grad, with_recording};
 /// ```
 ///
 /// Errors: those of `f`.
+#[track_caller]
 pub fn checkpoint<const N: usize, const M: usize>(
     x: [&Var; N],
     f: impl Fn([Var; N]) -> Result<[Var; M]> + Send + Sync + 'static,
@@ -50,7 +54,8 @@ pub fn checkpoint<const N: usize, const M: usize>(
     let y = no_grad(|| f(x.clone()))?;
     // What f captured cannot be seen, so the outputs count as tracked. The edges to the inputs are
     // not used: gradients leave through the nodes that the second run makes.
-    let node = Node::operation("checkpoint", Vec::new(), M, Box::new(Checkpoint { f, x }));
+    let origin = Origin::new("checkpoint", Location::caller());
+    let node = Node::operation(origin, Vec::new(), M, Box::new(Checkpoint { f, x }));
     let mut output = 0..;
     Ok(y.map(|y| {
         let output = output.next().expect("the range has no end");
@@ -75,6 +80,10 @@ where
             }
         }
         Ok(())
+    }
+
+    fn saved(&self, see: &mut dyn FnMut(Role, Held<'_>)) {
+        self.x.iter().enumerate().for_each(|(i, x)| see(Role::Input(i), Held::Var(x)));
     }
 }
 
@@ -137,6 +146,37 @@ mod tests {
             bits(&loss.backward().unwrap(), &[x.clone(), w])
         };
         assert_eq!(run(true), run(false));
+    }
+
+    /// x with some elements put to zero and the others scaled up, by numbers from `rng`.
+    fn dropout(x: &Var, rng: &mut Rng) -> Result<Var> {
+        let uniform = rng.uniform(x.shape(), DType::F32)?.to_vec::<f32>()?;
+        let mask = uniform.into_iter().map(|u| if u < 0.3 { 0.0 } else { 1.0 / 0.7_f32 });
+        x.mul(&Var::constant(Tensor::from_vec(mask.collect(), x.shape())?))
+    }
+
+    /// Random numbers are a function of seed, stream and element, so a generator that is captured
+    /// by value draws the same ones again: both in one block, and block after block.
+    #[test]
+    fn randomness_is_replayed() {
+        let vars = parameters();
+        let run = |checkpointed: bool| {
+            let mut y = vars[0].clone();
+            for (i, w) in vars.iter().enumerate() {
+                let (rng, w) = (Rng::new(7).stream(i as u64), w.clone());
+                let f = move |[y]: [Var; 1]| {
+                    let mut rng = rng.clone();
+                    Ok([dropout(&block(&dropout(&y, &mut rng)?, &w)?, &mut rng)?])
+                };
+                [y] = if checkpointed { checkpoint([&y], f) } else { f([y]) }.unwrap();
+            }
+            let loss = y.square().unwrap().sum_all().unwrap();
+            (loss.item().unwrap().to_bits(), bits(&loss.backward().unwrap(), &vars))
+        };
+        assert_eq!(run(true), run(false));
+        let dropped = dropout(&vars[0], &mut Rng::new(7)).unwrap().value().to_f64_vec();
+        let zeros = dropped.iter().filter(|&&x| x == 0.0).count();
+        assert!((5..25).contains(&zeros), "{zeros} of 50 are dropped");
     }
 
     #[test]

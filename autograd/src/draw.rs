@@ -16,8 +16,46 @@ pub struct Draw {
     strided: bool,
 }
 
-/// Lengths worth trying: one, some small ones, and some around a vector of lanes.
-const LENGTHS: [usize; 12] = [1, 1, 2, 2, 3, 3, 4, 5, 7, 16, 17, 33];
+/// How a test's tensor lies in memory: as the view of a packed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// In row-major order.
+    Packed,
+    /// With two axes exchanged.
+    Transposed(usize, usize),
+    /// A part of a longer axis, with one index before it and two behind.
+    Sliced(usize),
+    /// One index of an axis, repeated.
+    Broadcast(usize),
+}
+
+impl Layout {
+    /// The shape of the packed tensor that a tensor of `shape` is a view of.
+    pub fn base(self, mut shape: Shape) -> Shape {
+        match self {
+            Self::Packed => {}
+            Self::Transposed(a, b) => shape.swap(a, b),
+            Self::Sliced(axis) => shape[axis] += 3,
+            Self::Broadcast(axis) => shape[axis] = 1,
+        }
+        shape
+    }
+
+    /// The view of `shape` of a packed tensor of the [`base`](Self::base)'s shape.
+    ///
+    /// Errors: another shape than that; no such axis.
+    pub fn view(self, base: &Tensor, shape: Shape) -> Result<Tensor> {
+        match self {
+            Self::Packed => Ok(base.clone()),
+            Self::Transposed(a, b) => base.transpose(a, b),
+            Self::Sliced(axis) => base.narrow(axis, 1, shape[axis]),
+            Self::Broadcast(_) => base.broadcast_to(shape),
+        }
+    }
+}
+
+/// Lengths worth trying: none, one, some small ones, and some around a vector of lanes.
+const LENGTHS: [usize; 13] = [0, 1, 1, 2, 2, 3, 3, 4, 5, 7, 16, 17, 33];
 
 impl Draw {
     /// Cases whose floats are of type `dtype`, in all layouts.
@@ -45,7 +83,7 @@ impl Draw {
         low + (high - low) * self.rng.next_uniform()
     }
 
-    /// The length of an axis, from 1 to 33.
+    /// The length of an axis, from 0 to 33.
     pub fn dim(&mut self) -> usize {
         LENGTHS[self.below(LENGTHS.len())]
     }
@@ -83,17 +121,17 @@ impl Draw {
 
     /// Floats between `low` and `high`.
     pub fn uniform(&mut self, shape: impl Into<Shape>, low: f64, high: f64) -> Result<Tensor> {
-        self.floats(shape.into(), |rng, _| low + (high - low) * rng.next_uniform())
+        self.floats(shape.into(), |rng| low + (high - low) * rng.next_uniform())
     }
 
     /// Standard normal floats.
     pub fn normal(&mut self, shape: impl Into<Shape>) -> Result<Tensor> {
-        self.floats(shape.into(), |rng, _| rng.next_normal())
+        self.floats(shape.into(), Rng::next_normal)
     }
 
     /// Floats of a formula's domain, not closer than 0.05 to its kinks.
     pub fn within(&mut self, shape: impl Into<Shape>, domain: Domain) -> Result<Tensor> {
-        self.floats(shape.into(), |rng, _| {
+        self.floats(shape.into(), |rng| {
             let x = domain.low + (domain.high - domain.low) * rng.next_uniform();
             let close = domain.kinks.iter().find(|kink| (x - **kink).abs() < 0.05);
             close.map_or(x, |kink| kink + 0.05_f64.copysign(x - kink))
@@ -108,7 +146,7 @@ impl Draw {
         domain: Domain,
         which: usize,
     ) -> Result<Tensor> {
-        self.floats(shape.into(), |rng, _| {
+        self.floats(shape.into(), |rng| {
             let x = domain.low + (domain.high - domain.low) * rng.next_uniform();
             let jitter = 0.04 * (rng.next_uniform() - 0.5);
             (x * 4.0).floor() / 4.0 + which as f64 / 8.0 + 0.05 + jitter
@@ -117,13 +155,10 @@ impl Draw {
 
     /// Floats of which no two are closer than 0.005, so that it is clear which is largest.
     pub fn distinct(&mut self, shape: impl Into<Shape>) -> Result<Tensor> {
-        let shape = shape.into();
-        let n = shape.numel();
-        let order = self.rng.permutation(n);
-        let strided = std::mem::replace(&mut self.strided, false);
-        let x = self.floats(shape, |rng, i| order[i] as f64 * 0.01 + 0.005 * rng.next_uniform());
-        self.strided = strided;
-        x
+        self.laid_out(shape.into(), 3, |rng, n| {
+            let order = rng.permutation(n).into_iter();
+            order.map(|place| place as f64 * 0.01 + 0.005 * rng.next_uniform()).collect()
+        })
     }
 
     /// Indices below `n`, of type `i64`.
@@ -134,36 +169,32 @@ impl Draw {
     }
 
     /// Floats in one of four layouts.
-    fn floats(
+    fn floats(&mut self, shape: Shape, mut f: impl FnMut(&mut Rng) -> f64) -> Result<Tensor> {
+        self.laid_out(shape, 4, |rng, n| (0..n).map(|_| f(rng)).collect())
+    }
+
+    /// As many floats as `f` is asked for, in one of the first `layouts` of four: the last one
+    /// repeats elements.
+    fn laid_out(
         &mut self,
         shape: Shape,
-        mut f: impl FnMut(&mut Rng, usize) -> f64,
+        layouts: usize,
+        f: impl FnOnce(&mut Rng, usize) -> Vec<f64>,
     ) -> Result<Tensor> {
-        let (rng, dtype) = (&mut self.rng, self.dtype);
-        let mut packed = |shape: Shape, rng: &mut Rng| {
-            let values = (0..shape.numel()).map(|i| f(rng, i)).collect();
-            Ok(Tensor::from_vec(values, shape)?.to_dtype(dtype))
-        };
-        if !self.strided || shape.rank() == 0 {
-            return packed(shape, rng);
+        let rng = &mut self.rng;
+        let mut layout = Layout::Packed;
+        if self.strided && shape.rank() > 0 {
+            let (a, b) = (rng.below(shape.rank()), rng.below(shape.rank()));
+            layout = match rng.below(layouts) {
+                0 => Layout::Packed,
+                1 => Layout::Transposed(a, b),
+                2 => Layout::Sliced(a),
+                _ => Layout::Broadcast(a),
+            };
         }
-        let (a, b) = (rng.below(shape.rank()), rng.below(shape.rank()));
-        let mut base = shape;
-        match rng.below(4) {
-            0 => packed(base, rng),
-            1 => {
-                base.swap(a, b);
-                packed(base, rng)?.transpose(a, b)
-            }
-            2 => {
-                base[a] += 3;
-                packed(base, rng)?.narrow(a, 1, shape[a])
-            }
-            _ => {
-                base[a] = 1;
-                packed(base, rng)?.broadcast_to(shape)
-            }
-        }
+        let base = layout.base(shape);
+        let packed = Tensor::from_vec(f(rng, base.numel()), base)?.to_dtype(self.dtype);
+        layout.view(&packed, shape)
     }
 }
 

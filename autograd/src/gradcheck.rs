@@ -15,7 +15,7 @@
 use std::fmt;
 
 use tensor::rng::Rng;
-use tensor::{DType, Result, Tensor};
+use tensor::{DType, Result, Shape, Tensor};
 
 use crate::{Backward, Var, compute_dtype};
 
@@ -122,18 +122,11 @@ pub fn gradcheck_dense(f: impl Fn(&[Var]) -> Result<Var>, inputs: &[Tensor]) -> 
         for k in 0..shape.numel() {
             let mut v = vec![0.0; shape.numel()];
             v[k] = 1.0;
-            let mut rest = k;
-            let mut index: Vec<usize> = shape
-                .iter()
-                .rev()
-                .map(|&length| {
-                    let digit = rest % length;
-                    rest /= length;
-                    digit
-                })
-                .collect();
-            index.reverse();
-            tries.push((Some(index), check.analytic(i, &v), check.numeric(i, &v)?));
+            tries.push((
+                Some(coordinates(&shape, k)),
+                check.analytic(i, &v),
+                check.numeric(i, &v)?,
+            ));
         }
         report.inputs.extend(check.worst(i, tries));
     }
@@ -225,6 +218,15 @@ impl<F: Fn(&[Var]) -> Result<Var>> Check<F> {
             |report: &InputReport| if report.error.is_nan() { f64::INFINITY } else { report.error };
         reports.max_by(|a, b| rank(a).total_cmp(&rank(b)))
     }
+}
+
+/// The index on each axis of element `k` in row-major order.
+pub(crate) fn coordinates(shape: &Shape, mut k: usize) -> Vec<usize> {
+    let mut index = vec![0; shape.rank()];
+    for (digit, &length) in index.iter_mut().zip(shape.iter()).rev() {
+        (*digit, k) = (k % length, k / length);
+    }
+    index
 }
 
 /// Numbers between −1 and 1, one for each element of `like`.

@@ -3,6 +3,8 @@
 //! Read in this order: [`Var`], a tensor that remembers; [`op`], what an operation is;
 //! [`backward`], the pass; then any file of [`ops`]. [`spec`] checks every registered operation
 //! against float64 and against its own finite differences; [`gradcheck()`] does so for any function.
+//! Where a run goes wrong, [`detect_anomaly`] says where NaNs come from, and [`SavedReport`] what
+//! memory went into.
 //!
 //! ```
 //! use autograd::Var;
@@ -24,20 +26,28 @@ pub mod ops;
 pub mod optim;
 pub mod params;
 pub mod spec;
+#[cfg(feature = "testing")]
+pub mod strategies;
 
+mod anomaly;
+mod apply;
 mod checkpoint;
 mod draw;
 mod node;
+mod saved;
 mod scope;
 mod var;
 
+pub use anomaly::detect_anomaly;
+pub use apply::{apply, apply_many};
 pub use backward::{Backward, Gradient, Grads, backward_with, compute_dtype};
 pub use checkpoint::checkpoint;
 pub use gradcheck::{gradcheck, gradcheck_dense};
-pub use op::{Keep, Kept, Op, OpMany, apply, apply_many};
+pub use op::{Keep, Kept, Op, OpMany};
 pub use ops::attention::{Segment, attention};
 pub use ops::conv2d::Conv;
 pub use params::Params;
+pub use saved::{Aux, Role, SavedReport, SavedRow};
 pub use scope::{no_grad, scope};
 pub use spec::Spec;
 pub use var::Var;

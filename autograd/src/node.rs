@@ -1,14 +1,15 @@
 //! The graph behind tracked variables: nodes and the edges between them.
 
 use std::cell::{Cell, RefCell};
+use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tensor::Result;
+use tensor::{Error, Result};
 
-use crate::Var;
 use crate::backward::Walk;
-use crate::scope;
+use crate::saved::{Held, Role};
+use crate::{Var, scope};
 
 /// One output of a node: where a variable came from and where its gradient goes.
 #[derive(Clone)]
@@ -22,16 +23,36 @@ pub(crate) trait Record: Send {
     /// Sends each input's share of the gradients `dy`, one for each output of `node` that anyone
     /// used, to `walk`.
     fn backward(&self, node: &Arc<Node>, dy: &[Option<Var>], walk: &mut Walk) -> Result<()>;
+
+    /// Shows what it keeps alive.
+    fn saved(&self, see: &mut dyn FnMut(Role, Held<'_>));
+}
+
+/// Who asked for a node: what errors on the way back through it name.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    /// The operation.
+    name: &'static str,
+    /// The modules it was applied in.
+    scope: Option<Arc<str>>,
+    /// The user's line that applied it.
+    location: &'static Location<'static>,
+}
+
+impl Origin {
+    /// An operation applied in the modules of the code that is running.
+    pub(crate) fn new(name: &'static str, location: &'static Location<'static>) -> Self {
+        Self { name, scope: scope::path(), location }
+    }
 }
 
 /// A parameter, or one application of an operation.
 pub(crate) struct Node {
     id: u64,
-    name: &'static str,
     is_leaf: bool,
     outputs: usize,
     inputs: Vec<Option<Edge>>,
-    scope: Option<Arc<str>>,
+    origin: Origin,
     /// Taken out by the backward pass, so that what was saved is freed as the pass goes along.
     record: Mutex<Option<Box<dyn Record>>>,
 }
@@ -41,33 +62,32 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Node {
     /// The node of a parameter.
-    pub(crate) fn leaf() -> Arc<Self> {
-        Self::make("parameter", Vec::new(), 1, None)
+    pub(crate) fn leaf(location: &'static Location<'static>) -> Arc<Self> {
+        Self::make(Origin::new("parameter", location), Vec::new(), 1, None)
     }
 
     /// The node of an operation with `outputs` results on `inputs`; untracked ones are `None`.
     pub(crate) fn operation(
-        name: &'static str,
+        origin: Origin,
         inputs: Vec<Option<Edge>>,
         outputs: usize,
         record: Box<dyn Record>,
     ) -> Arc<Self> {
-        Self::make(name, inputs, outputs, Some(record))
+        Self::make(origin, inputs, outputs, Some(record))
     }
 
     fn make(
-        name: &'static str,
+        origin: Origin,
         inputs: Vec<Option<Edge>>,
         outputs: usize,
         record: Option<Box<dyn Record>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            name,
             is_leaf: record.is_none(),
             outputs,
             inputs,
-            scope: scope::path(),
+            origin,
             record: Mutex::new(record),
         })
     }
@@ -77,7 +97,16 @@ impl Node {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        self.name
+        self.origin.name
+    }
+
+    /// The modules it was made in.
+    pub(crate) fn scope(&self) -> Option<&Arc<str>> {
+        self.origin.scope.as_ref()
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     pub(crate) fn outputs(&self) -> usize {
@@ -88,9 +117,14 @@ impl Node {
         &self.inputs
     }
 
-    /// The modules it was made in.
-    pub(crate) fn scope(&self) -> Option<&str> {
-        self.scope.as_deref()
+    /// The error of the backward pass through this node, laid at the door of who made it.
+    pub(crate) fn blame(&self, error: Error) -> Error {
+        let Origin { name, scope, location } = &self.origin;
+        let error = error.note(format!("in the backward pass of {name}")).at(location);
+        match scope {
+            Some(path) => error.scope(path),
+            None => error,
+        }
     }
 
     pub(crate) fn is_leaf(&self) -> bool {
@@ -100,6 +134,13 @@ impl Node {
     /// The record, for the one backward pass there is; `None` if that has been.
     pub(crate) fn take_record(&self) -> Option<Box<dyn Record>> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Shows what the record keeps alive; nothing once it was taken.
+    pub(crate) fn saved(&self, see: &mut dyn FnMut(Role, Held<'_>)) {
+        if let Some(record) = &*self.record.lock().unwrap_or_else(PoisonError::into_inner) {
+            record.saved(see);
+        }
     }
 
     /// Puts the record back, for another backward pass.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::thread::LocalKey;
 
 use tensor::Result;
 
@@ -22,15 +23,20 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     with_recording(false, f)
 }
 
-/// Runs `f` with recording on or off, and then as before, also after a panic.
+/// Runs `f` with recording on or off.
 pub(crate) fn with_recording<R>(on: bool, f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
+    with(&RECORDING, on, f)
+}
+
+/// Runs `f` with a switch on or off, and leaves it as before, also after a panic.
+pub(crate) fn with<R>(switch: &'static LocalKey<Cell<bool>>, on: bool, f: impl FnOnce() -> R) -> R {
+    struct Restore(&'static LocalKey<Cell<bool>>, bool);
     impl Drop for Restore {
         fn drop(&mut self) {
-            RECORDING.set(self.0);
+            self.0.set(self.1);
         }
     }
-    let _restore = Restore(RECORDING.replace(on));
+    let _restore = Restore(switch, switch.replace(on));
     f()
 }
 
@@ -50,20 +56,23 @@ pub(crate) fn is_recording() -> bool {
 /// assert!(error.to_string().contains("blocks.0.attn"));
 /// ```
 pub fn scope<T>(name: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let inner = match path() {
+        Some(outer) => format!("{outer}.{name}").into(),
+        None => name.into(),
+    };
+    within(Some(inner), f).map_err(|error| error.scope(name))
+}
+
+/// Runs `f` as code of the modules on this path, and is where it was after it.
+pub(crate) fn within<R>(path: Option<Arc<str>>, f: impl FnOnce() -> R) -> R {
     struct Restore(Option<Arc<str>>);
     impl Drop for Restore {
         fn drop(&mut self) {
             PATH.set(self.0.take());
         }
     }
-    let outer = path();
-    let inner = match &outer {
-        Some(outer) => format!("{outer}.{name}").into(),
-        None => name.into(),
-    };
-    PATH.set(Some(inner));
-    let _restore = Restore(outer);
-    f().map_err(|error| error.scope(name))
+    let _restore = Restore(PATH.replace(path));
+    f()
 }
 
 /// The names of the modules that the current code is in, joined by dots.

@@ -6,6 +6,7 @@
 //! constant and records nothing, so that inference is the same code as training.
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tensor::{DType, Error, Operand, Result, Shape, Tensor};
@@ -47,9 +48,11 @@ impl Var {
     ///
     /// # Panics
     /// If the elements are not floating-point numbers.
+    #[track_caller]
     pub fn parameter(value: Tensor) -> Self {
         assert!(value.dtype().is_float(), "{} elements have no gradient", value.dtype());
-        Self::with_edge(value, Some(Edge { node: Node::leaf(), output: 0 }))
+        let node = Node::leaf(Location::caller());
+        Self::with_edge(value, Some(Edge { node, output: 0 }))
     }
 
     pub(crate) fn with_edge(value: Tensor, edge: Option<Edge>) -> Self {

@@ -1,5 +1,6 @@
 //! The tensor: a buffer, a layout, an element type. A plain value, with no graph inside.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::buffer::Storage;
@@ -157,6 +158,13 @@ impl Tensor {
     /// Per axis, the distance in elements between neighbours; 0 on a broadcast axis.
     pub fn strides(&self) -> &[usize] {
         self.layout.strides()
+    }
+
+    /// The addresses of the buffer behind it, of which its elements may be a part: views of one
+    /// buffer agree.
+    pub fn buffer(&self) -> Range<usize> {
+        let Range { start, end } = self.storage.bytes().as_ptr_range();
+        start.addr()..end.addr()
     }
 
     /// Whether no other tensor shares the elements, so that [`slice_mut`](Self::slice_mut) copies

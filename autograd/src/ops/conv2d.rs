@@ -166,7 +166,8 @@ impl Spec for Conv2d {
     }
 
     fn case(&self, draw: &mut Draw) -> Result<Case> {
-        let [batch, channels, filters] = [(); 3].map(|()| 1 + draw.below(4));
+        let [channels, filters] = [(); 2].map(|()| 1 + draw.below(4));
+        let batch = draw.dim().min(4);
         let kernel = [1 + draw.below(3), 1 + draw.below(3)];
         let input = [kernel[0] + draw.below(6), kernel[1] + draw.below(18)];
         let conv = Conv { stride: 1 + draw.below(2), pad: [(); 4].map(|()| draw.below(2)) };

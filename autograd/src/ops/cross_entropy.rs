@@ -13,7 +13,8 @@ impl Var {
     /// The weighted cross-entropy of scores, with one word possibly impossible.
     ///
     /// y = Σᵣ wᵣ·(log Σᵥ exp xᵣᵥ − xᵣ,targetᵣ), where the forbidden word counts as −∞: the
-    /// SUBS parametrisation of masked diffusion (Sahoo et al. 2024, §3.2).
+    /// SUBS parametrisation of masked diffusion.
+    /// Source: Sahoo et al. 2024, §3.2.
     ///
     /// Shapes: \[R, V\]; `targets`, `weights` R long → \[\]. Saves: x, a number a row. Cost: two
     /// reads. Errors: shapes; a target that is no word, or the forbidden one; not floats.
@@ -30,6 +31,9 @@ impl Var {
 
     /// [`cross_entropy`](Self::cross_entropy) of the scores x·Wᵀ + b, which never exist all at
     /// once.
+    ///
+    /// y = cross_entropy(x·Wᵀ + b).
+    /// Source: Sahoo et al. 2024, §3.2.
     ///
     /// Shapes: x \[R, C\], W \[V, C\], b \[V\] → \[\]. Saves: x, W, b, a number a row. Cost: 2·RVC
     /// flop, and 6·RVC backward, where the scores are made again. Errors: as there.
@@ -240,7 +244,7 @@ impl Spec for FromScores {
     }
 
     fn case(&self, draw: &mut Draw) -> Result<Case> {
-        let [rows, words] = [draw.dim(), draw.dim() + 1];
+        let [rows, words] = [draw.dim(), draw.dim().max(1) + 1];
         let scored = scored(CrossEntropy::NAME, draw, rows, words);
         let x = draw.uniform([rows, words], -2.0, 2.0)?;
         let (label, wanted) = (format!("[{rows}, {words}]"), scored.clone());
@@ -270,7 +274,7 @@ impl Spec for FromRows {
     }
 
     fn case(&self, draw: &mut Draw) -> Result<Case> {
-        let [rows, words, width] = [draw.dim(), draw.dim() + 1, draw.dim()];
+        let [rows, words, width] = [draw.dim(), draw.dim().max(1) + 1, draw.dim()];
         let scored = scored(LinearCrossEntropy::NAME, draw, rows, words);
         let x = draw.uniform([rows, width], -1.0, 1.0)?;
         let weight = draw.uniform([words, width], -0.5, 0.5)?;

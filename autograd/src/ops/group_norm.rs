@@ -2,6 +2,7 @@
 
 use kernels::Real;
 use kernels::norm::{self, Group};
+use kernels::reduce::compensated_sum;
 use tensor::{DType, Element, Error, Result, Tensor};
 
 use crate::spec::{Case, Draw};
@@ -163,10 +164,10 @@ impl Spec for GroupNorm {
         let (pixels, eps) = (height * width, 0.1);
         let reference = move |x: &[Vec<f64>]| {
             let mut y = Vec::with_capacity(x[0].len());
-            for group in x[0].chunks(channels / groups * pixels) {
+            for group in x[0].chunks((channels / groups * pixels).max(1)) {
                 let n = group.len() as f64;
-                let mean = group.iter().sum::<f64>() / n;
-                let variance = group.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+                let mean = compensated_sum(group.iter().copied()) / n;
+                let variance = compensated_sum(group.iter().map(|x| (x - mean).powi(2))) / n;
                 for x_i in group {
                     let c = y.len() / pixels % channels;
                     let z = (x_i - mean) / (variance + eps).sqrt() * x[1][c] + x[2][c];

@@ -44,6 +44,7 @@ struct IndexRows(Arc<[usize]>);
 impl Op<1> for IndexRows {
     const NAME: &'static str = "index_rows";
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
+    const TWICE: bool = true;
     type Aux = ();
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -77,6 +78,7 @@ struct ScatterRows(Arc<[usize]>, Shape);
 impl Op<1> for ScatterRows {
     const NAME: &'static str = "scatter_rows";
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
+    const TWICE: bool = true;
     type Aux = ();
 
     fn forward(&self, [dy]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -120,7 +122,7 @@ impl Spec for Index {
     }
 
     fn case(&self, draw: &mut Draw) -> Result<Case> {
-        let [rows, width, n] = [draw.dim(), draw.dim(), draw.dim()];
+        let [rows, width, n] = [draw.dim().max(1), draw.dim(), draw.dim()];
         let ids: Vec<usize> = (0..n).map(|_| draw.below(rows)).collect();
         let x = draw.uniform([rows, width], -1.0, 2.0)?;
         let (label, wanted) = (format!("{n} of [{rows}, {width}]"), ids.clone());

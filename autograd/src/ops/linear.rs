@@ -7,7 +7,7 @@ use tensor::{DType, Error, Result, Shape, Tensor};
 use super::elementwise::pointwise;
 use super::product::{Float, check_floats, rows};
 use crate::backward::Gradient;
-use crate::{Keep, Kept, OpMany, Var, apply_many, compute_dtype, no_grad, scope};
+use crate::{Keep, Kept, OpMany, Var, apply_many, compute_dtype, scope};
 
 mod cases;
 
@@ -33,6 +33,7 @@ impl Var {
     /// A linear layer and GELU in its tanh form, in one pass.
     ///
     /// y = gelu(x·Wᵀ + b).
+    /// Source: Hendrycks & Gimpel 2016, §2.
     ///
     /// Shapes: as [`linear`](Self::linear). Saves: x, W, and x·Wᵀ + b. Cost: as there, and a GELU
     /// an element. Errors: as there.
@@ -150,6 +151,7 @@ struct LinearOp;
 impl OpMany for LinearOp {
     const NAME: &'static str = "linear";
     const HALF: bool = true;
+    const TWICE: bool = true;
     type Aux = ();
 
     fn keeps(&self, i: usize) -> Keep {
@@ -219,7 +221,7 @@ impl OpMany for LinearGeluOp {
         let dy = dy[0].as_ref().expect("the only output is used").value();
         let before = kept.aux.as_ref().expect("kept whenever a gradient may be asked for");
         let slope = pointwise(&Chain(GeluTanh), Self::NAME, [before, &dy])?;
-        no_grad(|| gradients(kept, &Var::constant(slope), needs))
+        gradients(kept, &Var::constant(slope), needs)
     }
 }
 
@@ -296,30 +298,29 @@ impl OpMany for LinearGateResidualOp {
         dy: &[Option<Var>],
         needs: &[bool],
     ) -> Result<Vec<Option<Gradient>>> {
-        let dy = dy[0].as_ref().expect("the only output is used").detach();
+        let dy = dy[0].as_ref().expect("the only output is used");
         // A gate as a tensor that broadcasts over what is between the samples and the channels.
         let mut wide = *dy.shape();
         wide[1..dy.rank() - 1].fill(1);
-        no_grad(|| {
-            let mut all = vec![None, None, None];
-            if needs[..3].contains(&true) {
-                let gate = kept.x(3).to_dtype(dy.dtype())?;
-                all = gradients(kept, &dy.mul(&gate.reshape(wide)?)?, &needs[..3])?;
-            }
-            let gate = || {
-                let branch = kept.aux.as_ref().expect("kept if the gate wants a gradient");
-                dy.mul(&Var::constant(branch.clone()))?.sum_to(&wide)?.reshape(*kept.shape(3))
-            };
-            all.push(needs[3].then(gate).transpose()?.map(Gradient::Whole));
-            all.push(Some(Gradient::Whole(dy.clone())));
-            Ok(all)
-        })
+        let mut all = vec![None, None, None];
+        if needs[..3].contains(&true) {
+            let gate = kept.x(3).to_dtype(dy.dtype())?;
+            all = gradients(kept, &dy.mul(&gate.reshape(wide)?)?, &needs[..3])?;
+        }
+        let gate = || {
+            let branch = kept.aux.as_ref().expect("kept if the gate wants a gradient");
+            dy.mul(&Var::constant(branch.clone()))?.sum_to(&wide)?.reshape(*kept.shape(3))
+        };
+        all.push(needs[3].then(gate).transpose()?.map(Gradient::Whole));
+        all.push(Some(Gradient::Whole(dy.clone())));
+        Ok(all)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::no_grad;
 
     fn ones(shape: &[usize]) -> Var {
         Var::parameter(Tensor::ones(shape, DType::F32))

@@ -82,6 +82,7 @@ impl Op<2> for MatmulOp {
     const NAME: &'static str = "matmul";
     const KEEPS: [Keep; 2] = [Keep::x(1), Keep::x(0)];
     const HALF: bool = true;
+    const TWICE: bool = true;
     type Aux = ();
 
     fn forward(&self, [a, b]: [&Tensor; 2]) -> Result<(Tensor, ())> {

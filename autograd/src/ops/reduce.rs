@@ -1,5 +1,7 @@
 //! Sums, means and maxima over axes.
 
+use std::sync::Arc;
+
 use kernels::{Real, reduce};
 use tensor::{Axis, DType, Element, Error, Result, Shape, Tensor};
 
@@ -118,6 +120,7 @@ struct SumTo(Shape);
 impl Op<1> for SumTo {
     const NAME: &'static str = "sum";
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
+    const TWICE: bool = true;
     type Aux = ();
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -174,18 +177,19 @@ struct MaxAlong(usize);
 impl Op<1> for MaxAlong {
     const NAME: &'static str = "max";
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
+    const TWICE: bool = true;
     /// Where each maximum is.
-    type Aux = Vec<u32>;
+    type Aux = Arc<[u32]>;
 
-    fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, Vec<u32>)> {
-        fn run<T: Real + Element>(x: &Tensor, axis: usize) -> Result<(Tensor, Vec<u32>)> {
+    fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, Arc<[u32]>)> {
+        fn run<T: Real + Element>(x: &Tensor, axis: usize) -> Result<(Tensor, Arc<[u32]>)> {
             let mut shape = *x.shape();
             shape[axis] = 1;
             let mut y = Tensor::uninit(shape, x.dtype());
             let mut at = vec![0; shape.numel()];
             let parts = split(x.shape(), axis..axis + 1);
             reduce::max(x.contiguous().slice::<T>()?, parts, y.slice_mut::<T>()?, &mut at);
-            Ok((y, at))
+            Ok((y, at.into()))
         }
         if x.shape()[self.0] == 0 {
             return Err(Error::shape("max", "the axis is empty").operand("input", x));
@@ -197,24 +201,45 @@ impl Op<1> for MaxAlong {
         }
     }
 
-    fn vjp(&self, kept: Kept<'_, Vec<u32>>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
-        fn run<T: Real + Element>(
-            dy: &Tensor,
-            at: &[u32],
-            shape: &Shape,
-            axis: usize,
-        ) -> Result<Tensor> {
-            let mut dx = Tensor::zeros(shape, dy.dtype());
-            let parts = split(shape, axis..axis + 1);
-            reduce::spread(dy.contiguous().slice::<T>()?, at, parts, dx.slice_mut::<T>()?);
+    fn vjp(&self, kept: Kept<'_, Arc<[u32]>>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
+        let spread = Spread { at: kept.aux.clone(), shape: *kept.shape(0), axis: self.0 };
+        Ok([Some(apply(spread, [dy])?)])
+    }
+}
+
+/// Numbers put where the maxima are, among zeros: the vjp of [`MaxAlong`] as an operation.
+#[derive(Clone, Debug)]
+struct Spread {
+    at: Arc<[u32]>,
+    shape: Shape,
+    axis: usize,
+}
+
+impl Op<1> for Spread {
+    const NAME: &'static str = "max";
+    const KEEPS: [Keep; 1] = [Keep::NOTHING];
+    const TWICE: bool = true;
+    type Aux = ();
+
+    fn forward(&self, [dy]: [&Tensor; 1]) -> Result<(Tensor, ())> {
+        fn run<T: Real + Element>(dy: &Tensor, op: &Spread) -> Result<Tensor> {
+            let mut dx = Tensor::zeros(op.shape, dy.dtype());
+            let parts = split(&op.shape, op.axis..op.axis + 1);
+            reduce::spread(dy.contiguous().slice::<T>()?, &op.at, parts, dx.slice_mut::<T>()?);
             Ok(dx)
         }
-        let (dy, shape) = (dy.value(), kept.shape(0));
         let dx = match dy.dtype() {
-            DType::F64 => run::<f64>(&dy, kept.aux, shape, self.0)?,
-            _ => run::<f32>(&dy, kept.aux, shape, self.0)?,
+            DType::F64 => run::<f64>(dy, self)?,
+            _ => run::<f32>(dy, self)?,
         };
-        Ok([Some(Var::constant(dx))])
+        Ok((dx, ()))
+    }
+
+    /// The elements of z̄ at the maxima: those that a one-hot mask leaves of it.
+    fn vjp(&self, kept: Kept<'_, ()>, dz: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
+        let ones = Var::constant(Tensor::ones(kept.shape(0), dz.dtype()));
+        let mask = apply(self.clone(), [&ones])?;
+        Ok([Some(dz.mul(&mask)?.sum_to(kept.shape(0))?)])
     }
 }
 
@@ -266,7 +291,7 @@ impl Spec for Max {
     }
 
     fn case(&self, draw: &mut Draw) -> Result<Case> {
-        let [a, b, c] = [draw.dim(), draw.dim(), draw.dim()];
+        let [a, b, c] = [draw.dim(), draw.dim().max(1), draw.dim()];
         let x = draw.distinct([a, b, c])?;
         Ok(Case::new(
             format!("[{a}, {b}, {c}]"),

@@ -5,12 +5,17 @@
 use tensor::{Axis, DType, Error, Result, Shape, Tensor};
 
 use crate::backward::{Gradient, accumulate_part, compute_dtype};
-use crate::spec::{Case, Draw};
-use crate::{Keep, Kept, Op, OpMany, Spec, Var, apply, apply_many};
+use crate::{Keep, Kept, Op, OpMany, Var, apply, apply_many};
+
+mod cases;
+
+pub use cases::{BroadcastTo, Cat, Narrow, Permute, Reshape, ToDType};
 
 /// Views and joins. Axes are counted from the first (`0`) or, negative, from behind.
 impl Var {
-    /// The same elements in row-major order under another shape.
+    /// The same elements under another shape.
+    ///
+    /// yₖ = xₖ, in row-major order.
     ///
     /// Shapes: any → `shape`, of as many elements. Saves: nothing. Cost: a copy where the
     /// elements do not lie in that order, else nothing. Errors: another number of elements.
@@ -49,6 +54,8 @@ impl Var {
 
     /// The axes in another order: axis `a` of the result is axis `axes[a]` of this tensor.
     ///
+    /// y\[i, k, j\] = x\[i, j, k\], for the axes \[0, 2, 1\].
+    ///
     /// Shapes: a permutation. Saves: nothing. Cost: none. Errors: `axes` does not name each axis
     /// once.
     #[track_caller]
@@ -70,6 +77,8 @@ impl Var {
 
     /// Axes of length one, and axes in front, repeated to reach `shape`.
     ///
+    /// y\[i, j, k\] = x\[j, 0\], for a shape \[J, 1\].
+    ///
     /// Shapes: one that broadcasts to `shape` → `shape`. Saves: nothing. Cost: none; its gradient
     /// is a sum. Errors: a length is neither one nor right.
     #[track_caller]
@@ -79,6 +88,8 @@ impl Var {
     }
 
     /// The elements `start .. start + length` of one axis.
+    ///
+    /// y\[i, j\] = x\[i, start + j\].
     ///
     /// Shapes: \[.., n, ..\] → \[.., length, ..\]. Saves: nothing. Cost: none; its gradient is
     /// added to that part of the input's. Errors: no such axis; the range leaves it.
@@ -121,6 +132,8 @@ impl Var {
 
     /// The variables one after the other along an axis they all have.
     ///
+    /// y = (a, b, ..) along the axis.
+    ///
     /// Shapes: \[.., nᵢ, ..\] → \[.., Σ nᵢ, ..\]. Saves: nothing. Cost: one read and one write.
     /// Errors: no variables; element types, or lengths of another axis, that differ.
     #[track_caller]
@@ -148,6 +161,8 @@ impl Var {
 
     /// The elements converted to another float type.
     ///
+    /// y = x, rounded to nearest even.
+    ///
     /// Shapes: any → the same. Saves: nothing. Cost: one read and one write; none if they are of
     /// it already. The gradient has the type the input is computed in. Errors: none for floats.
     #[track_caller]
@@ -170,6 +185,7 @@ macro_rules! linear {
             const NAME: &'static str = $name;
             const KEEPS: [Keep; 1] = [Keep::NOTHING];
             const HALF: bool = true;
+            const TWICE: bool = true;
             type Aux = ();
 
             fn forward(&$self, [$x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -250,6 +266,7 @@ struct NarrowOp {
 impl OpMany for NarrowOp {
     const NAME: &'static str = "narrow";
     const HALF: bool = true;
+    const TWICE: bool = true;
     type Aux = ();
 
     fn keeps(&self, _: usize) -> Keep {
@@ -284,111 +301,32 @@ struct CatOp {
 impl OpMany for CatOp {
     const NAME: &'static str = "cat";
     const HALF: bool = true;
-    /// Where each input begins.
-    type Aux = Vec<usize>;
+    const TWICE: bool = true;
+    type Aux = ();
 
     fn keeps(&self, _: usize) -> Keep {
         Keep::NOTHING
     }
 
-    fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Vec<usize>)> {
-        let mut end = 0;
-        let starts = x.iter().map(|x| {
-            let start = end;
-            end += x.shape().get(self.axis).copied().unwrap_or(0);
-            start
-        });
-        let starts = starts.collect();
-        Ok((vec![Tensor::cat(x, self.axis)?], starts))
+    fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, ())> {
+        Ok((vec![Tensor::cat(x, self.axis)?], ()))
     }
 
     fn vjp(
         &self,
-        kept: Kept<'_, Vec<usize>>,
+        kept: Kept<'_, ()>,
         dy: &[Option<Var>],
         needs: &[bool],
     ) -> Result<Vec<Option<Gradient>>> {
         let dy = dy[0].as_ref().expect("the only output is the one that was used");
+        let mut end = 0;
         let part = |(i, &need): (usize, &bool)| {
             let length = kept.shape(i)[self.axis];
-            need.then(|| Ok(dy.narrow(self.axis, kept.aux[i], length)?.into())).transpose()
+            end += length;
+            need.then(|| Ok(dy.narrow(self.axis, end - length, length)?.into())).transpose()
         };
         needs.iter().enumerate().map(part).collect()
     }
-}
-
-/// The registry's entries.
-macro_rules! moves {
-    ($($name:ident, $op:literal, $equation:literal, |$draw:ident| $case:expr;)*) => {$(
-        #[doc = concat!("The registry's entry for `", $op, "`.")]
-        pub struct $name;
-
-        impl Spec for $name {
-            fn name(&self) -> &'static str {
-                $op
-            }
-            fn equation(&self) -> &'static str {
-                $equation
-            }
-            fn case(&self, $draw: &mut Draw) -> Result<Case> {
-                $case
-            }
-            fn bench(&self, draw: &mut Draw) -> Result<Case> {
-                self.case(draw)
-            }
-        }
-    )*};
-}
-
-moves! {
-    Reshape, "reshape", "yₖ = xₖ, in row-major order", |draw| {
-        let [a, b, c] = [draw.dim(), draw.dim(), draw.dim()];
-        let x = draw.uniform([a, b, c], -2.0, 2.0)?;
-        Ok(Case::new("join two axes", [x], move |x| x[0].reshape([a * b, c]), |x| x[0].clone()))
-    };
-    Permute, "permute", "y[i, k, j] = x[i, j, k]", |draw| {
-        let [a, b, c] = [draw.dim(), draw.dim(), draw.dim()];
-        let x = draw.uniform([a, b, c], -2.0, 2.0)?;
-        let reference = move |x: &[Vec<f64>]| {
-            let at = |i: usize| x[0][(i % a * b + i / a % b) * c + i / a / b];
-            (0..a * b * c).map(at).collect()
-        };
-        Ok(Case::new("[2, 1, 0]", [x], |x| x[0].permute(&[2, 1, 0]), reference))
-    };
-    BroadcastTo, "broadcast_to", "y[i, j, k] = x[j, 0]", |draw| {
-        let [a, b, c] = [draw.dim(), draw.dim(), draw.dim()];
-        let x = draw.uniform([b, 1], -2.0, 2.0)?;
-        let reference =
-            move |x: &[Vec<f64>]| (0..a * b * c).map(|i| x[0][i / c % b]).collect();
-        Ok(Case::new("[b, 1]", [x], move |x| x[0].broadcast_to([a, b, c]), reference))
-    };
-    Narrow, "narrow", "y[i, j] = x[i, start + j]", |draw| {
-        let [a, b, c, start] = [draw.dim(), draw.dim(), draw.dim(), draw.below(3)];
-        let n = b + start + 1;
-        let x = draw.uniform([a, n, c], -2.0, 2.0)?;
-        let reference = move |x: &[Vec<f64>]| {
-            let at = |i: usize| x[0][(i / c / b * n + start + i / c % b) * c + i % c];
-            (0..a * b * c).map(at).collect()
-        };
-        Ok(Case::new("middle axis", [x], move |x| x[0].narrow(1, start, b), reference))
-    };
-    Cat, "cat", "y = (a, b, a) along an axis", |draw| {
-        let [a, b, c, d] = [draw.dim(), draw.dim(), draw.dim(), draw.dim()];
-        let (x, z) = (draw.uniform([a, b, d], -2.0, 2.0)?, draw.uniform([a, c, d], -2.0, 2.0)?);
-        let reference = move |x: &[Vec<f64>]| {
-            let rows = x[0].chunks(b * d).zip(x[1].chunks(c * d));
-            rows.flat_map(|(x, z)| [x, z, x].concat()).collect()
-        };
-        let forward = |x: &[Var]| Var::cat(&[&x[0], &x[1], &x[0]], 1);
-        Ok(Case::new("middle axis", [x, z], forward, reference))
-    };
-    ToDType, "to_dtype", "x rounded to another float type", |draw| {
-        let shape = draw.shape(0..=3);
-        let x = draw.uniform(shape, -2.0, 2.0)?;
-        let (from, to) = (x.dtype(), if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 });
-        let forward = move |x: &[Var]| x[0].to_dtype(to);
-        Ok(Case::new(format!("{from} to {to}"), [x], forward, |x| x[0].clone()))
-    };
 }
 
 #[cfg(test)]

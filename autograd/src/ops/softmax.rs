@@ -23,6 +23,7 @@ impl Var {
     /// The logarithm of [`softmax`](Self::softmax), exact where that underflows.
     ///
     /// y = x − ln Σ exp(x) over the axis.
+    /// Source: Bridle 1990, §2.
     ///
     /// Shapes, saves, cost, errors: as [`softmax`](Self::softmax).
     #[track_caller]

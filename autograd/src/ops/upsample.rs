@@ -42,6 +42,7 @@ struct Upsample;
 impl Op<1> for Upsample {
     const NAME: &'static str = "upsample_nearest2x";
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
+    const TWICE: bool = true;
     type Aux = ();
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -68,6 +69,7 @@ struct SumSquares;
 impl Op<1> for SumSquares {
     const NAME: &'static str = "upsample_nearest2x";
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
+    const TWICE: bool = true;
     type Aux = ();
 
     fn forward(&self, [dy]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -100,7 +102,7 @@ impl Spec for UpsampleNearest2x {
         let [rows, columns] = [shape[shape.rank() - 2], shape[shape.rank() - 1]];
         let x = draw.uniform(shape, -1.0, 1.0)?;
         let reference = move |x: &[Vec<f64>]| {
-            let planes = x[0].chunks(rows * columns);
+            let planes = x[0].chunks((rows * columns).max(1));
             let pixels = |plane| {
                 (0..4 * rows * columns)
                     .map(move |at| (plane, at / (2 * columns), at % (2 * columns)))

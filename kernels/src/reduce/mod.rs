@@ -9,17 +9,25 @@ mod cpu;
 
 pub use cpu::{max, spread, sum, sum_squares};
 
-/// Plain float64 sums over the middle axis: what [`sum`] is checked against.
-pub fn reference_sum(x: &[f64], [outer, n, inner]: [usize; 3]) -> Vec<f64> {
-    let mut y = vec![0.0; outer * inner];
-    for o in 0..outer {
-        for i in 0..n {
-            for j in 0..inner {
-                y[o * inner + j] += x[(o * n + i) * inner + j];
-            }
-        }
+/// Σ x as if added in twice the precision: what references add with, where a chain of additions
+/// would err more than what it is to judge.
+///
+/// Source: Neumaier 1974, algorithm IV.
+pub fn compensated_sum(x: impl IntoIterator<Item = f64>) -> f64 {
+    let (mut sum, mut lost) = (0.0_f64, 0.0);
+    for x in x {
+        let next = sum + x;
+        lost += if sum.abs() >= x.abs() { (sum - next) + x } else { (x - next) + sum };
+        sum = next;
     }
-    y
+    sum + lost
+}
+
+/// Float64 sums over the middle axis: what [`sum`] is checked against.
+pub fn reference_sum(x: &[f64], [outer, n, inner]: [usize; 3]) -> Vec<f64> {
+    let column = |o: usize, j: usize| (0..n).map(move |i| x[(o * n + i) * inner + j]);
+    let sums = (0..outer).flat_map(|o| (0..inner).map(move |j| compensated_sum(column(o, j))));
+    sums.collect()
 }
 
 /// Plain float64 maxima over the middle axis: what [`max`] is checked against.

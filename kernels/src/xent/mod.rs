@@ -87,10 +87,10 @@ pub struct Linear<'a, T> {
 }
 
 impl<T: Real> Linear<'_, T> {
-    /// Calls `f` with the rows and the scores of one block after the other.
-    fn blocks(&self, mut f: impl FnMut(std::ops::Range<usize>, &mut [T])) {
+    /// Calls `f` with the numbers and the scores of some of `rows` rows after the other.
+    fn blocks(&self, rows: usize, mut f: impl FnMut(std::ops::Range<usize>, &mut [T])) {
         let Linear { x, weight, bias, width } = *self;
-        let (rows, words) = (x.len() / width.max(1), bias.len());
+        let words = bias.len();
         for start in (0..rows).step_by(ROWS) {
             let block = start..rows.min(start + ROWS);
             scratch::with([block.len() * words], |[scores]| {
@@ -110,7 +110,7 @@ impl<T: Real> Linear<'_, T> {
 /// As [`forward`].
 pub fn linear_forward<T: Real>(linear: Linear<T>, targets: Targets, lse: &mut [T]) -> f64 {
     let mut loss = 0.0;
-    linear.blocks(|rows, scores| {
+    linear.blocks(targets.ids.len(), |rows, scores| {
         let words = linear.bias.len();
         loss += forward(scores, words, targets.part(rows.clone()), &mut lse[rows]);
     });
@@ -122,7 +122,7 @@ pub fn linear_forward<T: Real>(linear: Linear<T>, targets: Targets, lse: &mut [T
 /// # Panics
 /// As [`forward`].
 pub fn linear_losses<T: Real>(linear: Linear<T>, targets: Targets, losses: &mut [T]) {
-    linear.blocks(|rows, scores| {
+    linear.blocks(targets.ids.len(), |rows, scores| {
         let (words, targets) = (linear.bias.len(), targets.part(rows.clone()));
         let losses = &mut losses[rows];
         forward(scores, words, targets, losses);
@@ -146,7 +146,7 @@ pub fn linear_backward<T: Real>(
 ) {
     let Linear { x, weight, width, bias } = linear;
     let words = bias.len();
-    linear.blocks(|rows, scores| {
+    linear.blocks(targets.ids.len(), |rows, scores| {
         backward(scores, words, targets.part(rows.clone()), &lse[rows.clone()], dy);
         let block = rows.start * width..rows.end * width;
         let ds = Strided::rows(scores, words);

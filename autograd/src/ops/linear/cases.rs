@@ -16,18 +16,26 @@ fn layer(draw: &mut Draw) -> Result<[Tensor; 3]> {
     Ok([draw.uniform(shape, -1.0, 1.0)?, weight, draw.uniform([outputs], -1.0, 1.0)?])
 }
 
+/// Rows, outputs and inputs of the layer.
+fn sizes([x, weight, _]: &[Tensor; 3]) -> [usize; 3] {
+    let rows = x.shape()[..x.rank() - 1].iter().product();
+    [rows, weight.shape()[0], weight.shape()[1]]
+}
+
 /// Root of the most terms that a result or a gradient of the layer sums.
-fn magnitude([x, weight, _]: &[Tensor; 3]) -> f64 {
-    let rows = x.numel() / weight.shape()[1];
-    (rows.max(weight.shape()[0]).max(weight.shape()[1]) as f64).sqrt()
+fn magnitude(sizes: [usize; 3]) -> f64 {
+    (sizes.into_iter().fold(0, usize::max) as f64).sqrt()
 }
 
 /// x·Wᵀ + b by plain loops.
-fn reference(x: &[f64], weight: &[f64], bias: Option<&Vec<f64>>, inputs: usize) -> Vec<f64> {
-    let dot = |(a, b): (&[f64], &[f64])| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let row = |x| weight.chunks(inputs).enumerate().map(move |(j, w)| (j, dot((x, w))));
-    let one = |(j, sum): (usize, f64)| sum + bias.map_or(0.0, |bias| bias[j]);
-    x.chunks(inputs).flat_map(row).map(one).collect()
+fn reference(x: &[f64], weight: &[f64], bias: Option<&Vec<f64>>, sizes: [usize; 3]) -> Vec<f64> {
+    let [rows, outputs, inputs] = sizes;
+    let one = |i: usize| {
+        let (row, output) = (i / outputs, i % outputs);
+        let dot = (0..inputs).map(|k| x[row * inputs + k] * weight[output * inputs + k]);
+        dot.sum::<f64>() + bias.map_or(0.0, |bias| bias[output])
+    };
+    (0..rows * outputs).map(one).collect()
 }
 
 /// The registry's entry for `linear`, with and without bias.
@@ -44,18 +52,18 @@ impl Spec for Linear {
 
     fn case(&self, draw: &mut Draw) -> Result<Case> {
         let operands = layer(draw)?;
-        let (magnitude, inputs) = (magnitude(&operands), operands[1].shape()[1]);
+        let sizes = sizes(&operands);
         let [x, weight, bias] = operands;
         let case = if draw.below(3) > 0 {
             let forward = |x: &[Var]| x[0].linear(&x[1], Some(&x[2]));
-            let reference = move |x: &[Vec<f64>]| reference(&x[0], &x[1], Some(&x[2]), inputs);
+            let reference = move |x: &[Vec<f64>]| reference(&x[0], &x[1], Some(&x[2]), sizes);
             Case::new("", [x, weight, bias], forward, reference)
         } else {
             let forward = |x: &[Var]| x[0].linear(&x[1], None);
-            let reference = move |x: &[Vec<f64>]| reference(&x[0], &x[1], None, inputs);
+            let reference = move |x: &[Vec<f64>]| reference(&x[0], &x[1], None, sizes);
             Case::new("no bias", [x, weight], forward, reference)
         };
-        Ok(case.magnitude(magnitude))
+        Ok(case.magnitude(magnitude(sizes)))
     }
 
     fn bench(&self, draw: &mut Draw) -> Result<Case> {
@@ -82,13 +90,13 @@ impl Spec for LinearGelu {
 
     fn case(&self, draw: &mut Draw) -> Result<Case> {
         let operands = layer(draw)?;
-        let (magnitude, inputs) = (magnitude(&operands), operands[1].shape()[1]);
+        let sizes = sizes(&operands);
         let forward = |x: &[Var]| x[0].linear_gelu(&x[1], &x[2]);
         let reference = move |x: &[Vec<f64>]| {
-            let before = reference(&x[0], &x[1], Some(&x[2]), inputs);
+            let before = reference(&x[0], &x[1], Some(&x[2]), sizes);
             before.into_iter().map(|x| GeluTanh.f(x)).collect()
         };
-        Ok(Case::new("", operands, forward, reference).magnitude(magnitude))
+        Ok(Case::new("", operands, forward, reference).magnitude(magnitude(sizes)))
     }
 
     fn bench(&self, draw: &mut Draw) -> Result<Case> {
@@ -115,22 +123,22 @@ impl Spec for LinearGateResidual {
 
     fn case(&self, draw: &mut Draw) -> Result<Case> {
         let operands = layer(draw)?;
-        let (magnitude, inputs) = (magnitude(&operands), operands[1].shape()[1]);
+        let sizes = sizes(&operands);
         let [x, weight, bias] = operands;
         let (samples, outputs) = (x.shape()[0], weight.shape()[0]);
         let mut shape = *x.shape();
         shape[x.rank() - 1] = outputs;
         let gate = draw.uniform([samples, outputs], -1.0, 1.0)?;
         let residual = draw.uniform(shape, -1.0, 1.0)?;
-        let per_sample = shape.numel() / samples;
+        let per_sample = shape[1..].iter().product::<usize>();
         let forward = |x: &[Var]| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]);
         let reference = move |x: &[Vec<f64>]| {
-            let branch = reference(&x[0], &x[1], Some(&x[2]), inputs);
+            let branch = reference(&x[0], &x[1], Some(&x[2]), sizes);
             let gate = |i: usize| x[3][i / per_sample * outputs + i % outputs];
             branch.iter().enumerate().map(|(i, branch)| x[4][i] + gate(i) * branch).collect()
         };
         let operands = [x, weight, bias, gate, residual];
-        Ok(Case::new("", operands, forward, reference).magnitude(magnitude))
+        Ok(Case::new("", operands, forward, reference).magnitude(magnitude(sizes)))
     }
 
     fn bench(&self, draw: &mut Draw) -> Result<Case> {

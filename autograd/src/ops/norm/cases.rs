@@ -1,5 +1,6 @@
 //! The registry's entries of the norms along the last axis.
 
+use kernels::reduce::compensated_sum;
 use tensor::Result;
 
 use super::{AdaLayerNormOp, LayerNormOp, RmsNormOp};
@@ -9,9 +10,10 @@ use crate::{Op, Spec, Var};
 /// (x − μ)/√(σ² + ε), or x/√(mean x² + ε), of rows of `width` elements: the references' half.
 fn normalized(x: &[f64], width: usize, eps: f64, centered: bool) -> Vec<f64> {
     let mut y = Vec::with_capacity(x.len());
-    for row in x.chunks(width) {
-        let mean = if centered { row.iter().sum::<f64>() / width as f64 } else { 0.0 };
-        let square = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+    for row in x.chunks(width.max(1)) {
+        let mean_of = |x: &mut dyn Iterator<Item = f64>| compensated_sum(x) / width as f64;
+        let mean = if centered { mean_of(&mut row.iter().copied()) } else { 0.0 };
+        let square = mean_of(&mut row.iter().map(|x| (x - mean).powi(2)));
         y.extend(row.iter().map(|x| (x - mean) / (square + eps).sqrt()));
     }
     y
@@ -64,7 +66,7 @@ impl Spec for AdaLayerNorm {
         let x = draw.uniform(shape, -1.0, 2.0)?;
         let shift = draw.uniform([samples, width], -1.0, 1.0)?;
         let scale = draw.uniform([samples, width], -1.0, 1.0)?;
-        let per_sample = shape.numel() / samples;
+        let per_sample = shape[1..].iter().product::<usize>();
         let reference = move |x: &[Vec<f64>]| {
             let y = normalized(&x[0], width, EPS, true);
             let parameter = |i: usize| i / per_sample * width + i % width;
@@ -73,8 +75,8 @@ impl Spec for AdaLayerNorm {
         };
         let forward = |x: &[Var]| x[0].ada_layer_norm(&x[1], &x[2], EPS);
         // Sums of up to 33² terms over the rows of a sample.
-        let magnitude = ((per_sample / width) as f64).sqrt();
-        Ok(Case::new("", [x, shift, scale], forward, reference).magnitude(magnitude.max(1.0)))
+        let magnitude = ((per_sample / width.max(1)) as f64).sqrt();
+        Ok(Case::new("", [x, shift, scale], forward, reference).magnitude(magnitude))
     }
 
     fn bench(&self, draw: &mut Draw) -> Result<Case> {
@@ -109,7 +111,7 @@ impl Spec for RmsNorm {
             let y = normalized(&x[0], width, EPS, false);
             y.into_iter().enumerate().map(|(i, y)| y * x[1][i % width]).collect()
         };
-        let magnitude = ((shape.numel() / width) as f64).sqrt();
+        let magnitude = ((shape.numel() / width.max(1)) as f64).sqrt();
         Ok(Case::new("", [x, weight], |x| x[0].rms_norm(&x[1], EPS), reference)
             .magnitude(magnitude))
     }

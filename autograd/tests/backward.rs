@@ -1,0 +1,168 @@
+//! The backward pass: its order, what it frees on the way, and graphs of any depth.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use autograd::{Aux, Backward, Keep, Kept, Op, Var, apply};
+use tensor::{DType, ErrorKind, Result, Tensor};
+
+/// What happens in a backward pass, in its order.
+type Log = Arc<Mutex<Vec<String>>>;
+
+/// y = Σ x over the operands, and a note of when its vjp runs.
+#[derive(Debug)]
+struct Noted<const N: usize>(u32, Log);
+
+/// Left behind by a [`Noted`]: a note of when it is dropped.
+struct Saved(u32, Log);
+
+impl Drop for Saved {
+    fn drop(&mut self) {
+        self.1.lock().unwrap().push(format!("free {}", self.0));
+    }
+}
+
+impl Aux for Saved {
+    fn memory(&self, _: &mut dyn FnMut(std::ops::Range<usize>)) {}
+}
+
+impl<const N: usize> Op<N> for Noted<N> {
+    const NAME: &'static str = "noted";
+    const KEEPS: [Keep; N] = [Keep::NOTHING; N];
+    const TWICE: bool = true;
+    type Aux = Saved;
+
+    fn forward(&self, x: [&Tensor; N]) -> Result<(Tensor, Saved)> {
+        let sum = x.iter().map(|x| x.item()).sum::<Result<f64>>()?;
+        Ok((Tensor::scalar(sum, DType::F64), Saved(self.0, self.1.clone())))
+    }
+
+    fn vjp(&self, _: Kept<'_, Saved>, dy: &Var, _: [bool; N]) -> Result<[Option<Var>; N]> {
+        self.1.lock().unwrap().push(format!("vjp {}", self.0));
+        Ok([(); N].map(|()| Some(dy.clone())))
+    }
+}
+
+/// A graph in which depth and age disagree: 3 is nearer to the root than 2, and older than 4.
+///
+/// ```text
+/// x ─ 0 ─┬─ 1 ─ 2 ─ 4 ─┐
+///        └─ 3 ─────────┴─ 5
+/// ```
+fn graph(x: &Var, log: &Log) -> Result<Var> {
+    let one = |i, x: &Var| apply(Noted::<1>(i, log.clone()), [x]);
+    let root = one(0, x)?;
+    let two = one(2, &one(1, &root)?)?;
+    let three = one(3, &root)?;
+    let four = one(4, &two)?;
+    apply(Noted::<2>(5, log.clone()), [&three, &four])
+}
+
+#[test]
+fn the_youngest_node_comes_next_and_is_freed_before_the_one_after_it() {
+    let (x, log) = (Var::parameter(Tensor::scalar(1.0, DType::F64)), Log::default());
+    let y = graph(&x, &log).unwrap();
+    assert!(log.lock().unwrap().is_empty());
+    let grads = y.backward().unwrap();
+    assert_eq!(grads.get(&x).unwrap().item().unwrap(), 2.0);
+    let happened = log.lock().unwrap().join(", ");
+    let expected = [5, 4, 3, 2, 1, 0].map(|i| format!("vjp {i}, free {i}")).join(", ");
+    assert_eq!(happened, expected);
+}
+
+#[test]
+fn a_retained_graph_is_freed_with_its_last_variable() {
+    let (x, log) = (Var::parameter(Tensor::scalar(1.0, DType::F64)), Log::default());
+    let y = graph(&x, &log).unwrap();
+    let pass = || Backward::new().root(&y, Tensor::scalar(1.0, DType::F64));
+    pass().retain_graph().run().unwrap();
+    pass().run().unwrap();
+    let error = pass().run().unwrap_err();
+    assert!(error.to_string().contains("has freed this graph"), "{error}");
+    let count = |what: &str| log.lock().unwrap().iter().filter(|s| s.starts_with(what)).count();
+    assert_eq!((count("vjp"), count("free")), (12, 6));
+    let z = graph(&x, &log).unwrap();
+    assert_eq!(count("free"), 6);
+    drop(z);
+    assert_eq!(count("free"), 12);
+}
+
+/// A thread's stack holds some thousand nested calls; the graph has a million nodes.
+#[test]
+fn a_million_operations_need_no_stack() {
+    let small = thread::Builder::new().stack_size(128 << 10);
+    let run = small.spawn(|| {
+        let x = Var::parameter(Tensor::scalar(1.0, DType::F64));
+        let mut y = x.clone();
+        for _ in 0..1_000_000 {
+            y = y.neg().unwrap();
+        }
+        let pass = Backward::new().root(&y, Tensor::scalar(1.0, DType::F64));
+        let grads = pass.retain_graph().run().unwrap();
+        drop(y);
+        grads.get(&x).unwrap().item().unwrap()
+    });
+    assert_eq!(run.unwrap().join().unwrap(), 1.0);
+}
+
+/// The second derivative of what has none is an error that says where, also where the value does
+/// not depend on what the operation keeps: ∂²/∂b² of Σ gelu(x·Wᵀ + b) with x and W constant.
+#[test]
+fn a_missing_second_derivative_names_operation_module_and_line() {
+    let constant = |shape: [usize; 2]| Var::constant(Tensor::ones(shape, DType::F64));
+    let bias = Var::parameter(Tensor::full([3], 0.1, DType::F64));
+    let (x, weight) = (constant([2, 4]), constant([3, 4]));
+    let line = line!() + 1;
+    let layer = || x.linear_gelu(&weight, &bias);
+    let y = autograd::scope("blocks.1", || autograd::scope("mlp", layer)).unwrap();
+    let loss = y.sum_all().unwrap();
+    let one = Tensor::scalar(1.0, DType::F64);
+    let grads = Backward::new().root(&loss, one).create_graph().run().unwrap();
+    let slope = grads.get_var(&bias).unwrap().sum_all().unwrap();
+    let error = slope.backward().unwrap_err();
+    assert_eq!((error.kind(), error.op()), (ErrorKind::OnceDifferentiable, "linear_gelu"));
+    assert_eq!((error.location().file(), error.location().line()), (file!(), line));
+    assert!(error.to_string().contains("in     blocks.1.mlp"), "{error}");
+}
+
+/// Through what has a second derivative, exactly; through what has none, an error.
+#[test]
+fn second_derivatives_pass_through_what_has_them() {
+    let x = Var::parameter(Tensor::from_vec(vec![0.3, -0.5], [1, 2]).unwrap());
+    let w = Var::parameter(Tensor::from_vec(vec![1.0, 2.0, -1.0, 0.5], [2, 2]).unwrap());
+    let y = x.linear(&w, None).unwrap().tanh().unwrap().sum_all().unwrap();
+    let one = Tensor::scalar(1.0, DType::F64);
+    let grads = Backward::new().root(&y, one).create_graph().run().unwrap();
+    let slope = grads.get_var(&x).unwrap().sum_all().unwrap();
+    let second = slope.backward().unwrap();
+    // y = Σ tanh(wᵢ·x): ∂/∂x Σⱼ ∂y/∂xⱼ = Σᵢ tanh″(wᵢ·x)·(Σⱼ wᵢⱼ)·wᵢ.
+    let rows = [[1.0, 2.0], [-1.0, 0.5]];
+    let mut want = [0.0; 2];
+    for [a, b] in rows {
+        let t = (a * 0.3_f64 - b * 0.5).tanh();
+        let bend = -2.0 * t * (1.0 - t * t) * (a + b);
+        want = [want[0] + bend * a, want[1] + bend * b];
+    }
+    let got = second.get(&x).unwrap().to_f64_vec();
+    assert!(got.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-14), "{got:?} {want:?}");
+    let soft = x.softmax(1).unwrap().square().unwrap().sum_all().unwrap();
+    let one = Tensor::scalar(1.0, DType::F64);
+    let grads = Backward::new().root(&soft, one).create_graph().run().unwrap();
+    let error = grads.get_var(&x).unwrap().sum_all().unwrap().backward().unwrap_err();
+    assert_eq!((error.kind(), error.op()), (ErrorKind::OnceDifferentiable, "softmax"));
+}
+
+/// Nor is there a third derivative of a formula, and that is an error too.
+#[test]
+fn third_derivatives_are_errors() {
+    let x = Var::parameter(Tensor::scalar(0.5, DType::F64));
+    let mut y = x.tanh().unwrap();
+    for _ in 0..2 {
+        let pass = Backward::new().root(&y, Tensor::scalar(1.0, DType::F64));
+        y = pass.create_graph().run().unwrap().get_var(&x).unwrap().clone();
+    }
+    let t = 0.5_f64.tanh();
+    assert!((y.item().unwrap() + 2.0 * t * (1.0 - t * t)).abs() < 1e-15);
+    let error = y.backward().unwrap_err();
+    assert_eq!((error.kind(), error.op()), (ErrorKind::OnceDifferentiable, "tanh"));
+}

@@ -1,0 +1,97 @@
+//! Memory of a graph: what it keeps, and that the backward pass gives it back as it goes.
+//!
+//! The pool is one for the process, so this file has one test.
+
+use std::sync::{Arc, Mutex};
+
+use autograd::{Keep, Kept, Op, SavedReport, Var, apply, checkpoint, scope};
+use tensor::{DType, Result, Tensor, pool};
+
+/// The identity, which notes how much memory is in use when its vjp runs.
+#[derive(Debug)]
+struct Gauge(Arc<Mutex<Vec<usize>>>);
+
+impl Op<1> for Gauge {
+    const NAME: &'static str = "gauge";
+    const KEEPS: [Keep; 1] = [Keep::NOTHING];
+    type Aux = ();
+
+    fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
+        Ok((x.clone(), ()))
+    }
+
+    fn vjp(&self, _: Kept<'_, ()>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
+        self.0.lock().unwrap().push(pool::stats().live);
+        Ok([Some(dy.clone())])
+    }
+}
+
+/// A MiB.
+const WHOLE: usize = 1 << 20;
+const LAYERS: usize = 16;
+
+fn input() -> Var {
+    Var::parameter(Tensor::ones([WHOLE / 4], DType::F32))
+}
+
+#[test]
+fn a_graph_keeps_what_the_report_says_and_gives_it_back_as_the_pass_goes() {
+    // exp keeps its output, gauge nothing.
+    let (x, seen) = (input(), Arc::default());
+    let before = pool::stats().live;
+    let mut y = x.clone();
+    for i in 0..LAYERS {
+        let layer = || apply(Gauge(Arc::clone(&seen)), [&y])?.mul_scalar(0.5)?.exp();
+        y = scope(&format!("layers.{}", i % 2), layer).unwrap();
+    }
+    let loss = y.sum_all().unwrap();
+    drop(y);
+    let report = SavedReport::of(&loss);
+    assert_eq!(report.bytes(), LAYERS * WHOLE, "{report}");
+    let kept = pool::stats().live - before;
+    assert!((report.bytes()..report.bytes() + WHOLE / 2).contains(&kept), "{kept} bytes\n{report}");
+    let rows: Vec<_> = report.rows.iter().map(|row| (&*row.module, row.op, row.buffers)).collect();
+    assert_eq!(rows, [("layers.0", "exp", LAYERS / 2), ("layers.1", "exp", LAYERS / 2)]);
+
+    pool::reset_peak();
+    let start = pool::stats().live;
+    loss.backward().unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    assert_eq!(seen.len(), LAYERS);
+    assert!(seen.windows(2).all(|pair| pair[1] + WHOLE <= pair[0]), "it does not fall: {seen:?}");
+    // The gradient that comes, the one that goes, and a broadcast seed: never the whole graph.
+    let peak = pool::stats().peak;
+    assert!(peak <= start + 3 * WHOLE, "{peak} from {start}");
+    assert_eq!(SavedReport::of(&loss).rows, [], "nothing is left");
+    drop(loss);
+    assert!(pool::stats().live < before + WHOLE / 2, "{} from {before}", pool::stats().live);
+
+    checkpoints_keep_their_inputs(&x);
+    shared_buffers_count_once(&x);
+}
+
+fn checkpoints_keep_their_inputs(x: &Var) {
+    let mut y = x.mul_scalar(1.0).unwrap();
+    for _ in 0..4 {
+        let block = |[y]: [Var; 1]| Ok([y.exp()?.tanh()?.exp()?]);
+        [y] = scope("block", || checkpoint([&y], block)).unwrap();
+    }
+    let report = SavedReport::of(&y);
+    assert_eq!((report.rows.len(), report.bytes()), (1, 4 * WHOLE), "{report}");
+    assert_eq!((report.rows[0].op, &*report.rows[0].module), ("checkpoint", "block"));
+}
+
+/// Two halves of one buffer and the buffer itself: it is kept once. Parameters are there anyway.
+fn shared_buffers_count_once(x: &Var) {
+    let hidden = x.mul_scalar(2.0).unwrap();
+    let halves = hidden.chunk(0, 2).unwrap();
+    let product = halves[0].mul(&halves[1]).unwrap().sum_all().unwrap();
+    let whole = hidden.square().unwrap().sum_all().unwrap();
+    let with_parameter = x.square().unwrap().sum_all().unwrap();
+    let loss = product.add(&whole).unwrap().add(&with_parameter).unwrap();
+    let report = SavedReport::of(&loss);
+    assert_eq!(report.bytes(), WHOLE, "{report}");
+    let table = report.to_string();
+    assert!(table.contains("mul") && table.lines().last().unwrap().ends_with("1.00"), "{table}");
+    assert_eq!(table.lines().count(), 3, "{table}");
+}
