@@ -33,7 +33,6 @@ fn official_results_are_reproduced() {
         unsupported,
         [
             "image_preprocess",
-            "metrics",
             "pipeline_i2t",
             "pipeline_t2i",
             "real_shapes",

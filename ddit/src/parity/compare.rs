@@ -116,7 +116,9 @@ impl Tolerance {
         let deviation = |(&got, &want): (&f64, &f64)| {
             let error = if got == want { 0.0 } else { (got - want).abs() };
             let error = if error.is_nan() { f64::INFINITY } else { error };
-            Deviation { error, tolerance: self.absolute + self.relative * want.abs() }
+            // An infinite result is no licence for an infinite error.
+            let size = if want.is_finite() { want.abs() } else { 0.0 };
+            Deviation { error, tolerance: self.absolute + self.relative * size }
         };
         let mut all: Vec<Deviation> = got.iter().zip(want).map(deviation).collect();
         if all.is_empty() {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tensor::{Error, Result};
 
@@ -122,7 +123,7 @@ impl<'a> Case<'a> {
 }
 
 /// A JSON file as Python writes it: with the numbers Infinity and NaN, which JSON has not, as null.
-fn read_json(path: &Path) -> Result<Value> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).map_err(|error| Error::io("open", path, error))?;
     serde_json::from_str(&without_infinities(&text))
         .map_err(|error| Error::file("json", path, error.to_string()).caused_by(error))

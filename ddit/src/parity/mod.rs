@@ -10,7 +10,7 @@
 //! | `manifest` | the set, its cases, and the JSON they are written in |
 //! | `trial` | a case being run: what is given, what has been compared |
 //! | `compare` | how near is near enough: every rule, in one place |
-//! | `features`, `networks`, `losses`, `sampling`, `optimizer` | the kinds |
+//! | `features`, `networks`, `losses`, `sampling`, `optimizer`, `metrics` | the kinds |
 //!
 //! A kind is a function from a [`Trial`] to comparisons, and one line in [`KINDS`]. What is not in
 //! the list is reported as not supported, and so is an expected result that the function of its
@@ -20,6 +20,7 @@ mod compare;
 mod features;
 mod losses;
 mod manifest;
+mod metrics;
 mod networks;
 mod optimizer;
 mod sampling;
@@ -39,7 +40,7 @@ use trial::Trial;
 type Kind = (&'static str, fn(&mut Trial) -> Result<()>);
 
 /// The kinds there are.
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     ("timestep_features", features::timestep_features),
     ("pos_embed", features::position_table),
     ("pos_embed_rows", features::position_rows),
@@ -52,6 +53,7 @@ const KINDS: [Kind; 12] = [
     ("optimizer", optimizer::adamw),
     ("flow_schedule", sampling::schedule),
     ("t2i_sample", sampling::pictures),
+    ("metrics", metrics::scores),
 ];
 
 /// What became of a case.

@@ -42,12 +42,17 @@ pub fn pictures(trial: &mut Trial) -> Result<()> {
     let guidance = Guidance::new(trial.config("guidance_scale")?);
     let (prompts, null) = (trial.get("in.context")?, trial.get("in.null_context")?);
     let both = Tensor::cat(&[&null, &prompts], 0)?;
+    let start = trial.get("in.latents")?;
+    let [batch, ..] = start.dims::<4>()?;
     let velocity = |state: &Tensor, sigma: f32, pass: Pass| {
-        let context = if pass == Pass::Conditional { &prompts } else { &both };
+        let (context, count) = match pass {
+            Pass::Conditional => (&prompts, batch),
+            Pass::NullThenConditional => (&both, 2 * batch),
+        };
         let output = model.forward(&Input {
             latents: Some(&Var::constant(state.clone())),
             text: TextInput::States(&Var::constant(context.clone())),
-            times: &vec![timestep(sigma); state.shape()[0]],
+            times: &vec![timestep(sigma); count],
             want: Want::Image,
         })?;
         match output.velocity {
@@ -58,7 +63,7 @@ pub fn pictures(trial: &mut Trial) -> Result<()> {
     let mut trajectory = Vec::new();
     let end = no_grad(|| {
         Solver::Euler.integrate(
-            &trial.get("in.latents")?,
+            &start,
             &schedule,
             |state, sigma| guidance.velocity(state, sigma, velocity),
             |step| {

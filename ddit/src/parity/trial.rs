@@ -10,7 +10,7 @@ use tensor::{DType, Error, Result, Shape, Tensor};
 
 use super::Report;
 use super::compare::{Comparison, Deviation, Tolerance};
-use super::manifest::FixtureSet;
+use super::manifest::{FixtureSet, read_json};
 use crate::weights::Inventory;
 
 /// A case being run.
@@ -206,6 +206,11 @@ impl Trial<'_> {
         Ok(names.map_err(error)?.unwrap_or_default())
     }
 
+    /// The JSON document of a case that has one in place of tensors.
+    pub fn document<T: DeserializeOwned>(&self) -> Result<T> {
+        read_json(&self.set.file(self.entry, self.id)?)
+    }
+
     /// The configuration and the parameters of the `place`-th weights that the case names.
     ///
     /// Inference takes weights as they are stored. Where gradients are expected they are widened,
@@ -306,7 +311,8 @@ impl Trial<'_> {
         self.record(name, Deviation { error, tolerance: 0.0 });
     }
 
-    fn record(&mut self, name: &str, worst: Deviation) {
+    /// Records a deviation.
+    pub fn record(&mut self, name: &str, worst: Deviation) {
         self.comparisons.push(Comparison { tensor: name.to_owned(), worst });
     }
 }

@@ -128,3 +128,6 @@ impl Posterior {
         excess.mean_all()?.add_scalar(-1.0)?.mul_scalar(0.5)
     }
 }
+
+#[cfg(test)]
+mod tests;
