@@ -71,9 +71,6 @@ struct Rules {
 }
 
 impl Tolerance {
-    /// Nothing but equality.
-    pub const EXACT: Self = Self { absolute: 0.0, relative: 0.0, outliers: 0.0, outlier: 0.0 };
-
     /// The rule in a manifest's description of a tensor of this type.
     ///
     /// Errors: no rule for floats; rules that contradict each other; tolerances below 0 or

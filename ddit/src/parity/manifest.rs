@@ -56,10 +56,11 @@ impl FixtureSet {
 
     /// The cases, in the manifest's order.
     ///
-    /// Errors: cases without an id or a kind.
+    /// Errors: there are none; cases without an id or a kind.
     pub fn cases(&self) -> Result<Vec<Case<'_>>> {
-        let Some(entries) = self.manifest.get("cases").and_then(Value::as_array) else {
-            return Err(self.malformed("cases", "expected a list"));
+        let entries = match self.manifest.get("cases").and_then(Value::as_array) {
+            Some(entries) if !entries.is_empty() => entries,
+            _ => return Err(self.malformed("cases", "expected a list of cases")),
         };
         let case = |(i, entry)| {
             let entry: &Value = entry;

@@ -31,7 +31,7 @@ use std::fmt;
 
 use tensor::Result;
 
-pub use compare::{Comparison, Deviation, Tolerance};
+pub use compare::{Comparison, Deviation};
 pub use manifest::{Case, FixtureSet};
 
 use trial::Trial;

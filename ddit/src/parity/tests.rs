@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tensor::DType;
 
+use super::compare::Tolerance;
 use super::*;
 
 fn judge(rule: Value, got: &[f64], want: &[f64]) -> Deviation {
