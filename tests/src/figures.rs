@@ -60,7 +60,7 @@ fn data(rng: &mut Rng, n: usize) -> Result<Tensor> {
 fn path() -> Result<String> {
     let mut rng = Rng::new(1);
     let (clean, noise) = (data(&mut rng, 24)?, rng.normal([24], DType::F64)?);
-    let mut plot = Plot::new("x_σ = (1 − σ) x₀ + σ ε", ["σ", "x"], [0.0, 1.0], [-4.0, 4.0]);
+    let mut plot = Plot::new("x_σ = (1 − σ) x₀ + σ ε", ["σ", "x"], [0.0, 1.0], [-3.0, 3.0]);
     let sigmas: Vec<f32> = (0..=8).map(|i| i as f32 / 8.0).collect();
     let states =
         sigmas.iter().map(|&sigma| Ok(interpolate(&clean, &noise, &[sigma])?.to_f64_vec()));
@@ -236,7 +236,7 @@ fn joint() -> Result<String> {
         curves.iter_mut().zip(sums).for_each(|(curve, mean)| curve.push([x, mean]));
     }
     let [total, image, text] = &curves;
-    Ok(Plot::new("L = L_image + 0.2 L_text", ["step", "loss"], [0.0, 400.0], [0.0, 4.0])
+    Ok(Plot::new("L = L_image + 0.2 L_text", ["step", "loss"], [0.0, 400.0], [0.0, 6.0])
         .line(BLUE, "L", total)
         .line(GREEN, "L_image", image)
         .line(RED, "L_text", text)
