@@ -61,13 +61,13 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
     let mut text_order = Order::new(config.seed, Purpose::TextOrder, dataset.len());
     let null = tokenizer.caption_row("", length, end)?.ids;
     for step in 0..STEPS {
-        // 1. Two batches of different samples.
+        // Two batches of different samples.
         let (images, texts) = (config.batch.images, config.batch.texts);
         let image_samples = image_order.batch(step, images);
         let text_samples = text_order.batch(step, texts);
         let draws = Draws::new(config.seed, step);
 
-        // 2. Pixels, and words as numbers.
+        // Pixels, and words as numbers.
         let clean = dataset.pictures(&image_samples)?;
         let mut captions = Vec::new();
         for (row, &sample) in image_samples.iter().enumerate() {
@@ -76,7 +76,7 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
             captions.extend(tokenizer.caption_row(&caption, length, end)?.ids);
         }
 
-        // 3. The image pass: noisy pictures beside clean captions.
+        // The image pass: noisy pictures beside clean captions.
         let drawn = draws.image(0..images, [3, 64, 64], Recipe::Paper, 0.1)?;
         let ids = drop_captions(&captions, &null, &drawn.drop)?;
         let noised = Noised::new(&clean, &drawn)?;
@@ -91,7 +91,7 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
         let image_loss = noised.velocity_loss(&velocity, ImageLoss::Velocity)?;
         let mut grads = image_loss.backward()?;
 
-        // 4. The text pass: masked texts beside clean pictures.
+        // The text pass: masked texts beside clean pictures.
         let (mut ids, mut learned) = (Vec::new(), Vec::new());
         for (row, &sample) in text_samples.iter().enumerate() {
             let row = text_row(&config, &dataset, &tokenizer, [step as usize, row, sample])?;
@@ -104,7 +104,7 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
         let text_loss =
             corrupted.loss(&model, &dataset.pictures(&text_samples)?, corrupted.input())?;
 
-        // 5. One gradient of both, and the weights follow it.
+        // One gradient of both, and the weights follow it.
         let joint = text_loss.mul_scalar(config.objective.text_weight)?;
         grads.add(joint.backward()?)?;
         let rate = config.optimizer.rate(step, config.run.steps);
