@@ -75,13 +75,12 @@ pub fn defines(source: &str, item: &str) -> bool {
 const KEYWORDS: [&str; 9] =
     ["fn", "struct", "enum", "trait", "const", "static", "type", "mod", "macro_rules!"];
 
+/// Whether a line, unless it is a comment, has one of the keywords right before the name.
 fn declares(line: &str, name: &str, keywords: &[&str]) -> bool {
-    let mut words = line.trim_start().split_whitespace();
-    words.any(|word| keywords.contains(&word))
-        && line
-            .split_whitespace()
-            .zip(line.split_whitespace().skip(1))
-            .any(|(before, word)| keywords.contains(&before) && starts_with_word(word, name))
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut pairs = words.windows(2);
+    !line.trim_start().starts_with("//")
+        && pairs.any(|pair| keywords.contains(&pair[0]) && starts_with_word(pair[1], name))
 }
 
 fn starts_with_word(text: &str, name: &str) -> bool {
@@ -110,7 +109,7 @@ mod tests {
 
     #[test]
     fn items_are_definitions_not_mentions() {
-        let source = "//! fn-like prose about new_thing\npub struct Thing<T> {\n}\n\
+        let source = "//! prose about fn new_thing\npub struct Thing<T> {\n}\n\
                       impl<T> Thing<T> {\n    pub fn new(x: T) -> Self {\n        other(x)\n    }\n}\n\
                       enum Kind {\n    Small,\n}\nconst MOST: usize = 3;\n";
         for item in ["Thing", "Thing::new", "Kind::Small", "MOST"] {
