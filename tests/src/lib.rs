@@ -1,1 +1,18 @@
-//! What the suites in `tests/` share: nothing yet but the crate they belong to.
+//! What the suites in `tests/` share.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`stats`] | goodness of fit, and the normal distribution |
+//! | [`mixture`] | mixtures of Gaussians, whose flow is known in closed form |
+//! | [`table`] | a denoiser that is a table, whose every outcome can be enumerated |
+//! | [`tiny`] | a D-DiT small enough for the same |
+//! | [`plot`], [`figures`] | the plots of `docs/equations.md`, drawn from the library's functions |
+//! | [`links`] | the links of `docs/`, down to the item they name |
+
+pub mod figures;
+pub mod links;
+pub mod mixture;
+pub mod plot;
+pub mod stats;
+pub mod table;
+pub mod tiny;

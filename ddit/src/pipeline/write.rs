@@ -210,7 +210,7 @@ impl Pipeline {
         let mut texts: Vec<Tokens> = vec![Tokens::default(); tasks.len()];
         for (done, items) in batches.iter().enumerate() {
             let mut step = |index: usize| progress(done * options.steps + index, total);
-            let found = no_grad(|| self.write_batch(&tasks, items, options, &mut step))?;
+            let found = self.write_batch(&tasks, items, options, &mut step)?;
             for (&item, tokens) in items.iter().zip(found) {
                 texts[item] = tokens;
             }
@@ -229,10 +229,6 @@ impl Pipeline {
         let seeds: Vec<u64> =
             items.iter().map(|&item| options.seed.wrapping_add(item as u64)).collect();
         let pictures: Vec<_> = items.iter().filter_map(|&item| tasks[item].picture).collect();
-        let latents = match pictures.is_empty() {
-            true => None,
-            false => Some(self.encode(&pictures, &seeds, options.latents)?),
-        };
         let row = |&item: &usize| tasks[item].tokens.iter().map(|&id| i64::from(id)).collect();
         let rows: Vec<Vec<i64>> = items.iter().map(row).collect();
         let canvas = Canvas::new(&rows, i64::from(self.folder.tokenizer.mask()))?;
@@ -248,10 +244,29 @@ impl Pipeline {
             ControlFlow::Continue(())
         };
         let mut rngs: Vec<Rng> = seeds.iter().map(|&seed| rng(seed, Use::Tokens)).collect();
-        let denoise = |query: &Query| self.denoise(query, latents.as_ref());
-        let canvas = sample(options, canvas, &mut rngs, denoise, observe)?;
+        let denoiser = self.denoiser(&pictures, &seeds, options.latents)?;
+        let canvas = sample(options, canvas, &mut rngs, denoiser, observe)?;
         let ids = (0..items.len()).map(|row| token_ids(canvas.row(row)));
         Ok(ids.zip(traces).collect())
+    }
+
+    /// The model as the denoiser that every sampler of [`samplers::masked`], and
+    /// [`Likelihood`](samplers::masked::Likelihood), ask: it scores all words at the masks of
+    /// texts beside these pictures, the items of a batch. Without pictures it scores texts that
+    /// have none. `seeds` has one seed a picture, to sample its latents by.
+    ///
+    /// Errors: those of the autoencoder; the denoiser's own are the network's.
+    pub fn denoiser<'a>(
+        &'a self,
+        pictures: &[&Picture],
+        seeds: &[u64],
+        latents: Latents,
+    ) -> Result<impl Fn(&Query) -> Result<Tensor> + use<'a>> {
+        let latents = match pictures.is_empty() {
+            true => None,
+            false => Some(no_grad(|| self.encode(pictures, seeds, latents))?),
+        };
+        Ok(move |query: &Query| no_grad(|| self.denoise(query, latents.as_ref())))
     }
 
     /// The network's scores of all words at the masks of the rows asked about.

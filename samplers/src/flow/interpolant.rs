@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_exact() {
+    fn equation_1_endpoints_are_exact() {
         let (clean, noise) = pair();
         let at = |sigma: &[f32]| interpolate(&clean, &noise, sigma).unwrap().to_f64_vec();
         assert_eq!(at(&[0.0]), clean.to_f64_vec());

@@ -4,9 +4,8 @@ use std::ops::ControlFlow;
 
 use samplers::masked::{Canvas, Confidence, DdpmCache, Decoding, Pace, Score, TextStep, TwoStage};
 use tensor::rng::Rng;
-
-use crate::stats::assert_drawn_from;
-use crate::table::{MASK, VOCAB, probabilities, same_for_all};
+use tests::stats::assert_drawn_from;
+use tests::table::{MASK, VOCAB, probabilities, same_for_all};
 
 const LENGTH: usize = 3;
 const STATES: usize = VOCAB.pow(LENGTH as u32);
@@ -86,7 +85,7 @@ const BLANK: [i64; LENGTH] = [MASK; LENGTH];
 const HOLES: [i64; LENGTH] = [MASK, 2, MASK];
 
 #[test]
-fn two_stage_has_the_law_of_the_posterior() {
+fn equation_5_two_stage_sampler_has_the_law_of_the_posterior() {
     for (row, steps) in [(BLANK, 1), (BLANK, 2), (BLANK, 3), (BLANK, 8), (HOLES, 4)] {
         let counts = count(&row, |canvas, rngs| {
             TwoStage::new(steps).sample(canvas, rngs, same_for_all, go_on).unwrap()
@@ -155,7 +154,7 @@ fn temperature_and_nucleus_have_their_law() {
 /// With few tokens the release's race in single precision is exact enough. Its steps end at 10⁻⁵,
 /// where what is left gets its likeliest token.
 #[test]
-fn released_sampler_has_the_law_of_the_posterior() {
+fn equation_5_released_sampler_has_the_law_of_the_posterior() {
     for (row, steps) in [(BLANK, 1), (BLANK, 3), (BLANK, 8), (HOLES, 4)] {
         let time = |i: usize| 1.0 - (1.0 - 1e-5) * i as f64 / steps as f64;
         let reveal = |i: usize| (time(i) - time(i + 1)) / time(i);

@@ -9,8 +9,7 @@ use samplers::masked::{
 };
 use tensor::rng::Rng;
 use tensor::{Result, Tensor};
-
-use crate::table::{MASK, at_masks, everywhere};
+use tests::table::{MASK, at_masks, everywhere};
 
 const TOKENS: [i64; 3] = [0, 2, 3];
 

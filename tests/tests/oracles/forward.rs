@@ -1,9 +1,8 @@
 //! The forward process from its generator, and the posterior from Bayes' rule.
 
-use samplers::masked::{LogLinear, MIN_TIME, corrupt, posterior, stratified_times};
+use samplers::masked::{LogLinear, corrupt, posterior};
 use tensor::rng::Rng;
-
-use crate::stats::assert_drawn_from;
+use tests::stats::assert_drawn_from;
 
 /// Three tokens and the mask.
 const STATES: usize = 4;
@@ -55,7 +54,7 @@ fn integrated_rate(noise: &LogLinear, t: f64) -> f64 {
 
 /// The generators of all times commute, so the chain's kernel is the exponential of their integral.
 #[test]
-fn masking_solves_the_markov_chain() {
+fn equation_4_matrix_exponential_equals_the_closed_form() {
     for noise in [LogLinear::PAPER, LogLinear::RELEASE] {
         for t in [0.01, 0.3, 0.5, 0.9] {
             let total = integrated_rate(&noise, t);
@@ -77,7 +76,7 @@ fn bayes(noise: &LogLinear, [t, s]: [f64; 2], current: usize, clean: usize) -> O
 }
 
 #[test]
-fn posterior_is_bayes_rule() {
+fn equation_5_posterior_equals_bayes_enumeration() {
     let times = (1..=20).flat_map(|i| (0..i).map(move |j| [i, j].map(|n| f64::from(n) / 20.0)));
     let pairs = (0..MASK).flat_map(|clean| [(clean, clean), (MASK, clean)]);
     for (times, (current, clean)) in times.flat_map(|t| pairs.clone().map(move |pair| (t, pair))) {
@@ -96,7 +95,7 @@ fn posterior_is_bayes_rule() {
 
 /// All eight patterns of three masked positions have their product probabilities.
 #[test]
-fn tokens_are_masked_independently() {
+fn equation_6_tokens_are_masked_independently() {
     for (noise, t) in [(LogLinear::PAPER, 0.3), (LogLinear::RELEASE, 0.8)] {
         let p = noise.mask_probability(t);
         let mut rng = Rng::new(21);
@@ -112,27 +111,4 @@ fn tokens_are_masked_independently() {
         });
         assert_drawn_from(&counts, &law, "masking");
     }
-}
-
-#[test]
-fn stratified_times_cover_each_bin_once_and_vary_less() {
-    let n = 64;
-    let mut rng = Rng::new(31);
-    let mut squares = [0.0; 2];
-    for _ in 0..500 {
-        let uniforms: Vec<f64> = (0..n).map(|_| rng.next_uniform()).collect();
-        let times = stratified_times(&uniforms, MIN_TIME);
-        for (i, t) in times.iter().enumerate() {
-            let bin = (t - MIN_TIME) / (1.0 - MIN_TIME) * n as f64;
-            // Rounding may carry a time over the border of its bin by a few ulp.
-            assert!(bin > i as f64 - 1e-9 && bin < (i + 1) as f64 + 1e-9);
-        }
-        let mean = |times: &[f64]| times.iter().sum::<f64>() / n as f64;
-        let plain: Vec<f64> = uniforms.iter().map(|u| MIN_TIME + (1.0 - MIN_TIME) * u).collect();
-        let middle = 0.5 * (1.0 + MIN_TIME);
-        squares[0] += (mean(&times) - middle).powi(2);
-        squares[1] += (mean(&plain) - middle).powi(2);
-    }
-    // In theory the variance of the mean falls by n², from 1/(12n) to 1/(12n³).
-    assert!(squares[1] / squares[0] > 0.5 * (n * n) as f64, "{squares:?}");
 }

@@ -10,7 +10,7 @@ pub const VOCAB: usize = 4;
 pub const MASK: i64 = 1;
 
 /// Arbitrary logits for a row, at one position, on behalf of a batch item: a fixed function of
-/// these, so it depends on every token seen. Position-wise, [V].
+/// these, so it depends on every token seen. → \[V\].
 pub fn logits(row: &[i64], position: usize, item: usize) -> Vec<f64> {
     let code = row.iter().fold(item as u64, |code, &token| code * 7 + token as u64 + 1);
     let rng = Rng::new(code).stream(position as u64);
@@ -29,6 +29,8 @@ pub fn probabilities(row: &[i64], position: usize, item: usize) -> Vec<f64> {
 
 /// The table as a denoiser that answers everywhere, in single precision; where nothing should be
 /// read it answers NaN.
+///
+/// Errors: the question is not about rows of tokens.
 pub fn everywhere(query: &Query) -> Result<Tensor> {
     let [rows, length] = query.ids.dims()?;
     let ids = query.ids.to_vec::<i64>()?;
@@ -44,6 +46,8 @@ pub fn everywhere(query: &Query) -> Result<Tensor> {
 }
 
 /// The table as a denoiser that answers at masked positions alone, in double precision.
+///
+/// Errors: as [`everywhere`].
 pub fn at_masks(query: &Query) -> Result<Tensor> {
     let every = everywhere(query)?.to_dtype(DType::F64);
     let [rows, length] = query.ids.dims()?;
@@ -51,6 +55,8 @@ pub fn at_masks(query: &Query) -> Result<Tensor> {
 }
 
 /// A denoiser of items all alike.
+///
+/// Errors: as [`everywhere`].
 pub fn same_for_all(query: &Query) -> Result<Tensor> {
     at_masks(&Query { items: &vec![0; query.items.len()], ..*query })
 }
