@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use ddit::parity::{Case, Comparison, FixtureSet, Report, Summary};
-use ddit::text::spelling::nearest;
+use tensor::spelling::nearest;
 use serde_json::{Value, json};
 
 use super::Outcome;
