@@ -101,7 +101,8 @@ fn equation_6_tokens_are_masked_independently() {
         let mut rng = Rng::new(21);
         let mut counts = [0; 8];
         for _ in 0..100_000 {
-            let row = corrupt(&[0, 1, 2], &[true; 3], p, 9, |_| rng.next_uniform()).unwrap();
+            let uniforms: [f64; 3] = std::array::from_fn(|_| rng.next_uniform());
+            let row = corrupt(&[0, 1, 2], &[true; 3], p, 9, |i| uniforms[i]).unwrap();
             let pattern: usize = (0..3).map(|i| usize::from(row[i] == 9) << i).sum();
             counts[pattern] += 1;
         }
