@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use tensor::{Error, ErrorKind, Result};
 
 use crate::shapes::Picture;
@@ -43,6 +43,9 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage> {
     if reader.format().is_none() {
         return Err(fail("this is neither PNG nor JPEG nor WebP"));
     }
+    if reader.format() == Some(ImageFormat::Jpeg) && !has_end(bytes) {
+        return Err(fail("the file is cut off"));
+    }
     let mut limits = Limits::default();
     limits.max_alloc = Some(MOST_BYTES);
     reader.limits(limits);
@@ -56,6 +59,27 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage> {
     let mut image = DynamicImage::from_decoder(decoder).map_err(library)?;
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// Whether a JPEG goes on to its end. The decoder makes up what is missing of one that does not.
+fn has_end(jpeg: &[u8]) -> bool {
+    let mut rest = jpeg;
+    loop {
+        rest = match rest {
+            [] => return false,
+            [0xFF, 0xD9, ..] => return true,
+            // Filling before a mark.
+            [0xFF, 0xFF, ..] => &rest[1..],
+            // Marks of the start and to start again from; in coded data, the byte 0xFF.
+            [0xFF, 0x00 | 0x01 | 0xD0..=0xD8, tail @ ..] => tail,
+            // A segment; its length counts itself.
+            [0xFF, _, high, low, ..] => {
+                let length = usize::from(u16::from_be_bytes([*high, *low]));
+                rest.get(2 + length..).unwrap_or_default()
+            }
+            [_, tail @ ..] => tail,
+        };
+    }
 }
 
 /// The picture without transparency, 8 bits a channel.
@@ -88,7 +112,6 @@ fn over_white(channel: u8, a: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::ImageFormat;
 
     #[test]
     fn transparency_lets_white_through() {

@@ -3,7 +3,7 @@
 //! The paper's second stage trains one vector of the whole text encoder: the embedding of the
 //! mask token, which T5 knows as an ordinary word. The row is then a variable of its own, \[C\];
 //! the table, which may be mapped from a file in half precision, is neither copied nor touched.
-//! Source: Li et al. 2025, §4 and appendix A.
+//! Source: Li et al. 2025, §4.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -237,7 +237,8 @@ impl Tokenizer {
         let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
         let mut found: Vec<UnknownWord> = Vec::new();
         for (_, &(from, to)) in tokens.filter(|&(&id, _)| Some(id) == self.unknown) {
-            let word = text.get(from..to).unwrap_or_default().to_owned();
+            // Where normalisation leaves letters out, the crate's places may lie between letters.
+            let Some(word) = text.get(from..to).map(str::to_owned) else { continue };
             if found.iter().all(|unknown| unknown.word != word) {
                 let nearest = spelling::nearest(&word, self.vocabulary.keys().map(String::as_str));
                 found.push(UnknownWord { word, nearest: nearest.map(str::to_owned) });
