@@ -175,7 +175,10 @@ fn the_two_files_are_one_tokenizer() {
         let ids = from_json.encode(&text).unwrap();
         assert_eq!(ids, from_model.encode(&text).unwrap(), "{text:?}");
         assert_eq!(from_json.decode(&ids).unwrap(), from_model.decode(&ids).unwrap(), "{text:?}");
-        from_json.unknown_words(&text).unwrap();
+        // Looking for the nearest of all words takes its time.
+        if number < 20 {
+            from_json.unknown_words(&text).unwrap();
+        }
     }
 }
 
