@@ -4,7 +4,7 @@
 //! model_index.json            which components there are
 //! transformer/                config.json, diffusion_pytorch_model.safetensors or its shards
 //! vae/                        the same; absent where the model works on pixels
-//! tokenizer/                  tokenizer.json and what belongs to it
+//! tokenizer/                  tokenizer.json or spiece.model, and what belongs to it
 //! scheduler/                  scheduler_config.json
 //! generation_config.json      defaults for sampling; ours alone
 //! ```
@@ -22,7 +22,7 @@ use tensor::io::safetensors::{self, SafeTensors};
 use tensor::{Error, Result, Tensor};
 
 use crate::config::{GenerationConfig, SchedulerConfig, TransformerConfig, VaeConfig};
-use crate::text::Tokenizer;
+use crate::text::{self, Tokenizer};
 use crate::weights::Inventory;
 use crate::{mmdit, vae};
 
@@ -32,9 +32,6 @@ const GENERATION: &str = "generation_config.json";
 
 /// The weights of a component are in this file, or in shards named after it.
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
-
-/// A tokenizer's files; the first is needed.
-const TOKENIZER: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
 
 /// What a pipeline folder holds.
 pub struct Folder {
@@ -265,7 +262,11 @@ impl Source<'_> {
     /// That every file there has to be is there.
     fn check_files(&self, has_vae: bool) -> Result<()> {
         let components: &[&str] = if has_vae { &["transformer", "vae"] } else { &["transformer"] };
-        let mut needed = vec![SCHEDULER.to_owned(), format!("tokenizer/{}", TOKENIZER[0])];
+        let mut needed = vec![SCHEDULER.to_owned()];
+        let [json, model, ..] = text::FILES.map(|name| format!("tokenizer/{name}"));
+        if !self.has(&model) {
+            needed.push(json);
+        }
         for component in components {
             needed.push(format!("{component}/config.json"));
             if !self.has(&format!("{component}/{WEIGHTS}.index.json")) {
@@ -316,7 +317,7 @@ impl Source<'_> {
         if let Self::Disk(root) = self {
             return Tokenizer::open(root.join("tokenizer"));
         }
-        let present = TOKENIZER.iter().filter(|name| self.has(&format!("tokenizer/{name}")));
+        let present = text::FILES.iter().filter(|name| self.has(&format!("tokenizer/{name}")));
         let read = |name: &&'static str| Ok((*name, self.read(&format!("tokenizer/{name}"))?));
         Tokenizer::from_files(present.map(read).collect::<Result<_>>()?)
     }

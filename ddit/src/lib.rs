@@ -8,7 +8,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`config`], [`folder`], [`weights`] | the official files: configurations, folders, tensors |
-//! | [`mmdit`], [`vae`], [`layers`] | the networks |
+//! | [`mmdit`], [`t5`], [`vae`], [`layers`] | the networks |
 //! | [`objective`] | what is minimised |
 //! | [`text`], [`shapes`], [`data`] | texts as token ids, the shapes world, data sets |
 //! | [`pipeline`] | prompts to pictures, pictures to texts |
@@ -33,6 +33,7 @@ pub mod objective;
 pub mod parity;
 pub mod pipeline;
 pub mod shapes;
+pub mod t5;
 pub mod text;
 pub mod train;
 pub mod vae;

@@ -17,6 +17,8 @@ const LINES: usize = 12;
 #[derive(Default)]
 pub struct Inventory {
     weights: Vec<Weight>,
+    /// Other names, and the tensors they mean.
+    aliases: Vec<(String, String)>,
 }
 
 /// One tensor of a model.
@@ -83,6 +85,11 @@ impl Inventory {
         self.weights.push(Weight { name: name.into(), shape: shape.into(), buffer: true, start });
     }
 
+    /// Adds a second name of a tensor, under which a file may hold it instead or as well.
+    pub fn alias(&mut self, other: impl Into<String>, name: impl Into<String>) {
+        self.aliases.push((other.into(), name.into()));
+    }
+
     /// Adds `name.weight` \[outputs, inputs\] and `name.bias`, uniform by fan-in.
     pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
         self.tensor(format!("{name}.weight"), [outputs, inputs], Start::fan_in(inputs));
@@ -127,11 +134,13 @@ impl Inventory {
 
     /// The tensors `found` in a file, by name, made into this model's: reshaped where only axes of
     /// length 1 differ (old autoencoders store linear maps as 1 x 1 convolutions), and completed
-    /// by the buffers the file lacks.
+    /// by the buffers the file lacks. A tensor that the file holds under two names is taken once.
     ///
     /// Errors: tensors missing, tensors that are not this model's, shapes that differ; all of them
-    /// at once, each missing name with the most similar name the file does have.
+    /// at once, each missing name with the most similar name the file does have. Two tensors under
+    /// the names of one.
     pub fn take(&self, mut found: BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
+        self.resolve_aliases(&mut found)?;
         let mut taken = Vec::with_capacity(self.weights.len());
         let (mut missing, mut misshaped) = (Vec::new(), Vec::new());
         for weight in &self.weights {
@@ -153,6 +162,30 @@ impl Inventory {
         }
         Err(mismatch(&missing, &misshaped, &found))
     }
+
+    /// Gives tensors under a second name their first.
+    fn resolve_aliases(&self, found: &mut BTreeMap<String, Tensor>) -> Result<()> {
+        for (other, name) in &self.aliases {
+            let Some(second) = found.remove(other) else { continue };
+            match found.get(name) {
+                None => drop(found.insert(name.clone(), second)),
+                Some(first) if is_same(first, &second)? => {}
+                Some(first) => {
+                    let message = format!("{other} and {name} are one tensor, but differ here");
+                    return Err(Error::value("load", message)
+                        .operand(name.clone(), first)
+                        .operand(other.clone(), &second));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether two tensors are equal to the last bit.
+fn is_same(a: &Tensor, b: &Tensor) -> Result<bool> {
+    let alike = a.shape() == b.shape() && a.dtype() == b.dtype();
+    Ok(alike && a.contiguous().bytes()? == b.contiguous().bytes()?)
 }
 
 /// The error that tells everything that keeps a file's tensors from being a model's.
@@ -248,6 +281,26 @@ mod tests {
         let taken = list.take(found).unwrap();
         assert_eq!(*taken[0].1.shape(), [3, 4]);
         assert_eq!((taken[6].0.as_str(), taken[6].1.to_f64_vec()), ("table", vec![0.0, 1.0]));
+    }
+
+    #[test]
+    fn a_tensor_may_have_its_second_name_or_both() {
+        let mut list = inventory();
+        list.alias("proj.kernel", "proj.weight");
+        let fresh: BTreeMap<_, _> = list.fresh(1, DType::F32).unwrap().into_iter().collect();
+        let weight = fresh["proj.weight"].to_f64_vec();
+        let mut renamed = fresh.clone();
+        let second = renamed.remove("proj.weight").unwrap();
+        renamed.insert("proj.kernel".into(), second.clone());
+        let mut both = fresh.clone();
+        both.insert("proj.kernel".into(), second);
+        for found in [renamed, both.clone()] {
+            let taken = list.take(found).unwrap();
+            assert_eq!((taken.len(), taken[0].1.to_f64_vec()), (7, weight.clone()));
+        }
+        both.insert("proj.kernel".into(), Tensor::zeros([3, 4], DType::F32));
+        let error = list.take(both).unwrap_err().to_string();
+        assert!(error.contains("proj.kernel and proj.weight are one tensor"), "{error}");
     }
 
     #[test]

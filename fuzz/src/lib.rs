@@ -4,9 +4,12 @@
 //! prefix and many small corruptions of each file there; `cargo fuzz run NAME` (from this folder,
 //! with cargo-fuzz installed) searches for more.
 
+use ddit::data::decode::decode_picture;
+use ddit::data::resize::{fit, fit_square};
 use ddit::shapes::Caption;
 use ddit::text::Tokenizer;
 use ddit::train::RunConfig;
+use ddit::train::config::Alpha;
 use tensor::io::npy;
 use tensor::io::safetensors::SafeTensors;
 
@@ -40,6 +43,26 @@ pub fn tokenizer(data: &[u8]) {
     let tokenizer = Tokenizer::of_words(ddit::shapes::WORDS).expect("the world's words fit");
     let ids = tokenizer.encode(text).expect("any text is tokens, unknown ones at worst");
     tokenizer.decode(&ids).expect("tokens are text");
+}
+
+/// A SentencePiece model: with one that opens, any text encodes, and what it encodes to decodes.
+pub fn spiece(data: &[u8]) {
+    let Ok(tokenizer) = Tokenizer::from_files(vec![("spiece.model", data.to_vec())]) else {
+        return;
+    };
+    for text in ["A  cat. A catA ", "<extra_id_0>½ﬁe\u{301}\u{200d}▁\0日本\u{10ffff}"] {
+        let ids = tokenizer.encode(text).expect("any text is tokens, unknown ones at worst");
+        tokenizer.decode(&ids).expect("tokens are text");
+        tokenizer.unknown_words(text).expect("a text is words");
+    }
+}
+
+/// A picture file: one that opens can be made ready for the model.
+pub fn picture(data: &[u8]) {
+    if let Ok(picture) = decode_picture(data, Alpha::White) {
+        assert_eq!(fit(&picture, 8).rgb().len(), 3 * 8 * 8);
+        assert_eq!(fit_square(&picture, 5).len(), 3 * 5 * 5);
+    }
 }
 
 /// Settings of a training run.
@@ -91,6 +114,16 @@ mod tests {
     #[test]
     fn tokenizer() {
         run("tokenizer", super::tokenizer);
+    }
+
+    #[test]
+    fn spiece() {
+        run("spiece", super::spiece);
+    }
+
+    #[test]
+    fn picture() {
+        run("picture", super::picture);
     }
 
     #[test]

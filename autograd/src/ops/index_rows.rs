@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use kernels::{Real, gather};
-use tensor::{DType, Element, Error, Result, Shape, Tensor};
+use tensor::{DType, Element, Error, Result, Shape, Tensor, bf16, f16};
 
 use crate::spec::{Case, Draw};
-use crate::{Keep, Kept, Op, Spec, Var, apply};
+use crate::{Keep, Kept, Op, Spec, Var, apply, compute_dtype};
 
-/// Rows by number.
+/// Rows by number. Of a table of halves the chosen rows are widened, and no others.
 impl Var {
     /// The rows of the first axis with these numbers, in this order; a row may come twice.
     ///
@@ -44,6 +44,7 @@ struct IndexRows(Arc<[usize]>);
 impl Op<1> for IndexRows {
     const NAME: &'static str = "index_rows";
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
+    const HALF: bool = true;
     const TWICE: bool = true;
     type Aux = ();
 
@@ -58,12 +59,14 @@ impl Op<1> for IndexRows {
         let y = match x.dtype() {
             DType::F32 => rows_of::<f32>(x, &self.0)?,
             DType::F64 => rows_of::<f64>(x, &self.0)?,
+            DType::BF16 => rows_of::<bf16>(x, &self.0)?,
+            DType::F16 => rows_of::<f16>(x, &self.0)?,
             _ => {
                 return Err(Error::dtype("index_rows", "elements are not floating-point numbers")
                     .operand("input", x));
             }
         };
-        Ok((y, ()))
+        Ok((y.to_dtype(compute_dtype(x.dtype())), ()))
     }
 
     fn vjp(&self, kept: Kept<'_, ()>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
@@ -100,7 +103,7 @@ impl Op<1> for ScatterRows {
     }
 }
 
-fn rows_of<T: Real + Element>(x: &Tensor, ids: &[usize]) -> Result<Tensor> {
+fn rows_of<T: Element>(x: &Tensor, ids: &[usize]) -> Result<Tensor> {
     let mut shape = *x.shape();
     shape[0] = ids.len();
     let mut y = Tensor::uninit(shape, x.dtype());
@@ -156,5 +159,19 @@ mod tests {
         assert!(table.embedding(&[3], [1]).is_err());
         assert!(table.embedding(&[1], [2]).is_err());
         assert_eq!(*table.index_rows(&[]).unwrap().shape(), [0, 2]);
+    }
+
+    #[test]
+    fn rows_of_halves_are_widened_and_so_are_their_gradients() {
+        let wide = Tensor::arange(6, DType::F32).reshape([3, 2]).unwrap();
+        for dtype in [DType::BF16, DType::F16] {
+            let table = Var::parameter(wide.to_dtype(dtype));
+            let y = table.index_rows(&[2, 2]).unwrap();
+            assert_eq!((y.dtype(), y.value().to_f64_vec()), (DType::F32, vec![4.0, 5.0, 4.0, 5.0]));
+            let grads = y.sum_all().unwrap().backward().unwrap();
+            let gradient = grads.get(&table).unwrap();
+            assert_eq!(gradient.dtype(), DType::F32);
+            assert_eq!(gradient.to_f64_vec(), [0.0, 0.0, 0.0, 0.0, 2.0, 2.0]);
+        }
     }
 }

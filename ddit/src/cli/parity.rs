@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use ddit::parity::{Case, Comparison, FixtureSet, Report, Summary};
-use tensor::spelling::nearest;
 use serde_json::{Value, json};
+use tensor::spelling::nearest;
 
 use super::Outcome;
 use super::output::Output;

@@ -52,7 +52,7 @@ pub struct Pictures {
 impl Pictures {
     /// Reads all of `paths`.
     ///
-    /// Errors: a file that cannot be read, or is neither PNG nor JPEG.
+    /// Errors: a file that cannot be read, or is no PNG, JPEG or WebP.
     pub fn read<'a>(
         pipeline: &Pipeline,
         paths: impl IntoIterator<Item = &'a Path>,
@@ -65,8 +65,7 @@ impl Pictures {
         let mut by_path = HashMap::new();
         for path in paths {
             if !by_path.contains_key(path) {
-                let picture = decode::read_picture(path, alpha);
-                let picture = picture.map_err(|error| error.note("PNG and JPEG are read"))?;
+                let picture = decode::read_picture(path, alpha)?;
                 // Now, so that large pictures are not held until their turn comes.
                 by_path.insert(path.to_owned(), resize::fit(&picture, pipeline.side()));
             }

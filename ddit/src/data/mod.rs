@@ -6,7 +6,7 @@
 //! | [`order`] | which samples make which step |
 //! | [`shapes`] | scenes of the shapes world |
 //! | [`folder`] | pictures on disk with a JSONL file of captions |
-//! | [`decode`] | PNG and JPEG files |
+//! | [`decode`] | PNG, JPEG and WebP files |
 //! | [`resize`] | making a picture of any size fit, as Pillow does |
 //! | [`latents`] | what a frozen autoencoder makes of every picture, computed once |
 //!

@@ -1,22 +1,31 @@
 //! Text to token ids and back.
 //!
-//! A thin layer over the `tokenizers` crate, which reads the `tokenizer.json` of any checkpoint:
-//! it adds what the model relies on and that file does not say. Every text ends in one `</s>`,
+//! A thin layer over the `tokenizers` crate, which reads the `tokenizer.json` of any checkpoint, or
+//! what a `spiece.model` says put like that: it adds what the model relies on and these files do
+//! not say. Every text ends in one `</s>`,
 //! padding is the folder's own choice, the mask of the text diffusion is `<extra_id_0>`, and
 //! decoding undoes the spaces that tokenisation put before punctuation.
 //!
 //! | file | what it knows |
 //! |---|---|
 //! | [`words`] | makes a word-level tokenizer for a model trained from scratch |
+//! | `spiece`, `protobuf`, `charsmap` | SentencePiece's own file, which T5 comes with |
 //! | [`sequence`] | fixed-length rows for training: captions, questions with their answers |
 
+mod charsmap;
+mod protobuf;
 pub mod sequence;
+mod spiece;
 pub mod words;
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::Value;
 use tensor::{Error, Result};
 
@@ -28,8 +37,13 @@ pub const MASK: &str = "<extra_id_0>";
 /// The token that ends every text.
 pub const END: &str = "</s>";
 
-/// The files of a tokenizer folder that [`Tokenizer`] reads and keeps.
-const FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+/// The files of a tokenizer folder that [`Tokenizer`] reads and keeps. One of the first two is
+/// needed; of two the first is followed.
+pub const FILES: [&str; 4] =
+    ["tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json"];
+
+/// Number of sentinels that T5 adds to its pieces, where the folder does not say.
+const SENTINELS: u64 = 100;
 
 /// What the decoder's clean-up replaces, in this order.
 const CLEAN_UP: [(&str, &str); 10] = [
@@ -68,10 +82,11 @@ pub struct UnknownWord {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a folder that holds `tokenizer.json`, and beside it, if they are there,
-    /// `tokenizer_config.json` and `special_tokens_map.json`, which name the padding token.
+    /// The tokenizer of a folder that holds `tokenizer.json` or `spiece.model`, and beside it, if
+    /// they are there, `tokenizer_config.json` and `special_tokens_map.json`, which name the
+    /// padding token.
     ///
-    /// Errors: no `tokenizer.json`; a file that does not parse; no `</s>` or `<extra_id_0>`.
+    /// Errors: neither of the first two; a file that does not parse; no `</s>` or `<extra_id_0>`.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let mut files = Vec::new();
@@ -79,15 +94,8 @@ impl Tokenizer {
             let path = folder.join(name);
             match fs::read(&path) {
                 Ok(bytes) => files.push((name, bytes)),
-                Err(_) if name != FILES[0] && !path.exists() => {}
-                Err(error) => {
-                    let error = Error::io("open", &path, error);
-                    return Err(if folder.join("spiece.model").exists() {
-                        error.note("convert spiece.model to tokenizer.json with `transformers`")
-                    } else {
-                        error
-                    });
-                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("open", &path, error)),
             }
         }
         Self::from_files(files).map_err(|error| error.path(folder))
@@ -97,22 +105,26 @@ impl Tokenizer {
     ///
     /// Errors: as [`open`](Self::open).
     pub fn from_files(files: Vec<(&'static str, Vec<u8>)>) -> Result<Self> {
-        let find = |name| files.iter().find(|(n, _)| *n == name).map(|(_, bytes)| &bytes[..]);
-        let Some(json) = find(FILES[0]) else {
-            return Err(Error::value("tokenizer", "there is no tokenizer.json"));
+        let [json, model, config, special] =
+            FILES.map(|name| files.iter().find(|(n, _)| *n == name).map(|(_, bytes)| &bytes[..]));
+        let [config, special] = [config, special].map(|bytes| parse(bytes.unwrap_or(b"{}")));
+        let (config, special) = (config?, special?);
+        let mut inner = match (json, model) {
+            (Some(json), _) => read_json(json)?,
+            (None, Some(model)) => {
+                let sentinels = config["extra_ids"].as_u64().unwrap_or(SENTINELS);
+                let json = spiece::to_tokenizer_json(model, sentinels)?;
+                read_json(json.to_string().as_bytes())?
+            }
+            (None, None) => {
+                let message = format!("there is neither {} nor {}", FILES[0], FILES[1]);
+                return Err(Error::value("tokenizer", message));
+            }
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(library)?;
         // A file may carry the settings of whoever saved it; lengths are ours to decide.
         inner.with_truncation(None).map_err(library)?;
         inner.with_padding(None);
-        let settings = [find(FILES[1]), find(FILES[2])].map(|bytes| parse(bytes.unwrap_or(b"{}")));
-        let [config, special] = settings;
-        let (config, special) = (config?, special?);
-        let token = |name: &str| {
-            inner.token_to_id(name).ok_or_else(|| {
-                Error::value("tokenizer", format!("the vocabulary has no token {name:?}"))
-            })
-        };
+        let token = |name: &str| token_id(&inner, name);
         let pad = named_token(&config, "pad_token").or_else(|| named_token(&special, "pad_token"));
         Ok(Self {
             pad: token(pad.unwrap_or("<pad>"))?,
@@ -124,6 +136,15 @@ impl Tokenizer {
             inner,
             files,
         })
+    }
+
+    /// The same tokenizer with another padding token than its folder names: `</s>` for one whose
+    /// folder says `<pad>`, as the published ones do, which training never shows to the model.
+    ///
+    /// Errors: there is no such token.
+    pub fn with_pad(mut self, token: &str) -> Result<Self> {
+        self.pad = token_id(&self.inner, token)?;
+        Ok(self)
     }
 
     /// The files to put into a model's `tokenizer` folder: names and contents, as they were read.
@@ -141,7 +162,8 @@ impl Tokenizer {
         self.len() == 0
     }
 
-    /// The token that fills a row up: `</s>` in training, the folder's choice in inference.
+    /// The token that fills a row up: the folder's choice, or that of
+    /// [`with_pad`](Self::with_pad). Training fills up with `</s>`.
     pub fn pad(&self) -> u32 {
         self.pad
     }
@@ -213,7 +235,8 @@ impl Tokenizer {
         let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
         let mut found: Vec<UnknownWord> = Vec::new();
         for (_, &(from, to)) in tokens.filter(|&(&id, _)| Some(id) == self.unknown) {
-            let word = text[from..to].to_owned();
+            // Where normalisation leaves letters out, the crate's places may lie between letters.
+            let Some(word) = text.get(from..to).map(str::to_owned) else { continue };
             if found.iter().all(|unknown| unknown.word != word) {
                 let nearest =
                     tensor::spelling::nearest(&word, self.vocabulary.keys().map(String::as_str));
@@ -224,18 +247,50 @@ impl Tokenizer {
     }
 }
 
+/// The tokenizer in a `tokenizer.json`, of which the crate believes one part unseen.
+fn read_json(json: &[u8]) -> Result<tokenizers::Tokenizer> {
+    /// A normaliser, or a sequence of them.
+    #[derive(Default, Deserialize)]
+    struct Normalizer {
+        precompiled_charsmap: Option<String>,
+        #[serde(default)]
+        normalizers: Vec<Normalizer>,
+    }
+    #[derive(Deserialize)]
+    struct File {
+        normalizer: Option<Normalizer>,
+    }
+    let file: File = serde_json::from_slice(json).map_err(not_json)?;
+    let mut normalizers: Vec<Normalizer> = file.normalizer.into_iter().collect();
+    while let Some(Normalizer { precompiled_charsmap, normalizers: parts }) = normalizers.pop() {
+        normalizers.extend(parts);
+        if let Some(map) = precompiled_charsmap {
+            let map = STANDARD.decode(map);
+            let map = map.map_err(|error| Error::value("charsmap", error.to_string()))?;
+            charsmap::check(&map)?;
+        }
+    }
+    tokenizers::Tokenizer::from_bytes(json).map_err(library)
+}
+
+fn token_id(inner: &tokenizers::Tokenizer, name: &str) -> Result<u32> {
+    inner
+        .token_to_id(name)
+        .ok_or_else(|| Error::value("tokenizer", format!("the vocabulary has no token {name:?}")))
+}
+
 /// The token that `settings` names under `key`: a string, or an object with its `content`.
 fn named_token<'a>(settings: &'a Value, key: &str) -> Option<&'a str> {
     let token = &settings[key];
     token.as_str().or_else(|| token["content"].as_str())
 }
 
-#[track_caller]
 fn parse(json: &[u8]) -> Result<Value> {
-    match serde_json::from_slice(json) {
-        Ok(value) => Ok(value),
-        Err(error) => Err(Error::value("tokenizer", format!("not JSON: {error}"))),
-    }
+    serde_json::from_slice(json).map_err(not_json)
+}
+
+fn not_json(error: serde_json::Error) -> Error {
+    Error::value("tokenizer", format!("not JSON: {error}"))
 }
 
 fn library(error: tokenizers::Error) -> Error {

@@ -1,7 +1,10 @@
 //! Tests against hand-made examples, and against the public T5 vocabulary where it is at hand.
 
+use std::path::PathBuf;
+
 use super::*;
 use crate::shapes::WORDS;
+use tensor::rng::Rng;
 
 fn shapes() -> Tokenizer {
     Tokenizer::of_words(WORDS).unwrap()
@@ -42,7 +45,15 @@ fn rows_have_their_length_and_end() {
     assert_eq!(tokenizer.decode(&row.ids[9..]).unwrap(), "yes</s></s>");
     assert_eq!(row.learn, [vec![false; 9], vec![true; 3]].concat());
     let cut = tokenizer.answer_row("is there a circle?", "yes", 7, 1).unwrap();
-    assert_eq!((cut.ids.len(), cut.learn), (7, vec![false; 7]));
+    assert_eq!(cut.learn, [vec![false; 6], vec![true]].concat(), "a place is left for the answer");
+    assert_eq!(tokenizer.decode(&cut.ids[6..]).unwrap(), "yes");
+
+    let row = tokenizer.reverse_row("is there a circle?", "yes", 12, 0).unwrap();
+    assert_eq!(tokenizer.decode(&row.ids[..4]).unwrap(), "yes <pad> <pad> <pad>");
+    assert_eq!(tokenizer.decode(&row.ids[4..]).unwrap(), "Q: is there a circle?</s>");
+    assert_eq!(row.learn, [vec![true; 4], vec![false; 8]].concat());
+    let cut = Row::pack_reverse(&[5, 6, 1], &[7, 8, 9, 1], 5, 0);
+    assert_eq!(cut, Row { ids: vec![7, 8, 9, 5, 6], learn: vec![true, true, true, false, false] });
 }
 
 #[test]
@@ -86,56 +97,126 @@ fn what_is_saved_opens_again() {
 fn mistakes_are_errors() {
     let empty = tempfile::tempdir().unwrap();
     let error = Tokenizer::open(empty.path()).err().unwrap().to_string();
-    assert!(error.contains("tokenizer.json"), "{error}");
+    assert!(error.contains("tokenizer.json") && error.contains("spiece.model"), "{error}");
+    assert!(shapes().with_pad("<mask>").is_err());
+    assert_eq!(shapes().with_pad("<pad>").unwrap().pad(), 0);
     assert!(Tokenizer::of_words(["a", "a"]).is_err());
     assert!(Tokenizer::of_words(["two words"]).is_err());
     let broken = vec![("tokenizer.json", b"{".to_vec())];
     assert!(Tokenizer::from_files(broken).is_err());
 }
 
-/// The official pipeline's tokenizers and the examples beside the specification, which are not in
-/// the repository: `DDIT_SHARED` names the folder that has them.
+/// A folder beside the repository, which `DDIT_SHARED` names.
+fn shared(path: &str) -> Option<PathBuf> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
+    let shared = std::env::var("DDIT_SHARED").unwrap_or(beside.into());
+    let path = Path::new(&shared).join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    let required = std::env::var("DDIT_REQUIRE_SHARED").is_ok_and(|value| value == "1");
+    assert!(!required, "there is no {}", path.display());
+    eprintln!("SKIPPED: there is no {}", path.display());
+    None
+}
+
+/// T5's own tokenizer from its two files, which are not in the repository.
+fn t5() -> Option<[Tokenizer; 2]> {
+    let folder = shared("data/t5")?;
+    Some(["tokenizer.json", "spiece.model"].map(|name| {
+        let bytes = fs::read(folder.join(name)).unwrap();
+        Tokenizer::from_files(vec![(name, bytes)]).unwrap()
+    }))
+}
+
 #[test]
-fn official_tokenizers() {
-    let Ok(shared) = std::env::var("DDIT_SHARED") else {
-        eprintln!("skipped: DDIT_SHARED is not set");
-        return;
-    };
-    let reference = Path::new(&shared).join("reference");
-    for (file, pad) in [("tokenizer_t5.json", "<pad>"), ("tokenizer_small.json", END)] {
-        let json = std::fs::read(reference.join("fixtures").join(file)).unwrap();
-        let fixture = parse(&json).unwrap();
-        let folder = reference.join(fixture["tokenizer"].as_str().unwrap());
-        let tokenizer = Tokenizer::open(folder.join("tokenizer")).unwrap();
-        assert_eq!(tokenizer.len() as u64, fixture["length"]);
-        assert_eq!(u64::from(tokenizer.mask()), fixture["mask_id"]);
-        assert_eq!(tokenizer.inner.id_to_token(tokenizer.pad()).unwrap(), pad);
-        for case in fixture["cases"].as_array().unwrap() {
-            let ids = tokenizer.encode(case["text"].as_str().unwrap()).unwrap();
-            assert_eq!(serde_json::to_value(&ids).unwrap(), case["ids"]);
-            assert_eq!(tokenizer.decode(&ids).unwrap(), case["decoded_clean"]);
+fn examples_encode_and_decode_exactly() {
+    let Some(tokenizers) = t5() else { return };
+    let file = fs::read(shared("data/t5/examples.json").unwrap()).unwrap();
+    let examples = parse(&file).unwrap();
+    let ids_of = |value: &Value| serde_json::from_value::<Vec<u32>>(value.clone()).unwrap();
+    for tokenizer in &tokenizers {
+        assert_eq!(tokenizer.len() as u64, examples["vocab_size"]);
+        for (token, id) in examples["special"].as_object().unwrap() {
+            assert_eq!(u64::from(tokenizer.inner.token_to_id(token).unwrap()), *id, "{token}");
+        }
+        for example in examples["examples"].as_array().unwrap() {
+            let text = example["text"].as_str().unwrap();
+            let ids = tokenizer.encode(text).unwrap();
+            assert_eq!(ids, ids_of(&example["ids"]), "{text:?}");
+            // SentencePiece's own answer, where the text has no sentinel.
+            if !example["spm_ids"].is_null() {
+                assert_eq!(ids, ids_of(&example["spm_ids"]), "{text:?}");
+            }
+            // The examples were decoded without the clean-up.
+            let decoded = tokenizer.inner.decode(&ids, false).unwrap();
+            assert_eq!(decoded, example["decoded_keep_special"].as_str().unwrap());
+            let mut clean = decoded;
+            CLEAN_UP.iter().for_each(|(from, to)| clean = clean.replace(from, to));
+            assert_eq!(tokenizer.decode(&ids).unwrap(), clean);
         }
     }
 }
 
-/// Rows of question and answer as the official packing makes them from ids.
+/// What is made of `spiece.model` says the same as `tokenizer.json`, word for word; and the two
+/// agree on texts that nobody would write.
 #[test]
-fn official_packing() {
-    let Ok(shared) = std::env::var("DDIT_SHARED") else {
-        eprintln!("skipped: DDIT_SHARED is not set");
-        return;
-    };
-    let file = Path::new(&shared).join("reference/fixtures/sft_packing.json");
-    let fixture = parse(&std::fs::read(file).unwrap()).unwrap();
-    let ids = |value: &Value| serde_json::from_value::<Vec<u32>>(value.clone()).unwrap();
-    let length = fixture["max_length"].as_u64().unwrap() as usize;
-    let pad = fixture["pad_id"].as_u64().unwrap() as u32;
-    let examples = fixture["examples"].as_array().unwrap();
-    for example in examples.iter().filter(|example| example["reverse"] == false) {
-        let (question, answer) = (ids(&example["question_ids"]), ids(&example["answer_ids"]));
-        let row = Row::pack(&question[..question.len() - 1], &answer, length, pad);
-        assert_eq!(row.ids, ids(&example["input_ids"]));
-        let learn: Vec<u32> = row.learn.iter().map(|&learn| learn.into()).collect();
-        assert_eq!(learn, ids(&example["label_mask"]));
+fn the_two_files_are_one_tokenizer() {
+    let Some([from_json, from_model]) = t5() else { return };
+    let json = parse(&from_json.files()[0].1).unwrap();
+    let made = spiece::to_tokenizer_json(&from_model.files()[0].1, SENTINELS).unwrap();
+    // Through text: scores are the numbers that a reader makes of their digits.
+    let made = parse(made.to_string().as_bytes()).unwrap();
+    for (part, value) in json.as_object().unwrap() {
+        assert!(made[part] == *value, "{part} differs");
     }
+    for number in 0..4000 {
+        let text = odd_text(&mut Rng::new(5).stream(number));
+        let ids = from_json.encode(&text).unwrap();
+        assert_eq!(ids, from_model.encode(&text).unwrap(), "{text:?}");
+        assert_eq!(from_json.decode(&ids).unwrap(), from_model.decode(&ids).unwrap(), "{text:?}");
+        // Looking for the nearest of all words takes its time.
+        if number < 20 {
+            from_json.unknown_words(&text).unwrap();
+        }
+    }
+}
+
+/// Words, spaces of every kind, signs that combine, sentinels, and any character at all.
+fn odd_text(rng: &mut Rng) -> String {
+    const PARTS: [&str; 24] = [
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\u{a0}",
+        "\u{3000}",
+        "\u{200b}",
+        "▁",
+        "cat",
+        "The",
+        "Größe",
+        "ﬁn",
+        "①",
+        "½",
+        "e\u{301}",
+        "\u{301}",
+        "don't",
+        "<extra_id_0>",
+        "<extra_id_7>",
+        "</s>",
+        "<pad>",
+        "日本語",
+        "👩\u{200d}👩\u{200d}👧",
+        "\u{0}",
+    ];
+    let mut text = String::new();
+    for _ in 0..rng.below(12) {
+        match rng.below(4) {
+            0 => text.extend(char::from_u32(rng.below(0x11_0000) as u32)),
+            1 => text.push((b' ' + rng.below(95) as u8) as char),
+            _ => text.push_str(PARTS[rng.below(PARTS.len())]),
+        }
+    }
+    text
 }

@@ -47,7 +47,7 @@ fn bad_input_is_one_clear_error() {
     std::fs::write(world.path(weights), b"\xff\xff\xff\xff\xff\xff\xff\x7f{}").unwrap();
     for (line, told) in [
         ("caption none.png --model model", &["none.png"][..]),
-        ("caption text.png --model model", &["text.png", "PNG and JPEG"]),
+        ("caption text.png --model model", &["text.png", "neither PNG nor JPEG nor WebP"]),
         ("caption red.png --model nowhere", &["nowhere"]),
         ("caption red.png --model nothing", &["nothing"]),
         ("caption red.png --model broken", &["safetensors"]),
