@@ -7,11 +7,13 @@
 //! | [`table`] | a denoiser that is a table, whose every outcome can be enumerated |
 //! | [`tiny`] | a D-DiT small enough for the same |
 //! | [`plot`], [`figures`] | the plots of `docs/equations.md`, drawn from the library's functions |
+//! | [`operations`] | the table of operations in `docs/` |
 //! | [`links`] | the links of `docs/`, down to the item they name |
 
 pub mod figures;
 pub mod links;
 pub mod mixture;
+pub mod operations;
 pub mod plot;
 pub mod stats;
 pub mod table;

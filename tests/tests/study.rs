@@ -24,7 +24,9 @@ fn read(path: &str) -> String {
 #[test]
 fn links_lead_to_the_items_they_name() {
     let mut broken = Vec::new();
-    for page in ["README.md", "ARCHITECTURE.md", "docs/tour.md", "docs/equations.md"] {
+    for page in
+        ["README.md", "ARCHITECTURE.md", "docs/tour.md", "docs/equations.md", "docs/operations.md"]
+    {
         let folder = root().join(page);
         let folder = folder.parent().expect("a file is in a folder");
         let found = links(&read(page));
@@ -109,8 +111,15 @@ fn plots_are_what_the_library_draws() {
     plots.push(("equation-2.svg".to_owned(), own_flow::plot().unwrap()));
     for (name, svg) in plots {
         let stored = read(&format!("docs/plots/{name}"));
-        assert!(stored == svg, "{name} differs: cargo run --release -p tests --example plots");
+        assert!(stored == svg, "{name} differs: cargo run --release -p tests --example docs");
     }
+}
+
+#[test]
+fn the_table_of_operations_is_the_registry() {
+    let stored = read("docs/operations.md");
+    let redo = "cargo run --release -p tests --example docs";
+    assert!(stored == tests::operations::page(), "docs/operations.md differs: {redo}");
 }
 
 #[test]
