@@ -13,6 +13,7 @@
 //! | [`text`], [`shapes`], [`data`] | texts as token ids, the shapes world, data sets |
 //! | [`pipeline`] | prompts to pictures, pictures to texts |
 //! | [`train`], [`eval`], [`mod@bench`] | learning, scores, speed |
+//! | [`parity`] | our results beside stored ones of the official model |
 //! | [`embedded`], [`demo`] | the model inside the program, and what it can do |
 //!
 //! Shape comments use one letter an axis: **B** batch, **N** image tokens, **L** text tokens,
@@ -29,6 +30,7 @@ pub mod folder;
 pub mod layers;
 pub mod mmdit;
 pub mod objective;
+pub mod parity;
 pub mod pipeline;
 pub mod shapes;
 pub mod t5;

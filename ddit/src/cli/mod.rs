@@ -8,6 +8,7 @@
 //! | [`caption`], [`ask`], [`fill`] | texts about pictures |
 //! | [`eval`] | scores on a suite |
 //! | [`inspect`] | what is in a model's files |
+//! | [`parity`] | results of the official model beside ours |
 //! | [`gradcheck`] | every operation's gradient against differences |
 //! | [`bench`] | speed |
 //! | [`output`], [`model`], [`parse`], [`reading`], [`unmasking`] | what commands share |
@@ -15,7 +16,7 @@
 //! Results go to standard output: as text to be read or, with `--json`, as one object a line.
 //! Everything else (progress, notes, errors) goes to standard error. The exit code is 0 when the
 //! command did what it was asked, 1 when it did and a check failed, 2 when usage, input or
-//! environment kept it from doing it.
+//! environment kept it from doing it, 3 when nothing failed but some of it is not supported.
 //!
 //! This is the only part of the program that reads the environment, and it does so once.
 
@@ -30,6 +31,7 @@ mod gradcheck;
 mod inspect;
 mod model;
 mod output;
+mod parity;
 mod parse;
 mod reading;
 mod train;
@@ -73,6 +75,7 @@ enum Command {
     Fill(fill::Args),
     Eval(eval::Args),
     Inspect(inspect::Args),
+    Parity(parity::Args),
     Gradcheck(gradcheck::Args),
     Bench(bench::Args),
 }
@@ -84,6 +87,8 @@ enum Outcome {
     Done,
     /// A check failed.
     CheckFailed,
+    /// Nothing that was checked failed, but some of what was asked for cannot be checked.
+    Incomplete,
 }
 
 /// The program, from its arguments to its exit code.
@@ -93,6 +98,7 @@ pub fn main() -> ExitCode {
     match execute(&cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::CheckFailed) => ExitCode::from(1),
+        Ok(Outcome::Incomplete) => ExitCode::from(3),
         // Whoever read our output has seen enough, as in `ddit inspect model | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -124,6 +130,7 @@ impl Command {
             Self::Fill(args) => fill::run(args, output),
             Self::Eval(args) => eval::run(args, output),
             Self::Inspect(args) => inspect::run(args, output),
+            Self::Parity(args) => parity::run(args, output),
             Self::Gradcheck(args) => gradcheck::run(args, output),
             Self::Bench(args) => bench::run(args, output),
         }

@@ -10,7 +10,11 @@
 //! `novel` part, whose combinations never did. Sets are drawn from streams of their own, so no
 //! evaluation scene is a training scene. The model enters as a closure; [`run`] has one that puts
 //! the suites to a [`Pipeline`](crate::pipeline::Pipeline).
+//!
+//! [`agreement`] and [`cider`] are the scores that published tables use on answers and captions.
 
+pub mod agreement;
+pub mod cider;
 pub mod run;
 
 use serde::Serialize;

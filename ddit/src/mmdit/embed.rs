@@ -40,7 +40,7 @@ impl PatchEmbed {
         let [batch, channels, height, width] = latents.dims()?;
         let (patch, patch_size) = (self.patch, channels * self.patch * self.patch);
         let (rows, columns) = (height / patch, width / patch);
-        let places = self.places(rows, columns, latents.dtype())?;
+        let places = centre(&self.table, rows, columns)?.to_dtype(latents.dtype());
         let patches = latents
             .narrow(2, 0, rows * patch)?
             .narrow(3, 0, columns * patch)?
@@ -51,25 +51,22 @@ impl PatchEmbed {
         let tokens = patches.linear(&weight, Some(&self.proj.bias))?;
         Ok((tokens.add(&Var::constant(places))?, [rows, columns]))
     }
+}
 
-    /// The middle `rows` x `columns` of the table: so a larger picture keeps the places of the
-    /// smaller one in its centre.
-    ///
-    /// Shapes: → \[N, C\].
-    #[track_caller]
-    fn places(&self, rows: usize, columns: usize, dtype: DType) -> Result<Tensor> {
-        let [side, _, width] = self.table.dims()?;
-        if rows == 0 || columns == 0 || rows > side || columns > side {
-            let message = format!("{rows} x {columns} patches; 1 to {side} a side are possible");
-            return Err(Error::value("patch embedding", message));
-        }
-        let middle = self.table.narrow(0, (side - rows) / 2, rows)?.narrow(
-            1,
-            (side - columns) / 2,
-            columns,
-        )?;
-        Ok(middle.reshape([rows * columns, width])?.to_dtype(dtype))
+/// The middle of a table of places, row by row: so a larger picture keeps the places of the smaller
+/// one in its centre.
+///
+/// Shapes: `table` \[M, M, C\] → \[rows·columns, C\].
+/// Errors: no rows or columns, or more than M.
+#[track_caller]
+pub fn centre(table: &Tensor, rows: usize, columns: usize) -> Result<Tensor> {
+    let [side, _, width] = table.dims()?;
+    if rows == 0 || columns == 0 || rows > side || columns > side {
+        let message = format!("{rows} x {columns} patches; 1 to {side} a side are possible");
+        return Err(Error::value("patch embedding", message));
     }
+    let (top, left) = ((side - rows) / 2, (side - columns) / 2);
+    table.narrow(0, top, rows)?.narrow(1, left, columns)?.reshape([rows * columns, width])
 }
 
 /// The table of places \[1, M·M, C\]: sines and cosines of the column, then of the row.

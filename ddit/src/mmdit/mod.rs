@@ -13,6 +13,9 @@ mod inventory;
 mod model;
 
 pub use block::Want;
-pub use embed::{TextInput, position_table, time_features};
+pub use embed::{TextInput, centre, position_table, time_features};
 pub use inventory::{NULL_IMAGE_TOKENS, inventory};
-pub use model::{Input, Mmdit, Output};
+pub use model::{Input, Mmdit, Observer, Output};
+
+#[cfg(test)]
+mod tests;

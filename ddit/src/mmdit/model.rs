@@ -38,6 +38,10 @@ pub struct Output {
     pub text: Option<Var>,
 }
 
+/// Sees the streams on their way: how many blocks they have passed, image tokens \[B, N, C\] and
+/// text tokens \[B, L, C\]. What nobody waits for is absent after the last block.
+pub type Observer<'a> = &'a mut dyn FnMut(usize, Option<&Var>, Option<&Var>);
+
 /// The dual diffusion transformer. Source: Li et al. 2025 (arXiv 2501.00289), §3.2.
 #[derive(Debug)]
 pub struct Mmdit {
@@ -98,11 +102,25 @@ impl Mmdit {
         &self.text_proj_out
     }
 
+    /// The vector of each of B times → \[B, C\].
+    #[track_caller]
+    pub fn time_embedding(&self, times: &[f32]) -> Result<Var> {
+        self.time_embed.forward(times)
+    }
+
     /// One pass.
     ///
     /// Errors: batch sizes that differ; shapes that do not fit the geometry.
     #[track_caller]
     pub fn forward(&self, input: &Input) -> Result<Output> {
+        self.observe(input, &mut |_, _, _| {})
+    }
+
+    /// One pass, whose streams `observer` sees after the embeddings and after every block.
+    ///
+    /// Errors: as [`forward`](Self::forward).
+    #[track_caller]
+    pub fn observe(&self, input: &Input, observer: Observer) -> Result<Output> {
         let text = self.text_embed.forward(input.text)?;
         let [batch, _, width] = text.dims()?;
         let (image, grid) = match input.latents {
@@ -121,8 +139,9 @@ impl Mmdit {
                 .operand("image tokens", &image)
                 .operand("text tokens", &text));
         }
-        let condition = self.time_embed.forward(input.times)?.silu()?;
-        let (image, text) = self.run_blocks(image, text, &condition, input.want)?;
+        let condition = self.time_embedding(input.times)?.silu()?;
+        observer(0, Some(&image), Some(&text));
+        let (image, text) = self.run_blocks([image, text], &condition, input.want, observer)?;
         let text = text.map(|text| text.layer_norm(EPS)).transpose()?;
         match (image, grid) {
             (Some(image), Some(grid)) => {
@@ -142,10 +161,10 @@ impl Mmdit {
     /// All blocks, of which only the last leaves anything out.
     fn run_blocks(
         &self,
-        mut image: Var,
-        mut text: Var,
+        [mut image, mut text]: [Var; 2],
         condition: &Var,
         want: Want,
+        observer: Observer,
     ) -> Result<(Option<Var>, Option<Var>)> {
         let name = |i: usize| format!("transformer_blocks.{i}");
         let Some((last, others)) = self.blocks.split_last() else {
@@ -161,8 +180,12 @@ impl Mmdit {
                     })
                 }
             })?;
+            observer(i + 1, Some(&image), Some(&text));
         }
-        scope(&name(others.len()), || last.forward(&image, &text, condition, want))
+        let forward = || last.forward(&image, &text, condition, want);
+        let (image, text) = scope(&name(others.len()), forward)?;
+        observer(self.blocks.len(), image.as_ref(), text.as_ref());
+        Ok((image, text))
     }
 
     /// Image tokens \[B, N, C\] → velocity \[B, C_out, rows·P, columns·P\].

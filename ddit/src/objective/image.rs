@@ -71,18 +71,29 @@ impl Noised {
         })
     }
 
+    /// The time the network is given for each picture.
+    pub fn times(&self) -> Vec<f32> {
+        self.sigma.iter().map(|&sigma| timestep(sigma)).collect()
+    }
+
+    /// The network's velocity.
+    ///
+    /// Errors: those of the network.
+    #[track_caller]
+    pub fn velocity(&self, model: &Mmdit, text: TextInput) -> Result<Var> {
+        let (latents, times) = (Some(&self.state), &self.times());
+        match model.forward(&Input { latents, text, times, want: Want::Image })?.velocity {
+            Some(velocity) => Ok(velocity),
+            None => unreachable!("latents were given and their velocity was wanted"),
+        }
+    }
+
     /// The mean squared error of the network's velocity, one number.
     ///
     /// Errors: those of the network.
     #[track_caller]
     pub fn loss(&self, model: &Mmdit, text: TextInput, form: ImageLoss) -> Result<Var> {
-        let times: Vec<f32> = self.sigma.iter().map(|&sigma| timestep(sigma)).collect();
-        let state = Some(&self.state);
-        let input = Input { latents: state, text, times: &times, want: Want::Image };
-        match model.forward(&input)?.velocity {
-            Some(velocity) => self.velocity_loss(&velocity, form),
-            None => unreachable!("latents were given and their velocity was wanted"),
-        }
+        self.velocity_loss(&self.velocity(model, text)?, form)
     }
 
     /// The mean squared error of a velocity, which may lack what is left of the sides when they

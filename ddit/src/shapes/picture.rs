@@ -44,18 +44,13 @@ impl Picture {
     }
 
     /// A picture from planes of red, green and blue in `[-1, 1]`, the inverse of
-    /// [`to_chw`](Picture::to_chw): `(v + 1) * 127.5`, rounded with ties to even and clamped to a
-    /// byte. What is no number becomes 0.
+    /// [`to_chw`](Picture::to_chw), each value by [`to_byte`].
     ///
     /// Errors: `values` does not hold `3 * width * height` numbers.
     pub fn from_chw(width: usize, height: usize, values: &[f32]) -> Result<Picture, PictureError> {
         check_length(width, height, values.len())?;
         let plane = width * height;
-        let byte = |i: usize| {
-            let value = values[i % 3 * plane + i / 3];
-            // The cast saturates, which is the clamp.
-            ((value + 1.0) * 127.5).round_ties_even() as u8
-        };
+        let byte = |i: usize| to_byte(values[i % 3 * plane + i / 3]);
         Ok(Picture { width, height, rgb: (0..3 * plane).map(byte).collect() })
     }
 
@@ -92,6 +87,13 @@ impl Picture {
         let at = (y * self.width + x) * 3;
         self.rgb[at..at + 3].copy_from_slice(&colour);
     }
+}
+
+/// A value in `[-1, 1]` as a byte: `(v + 1) * 127.5`, rounded with ties to even and clamped. What is
+/// no number becomes 0.
+pub fn to_byte(value: f32) -> u8 {
+    // The cast saturates, which is the clamp.
+    ((value + 1.0) * 127.5).round_ties_even() as u8
 }
 
 fn check_length(width: usize, height: usize, values: usize) -> Result<(), PictureError> {

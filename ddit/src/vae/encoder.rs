@@ -82,7 +82,8 @@ impl Encoder {
     }
 
     /// Pictures \[B, 3, height, width\] → mean and log-variance \[B, 2·C_z, height', width'\].
-    pub(super) fn forward(&self, pictures: &Var) -> Result<Var> {
+    /// `observer` sees what every level, and then the middle, gives.
+    pub(super) fn forward(&self, pictures: &Var, observer: &mut dyn FnMut(&Var)) -> Result<Var> {
         let mut x = self.conv_in.forward(pictures)?;
         for level in &self.levels {
             for resnet in &level.resnets {
@@ -91,8 +92,10 @@ impl Encoder {
             if let Some(down) = &level.down {
                 x = down.forward(&x)?;
             }
+            observer(&x);
         }
         let x = self.middle.forward(&x)?;
+        observer(&x);
         self.conv_out.forward(&self.norm_out.silu(&x)?)
     }
 }

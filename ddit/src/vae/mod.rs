@@ -58,7 +58,18 @@ impl AutoencoderKl {
     /// levels but one; what remains of an odd side is left out on the way down.
     #[track_caller]
     pub fn encode(&self, pictures: &Var) -> Result<Posterior> {
-        let moments = self.encoder.forward(pictures)?.chunk(1, 2)?;
+        self.observe_encode(pictures, &mut |_| {})
+    }
+
+    /// As [`encode`](Self::encode); `observer` sees what each of the encoder's levels gives, from
+    /// the picture's resolution down, and after them the middle.
+    #[track_caller]
+    pub fn observe_encode(
+        &self,
+        pictures: &Var,
+        observer: &mut dyn FnMut(&Var),
+    ) -> Result<Posterior> {
+        let moments = self.encoder.forward(pictures, observer)?.chunk(1, 2)?;
         Ok(Posterior { mean: moments[0].clone(), logvar: moments[1].clamp(-30.0, 20.0)? })
     }
 
@@ -117,3 +128,6 @@ impl Posterior {
         excess.mean_all()?.add_scalar(-1.0)?.mul_scalar(0.5)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,5 +6,6 @@
 mod drawing;
 mod measuring;
 mod mistakes;
+mod parity;
 mod world;
 mod writing;

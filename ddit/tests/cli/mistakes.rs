@@ -20,12 +20,15 @@ fn usage_errors_are_code_2_and_help_is_0() {
         &["train", "tiny"],
         &["train", "--resume", "run", "--out", "run"],
         &["eval", "everything"],
+        &["parity"],
         &["bench", "step", "--case", "huge"],
     ] {
         world.run(arguments).failed(&["--help"]);
     }
     let help = world.run(&["--help"]).succeeded().stdout;
-    for command in ["demo", "train", "generate", "caption", "ask", "fill", "eval", "inspect"] {
+    for command in
+        ["demo", "train", "generate", "caption", "ask", "fill", "eval", "inspect", "parity"]
+    {
         assert!(help.contains(command), "{help}");
         assert!(!world.run(&[command, "--help"]).succeeded().stdout.is_empty());
     }

@@ -50,9 +50,7 @@ impl World {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ddit"));
-        command.args(arguments).current_dir(self.folder.path()).env_remove("DDIT_ISA");
-        command
+        command_in(self.folder.path(), arguments)
     }
 
     /// Names of all files that a command may have left half written.
@@ -61,6 +59,13 @@ impl World {
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.starts_with('.') || name.ends_with(".tmp")).collect()
     }
+}
+
+/// The program about to be run in a folder.
+pub fn command_in(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ddit"));
+    command.args(arguments).current_dir(folder).env_remove("DDIT_ISA");
+    command
 }
 
 /// A model that works on pixels, with weights as they are before training.

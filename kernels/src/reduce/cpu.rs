@@ -290,6 +290,18 @@ mod tests {
         assert_eq!(sum_squares::<f32>(&[]), 0.0);
     }
 
+    /// Partial sums are added in their order, not in that in which tasks finish.
+    #[test]
+    fn norms_do_not_depend_on_which_task_is_done_first() {
+        // From one task's elements to the next sums grow by 1/3: another order rounds otherwise.
+        let size = |i: usize| 1.0 + (i / (BLOCK * BLOCKS)) as f32 / 3.0;
+        let x: Vec<f32> =
+            values(40 * BLOCK * BLOCKS).iter().enumerate().map(|(i, x)| x * size(i)).collect();
+        let run = |threads| par::with_threads(threads, || sum_squares(&x).to_bits());
+        let want = run(1);
+        assert!((0..20).all(|_| run(3) == want));
+    }
+
     #[test]
     fn maxima_and_where_they_are() {
         for shape in SHAPES.into_iter().filter(|shape| shape[1] > 0) {

@@ -17,6 +17,7 @@ mod solver;
 pub use guidance::{Guidance, Pass, guide};
 pub use interpolant::{ImageLoss, estimate_clean, interpolate, velocity_target};
 pub use schedule::{
-    Schedule, TRAINING_LEVELS, logit_normal_level, shift, timestep, training_sigma,
+    Schedule, TRAINING_LEVELS, logit_normal_level, shift, shifted_training_sigma, timestep,
+    training_sigma,
 };
 pub use solver::{FlowStep, Solver};

@@ -66,7 +66,8 @@ impl Schedule {
             return Err(Error::value("Schedule", "sampling takes at least one step"));
         }
         let levels = TRAINING_LEVELS as f64;
-        let [first, last] = shifted_table_ends(shift).map(|sigma| f64::from(sigma) * levels);
+        let end = |level| f64::from(shifted_training_sigma(level, shift)) * levels;
+        let (first, last) = (end(0), end(TRAINING_LEVELS - 1));
         let spacing = if steps > 1 { (last - first) / (steps - 1) as f64 } else { 0.0 };
         let mut sigmas: Vec<f32> = (0..steps)
             .map(|i| if i > 0 && i == steps - 1 { last } else { i as f64 * spacing + first })
@@ -106,13 +107,14 @@ impl Schedule {
     }
 }
 
-/// The first and last entry of the shifted training table, which the release holds in `f32`.
-fn shifted_table_ends(shift: f64) -> [f32; 2] {
-    let (factor, excess) = (shift as f32, (shift - 1.0) as f32);
-    [0, TRAINING_LEVELS - 1].map(|level| {
-        let raw = training_sigma(level);
-        factor * raw / (1.0 + excess * raw)
-    })
+/// Entry `level` of the training table after a [`shift`], in single precision throughout, as the
+/// release computes it.
+///
+/// # Panics
+/// If `level` is not below [`TRAINING_LEVELS`].
+pub fn shifted_training_sigma(level: usize, shift: f64) -> f32 {
+    let (raw, factor, excess) = (training_sigma(level), shift as f32, (shift - 1.0) as f32);
+    factor * raw / (1.0 + excess * raw)
 }
 
 #[cfg(test)]

@@ -25,6 +25,16 @@ impl LogLinear {
     /// `α_t = 1 − 0.999·t`: the released training code's, which keeps σ(1) finite.
     pub const RELEASE: Self = Self { eps: 1e-3 };
 
+    /// The schedule that masks a share `1 − eps` of all tokens by time 1.
+    ///
+    /// Errors: `eps` is not in 0 ≤ eps < 1.
+    pub fn new(eps: f64) -> Result<Self> {
+        match (0.0..1.0).contains(&eps) {
+            true => Ok(Self { eps }),
+            false => Err(Error::value("LogLinear", format!("eps {eps} is not in 0 to 1"))),
+        }
+    }
+
     /// The probability α_t that a token is still itself at time `t`.
     pub fn alpha(&self, t: f64) -> f64 {
         1.0 - self.mask_probability(t)

@@ -1,0 +1,75 @@
+//! Features of times and places.
+
+use tensor::{DType, Error, Result, Tensor};
+
+use super::Trial;
+use crate::mmdit::{self, centre};
+
+/// Numbers in the largest table of places that is computed: 1 GiB.
+const LARGEST_TABLE: usize = 1 << 28;
+
+/// `out.emb{width}`, and `aux.emb{width}_f64` in double precision.
+pub fn timestep_features(trial: &mut Trial) -> Result<()> {
+    trial.expect("max_period", 10_000)?;
+    trial.expect("flip_sin_to_cos", true)?;
+    trial.expect("downscale_freq_shift", 0)?;
+    let times = trial.floats("in.t")?;
+    for (prefix, suffix, dtype) in [("out.emb", "", DType::F32), ("aux.emb", "_f64", DType::F64)] {
+        for (name, width) in trial.names(prefix) {
+            if let Some(Ok(width)) = width.strip_suffix(suffix).map(str::parse) {
+                trial.compare(&name, &mmdit::time_features(&times, width, dtype)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `out.table`, and `out.crop_{rows}x{columns}`, its middle.
+pub fn position_table(trial: &mut Trial) -> Result<()> {
+    let table = table(trial)?;
+    trial.compare("out.table", &table.flatten(0, 1)?.unsqueeze(0)?)?;
+    for (name, size) in trial.names("out.crop_") {
+        let sides = size.split_once('x').map(|(rows, columns)| (rows.parse(), columns.parse()));
+        if let Some((Ok(rows), Ok(columns))) = sides {
+            trial.compare(&name, &centre(&table, rows, columns)?.unsqueeze(0)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// `out.rows`, the places of the table whose row and column `in.row_col` names.
+pub fn position_rows(trial: &mut Trial) -> Result<()> {
+    let table = table(trial)?;
+    let [side, ..] = table.dims::<3>()?;
+    let places = trial.ids("in.row_col")?;
+    let place = |cell: &[u32]| match *cell {
+        [row, column] if (row as usize) < side && (column as usize) < side => {
+            Ok(row as usize * side + column as usize)
+        }
+        _ => Err(Error::value("position table", format!("no place {cell:?} of {side} x {side}"))),
+    };
+    let places = places.chunks(2).map(place).collect::<Result<Vec<_>>>()?;
+    trial.compare("out.rows", &table.flatten(0, 1)?.index_rows(&places)?)
+}
+
+/// The table \[M, M, C\] that the configuration describes.
+fn table(trial: &Trial) -> Result<Tensor> {
+    let [width, side, base] = ["dim", "pos_embed_max_size", "base_size"].map(|key| {
+        let number: usize = trial.config(key)?;
+        if number == 0 {
+            Err(trial.malformed(&format!("config.{key}"), "is 0"))
+        } else {
+            Ok(number)
+        }
+    });
+    let (width, side, base) = (width?, side?, base?);
+    if !width.is_multiple_of(4) {
+        return Err(trial.malformed("config.dim", format!("{width} is no multiple of 4")));
+    }
+    let numbers = side.checked_mul(side).and_then(|places| places.checked_mul(width));
+    if numbers.is_none_or(|numbers| numbers > LARGEST_TABLE) {
+        let message = format!("{side} x {side} places of {width} numbers are too many");
+        return Err(trial.malformed("config.pos_embed_max_size", message));
+    }
+    mmdit::position_table(width, side, base).reshape([side, side, width])
+}

@@ -1,0 +1,110 @@
+//! Parity: our results beside stored ones of the official model, tensor by tensor.
+//!
+//! A set of fixtures is a manifest and the safetensors files it names. A case of the set has a
+//! kind, which says what is to be computed; inputs (`in.`); and expected results, each with its
+//! tolerance (`out.`, gradients `grad.`, values on the way `mid.`, extras `aux.`). Widths, levels,
+//! patches, steps are all read from the set, so any set of the same format runs.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `manifest` | the set, its cases, and the JSON they are written in |
+//! | `trial` | a case being run: what is given, what has been compared |
+//! | `compare` | how near is near enough: every rule, in one place |
+//! | `features`, `networks`, `losses`, `sampling`, `optimizer`, `metrics` | the kinds |
+//!
+//! A kind is a function from a [`Trial`] to comparisons, and one line in [`KINDS`]. What is not in
+//! the list is reported as not supported, and so is an expected result that the function of its
+//! kind does not compute.
+
+mod compare;
+mod features;
+mod losses;
+mod manifest;
+mod metrics;
+mod networks;
+mod optimizer;
+mod sampling;
+mod trial;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use tensor::Result;
+
+pub use compare::{Comparison, Deviation};
+pub use manifest::{Case, FixtureSet};
+
+use trial::Trial;
+
+/// A kind's name, and the function that compares a case of it.
+type Kind = (&'static str, fn(&mut Trial) -> Result<()>);
+
+/// The kinds there are.
+const KINDS: [Kind; 13] = [
+    ("timestep_features", features::timestep_features),
+    ("pos_embed", features::position_table),
+    ("pos_embed_rows", features::position_rows),
+    ("ddit_forward", networks::transformer),
+    ("vae_encode", networks::encoder),
+    ("vae_decode", networks::decoder),
+    ("time_sampling", losses::times),
+    ("text_loss_logits", losses::text_from_logits),
+    ("image_loss", losses::image),
+    ("optimizer", optimizer::adamw),
+    ("flow_schedule", sampling::schedule),
+    ("t2i_sample", sampling::pictures),
+    ("metrics", metrics::scores),
+];
+
+/// What became of a case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Expected results beside ours, in the order in which they were computed.
+    pub comparisons: Vec<Comparison>,
+    /// What of the case is not supported: its kind, or some of its results.
+    pub unsupported: Vec<String>,
+}
+
+/// What became of several cases.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// Cases of which something was compared.
+    pub cases: usize,
+    /// Comparisons.
+    pub tensors: usize,
+    /// How many of them are over tolerance.
+    pub over: usize,
+    /// What is not supported, and how often it occurred.
+    pub unsupported: BTreeMap<String, usize>,
+}
+
+impl Summary {
+    /// Takes in another case.
+    pub fn add(&mut self, report: &Report) {
+        self.cases += usize::from(!report.comparisons.is_empty());
+        self.tensors += report.comparisons.len();
+        self.over += report.comparisons.iter().filter(|c| !c.ok()).count();
+        for name in &report.unsupported {
+            *self.unsupported.entry(name.clone()).or_default() += 1;
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cases, tensors, over, unsupported } = self;
+        match over {
+            0 => write!(f, "all of {tensors} tensors of {cases} cases are within tolerance")?,
+            _ => write!(f, "{over} of {tensors} tensors of {cases} cases are OVER TOLERANCE")?,
+        }
+        let names: Vec<String> =
+            unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+        match names.is_empty() {
+            true => Ok(()),
+            false => write!(f, "; not supported: {}", names.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! The networks: values, values on the way, gradients.
+
+use autograd::{Params, Var, backward_with};
+use tensor::{Result, Tensor};
+
+use super::Trial;
+use crate::mmdit::{self, Input, Mmdit, TextInput, Want};
+use crate::shapes::picture::to_byte;
+use crate::vae::{self, AutoencoderKl};
+
+/// The transformer that a case names, and its parameters.
+pub fn load_transformer(trial: &Trial) -> Result<(Mmdit, Params)> {
+    let (config, params) = trial.network(0, |config: &crate::config::TransformerConfig| {
+        config.check()?;
+        Ok(mmdit::inventory(config))
+    })?;
+    Ok((Mmdit::new(config, &params)?, params))
+}
+
+fn load_autoencoder(trial: &Trial) -> Result<AutoencoderKl> {
+    let (config, params) = trial.network(0, |config: &crate::config::VaeConfig| {
+        config.check()?;
+        Ok(vae::inventory(config))
+    })?;
+    AutoencoderKl::new(config, &params)
+}
+
+/// `out.image`, `out.logits`, the streams after the embeddings and after every block and, where
+/// `in.gy` and `in.gl` are given, the gradients of `out.loss` = Σ image·gy + Σ logits·gl.
+pub fn transformer(trial: &mut Trial) -> Result<()> {
+    let (model, params) = load_transformer(trial)?;
+    let latents = trial.find("in.latents").map(Var::parameter);
+    let context = Var::parameter(trial.get("in.context")?);
+    let times = trial.floats("in.t")?;
+    trial.compare("mid.temb", &model.time_embedding(&times)?.value())?;
+
+    let mut streams = Vec::new();
+    let input = Input {
+        latents: latents.as_ref(),
+        text: TextInput::States(&context),
+        times: &times,
+        want: Want::Both,
+    };
+    let output = model.observe(&input, &mut |stage, image, text| {
+        let name = |branch| match stage {
+            0 => format!("mid.tokens_{branch}"),
+            _ => format!("mid.block{}_{branch}", stage - 1),
+        };
+        let streams_here = [(name("image"), image), (name("text"), text)];
+        streams.extend(streams_here.map(|(name, stream)| (name, stream.map(Var::value))));
+    })?;
+    for (name, stream) in streams {
+        if let Some(stream) = stream {
+            trial.compare(&name, &stream)?;
+        }
+    }
+    let (Some(image), Some(text)) = (output.velocity.or(output.null_image), output.text) else {
+        unreachable!("both were wanted")
+    };
+    let logits = model.text_logits(&text)?;
+    trial.compare("out.image", &image.value())?;
+    trial.compare("out.logits", &logits.value())?;
+
+    let (Some(gy), Some(gl)) = (trial.find("in.gy"), trial.find("in.gl")) else { return Ok(()) };
+    let product = |x: &Var, weights: &Tensor| x.mul(&Var::constant(weights.clone()))?.sum_all();
+    let loss = product(&image, &gy)?.add(&product(&logits, &gl)?)?;
+    trial.compare("out.loss", &loss.value())?;
+    let grads = backward_with(&[(image, gy), (logits, gl)])?;
+    trial.compare_gradients(&params, &grads)?;
+    for (name, input) in
+        [("grad.in.context", Some(&context)), ("grad.in.latents", latents.as_ref())]
+    {
+        if let Some(gradient) = input.and_then(|input| grads.get(input)) {
+            trial.compare(name, gradient)?;
+        }
+    }
+    Ok(())
+}
+
+/// The posterior of pictures, its sample with `in.eps` and its mode as the transformer takes them,
+/// and the encoder's levels.
+pub fn encoder(trial: &mut Trial) -> Result<()> {
+    let vae = load_autoencoder(trial)?;
+    let mut levels = Vec::new();
+    let pictures = Var::constant(trial.get("in.image")?);
+    let posterior = vae.observe_encode(&pictures, &mut |level| levels.push(level.value()))?;
+    if let Some(middle) = levels.pop() {
+        trial.compare("mid.mid", &middle)?;
+    }
+    for (i, level) in levels.iter().enumerate() {
+        trial.compare(&format!("mid.down{i}"), level)?;
+    }
+    trial.compare("out.mean", &posterior.mean.value())?;
+    trial.compare("out.logvar", &posterior.logvar.value())?;
+    trial.compare("out.latents_mode", &vae.to_model(posterior.mode())?.value())?;
+    let sample = posterior.sample(&trial.get("in.eps")?)?;
+    trial.compare("out.latents", &vae.to_model(&sample)?.value())
+}
+
+/// Pictures of latents, as numbers and as bytes.
+pub fn decoder(trial: &mut Trial) -> Result<()> {
+    let vae = load_autoencoder(trial)?;
+    let latents = vae.from_model(&Var::constant(trial.get("in.latents")?))?;
+    trial.compare("mid.z", &latents.value())?;
+    let pictures = vae.decode(&latents)?.value();
+    trial.compare("out.image", &pictures)?;
+    let bytes: Vec<u8> = pictures.to_vec::<f32>()?.into_iter().map(to_byte).collect();
+    trial.compare("out.u8", &Tensor::from_vec(bytes, pictures.shape())?)
+}
