@@ -8,6 +8,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`config`], [`folder`], [`weights`] | the official files: configurations, folders, tensors |
+//! | [`sd3`] | SD3's checkpoints, and models that begin as SD3 |
 //! | [`mmdit`], [`t5`], [`vae`], [`layers`] | the networks |
 //! | [`objective`] | what is minimised |
 //! | [`text`], [`shapes`], [`data`] | texts as token ids, the shapes world, data sets |
@@ -32,6 +33,7 @@ pub mod mmdit;
 pub mod objective;
 pub mod parity;
 pub mod pipeline;
+pub mod sd3;
 pub mod shapes;
 pub mod t5;
 pub mod text;

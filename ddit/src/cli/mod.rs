@@ -39,6 +39,7 @@ mod unmasking;
 
 use std::io::{self, Write};
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
@@ -130,7 +131,10 @@ impl Command {
             Self::Fill(args) => fill::run(args, output),
             Self::Eval(args) => eval::run(args, output),
             Self::Inspect(args) => inspect::run(args, output),
-            Self::Parity(args) => parity::run(args, output),
+            Self::Parity(args) => {
+                let shared = std::env::var_os("DDIT_SHARED").map(PathBuf::from);
+                parity::run(args, shared.as_deref(), output)
+            }
             Self::Gradcheck(args) => gradcheck::run(args, output),
             Self::Bench(args) => bench::run(args, output),
         }

@@ -86,6 +86,7 @@ impl Trainer {
             Component { config: dual.geometry().clone(), weights: self.learner.average() };
         Folder {
             transformer,
+            text_encoder: None,
             vae: self.frozen.clone(),
             tokenizer: dual.tokenizer().clone(),
             scheduler: SchedulerConfig::new(self.config.generation.shift),
