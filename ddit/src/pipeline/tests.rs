@@ -1,5 +1,7 @@
 //! A tiny untrained model, end to end: what it makes is noise, but the same noise in any company.
 
+mod encoder;
+
 use serde_json::json;
 
 use super::*;

@@ -1,4 +1,4 @@
-//! What the shapes of SD3's tensors say of its geometry, and what SD3 has beyond that.
+//! What the shapes of tensors say of a network's geometry, and what SD3 has beyond that.
 
 use std::collections::BTreeMap;
 
@@ -27,18 +27,19 @@ pub fn config(network: Network, tensors: &Tensors) -> Result<Value> {
 }
 
 fn transformer(tensors: &Tensors) -> Result<Value> {
-    let [width, states] = lengths(tensors, "context_embedder.weight")?;
-    let [_, channels, patch, _] = lengths(tensors, "pos_embed.proj.weight")?;
+    let [width, channels, patch, _] = lengths(tensors, "pos_embed.proj.weight")?;
     let [_, places, _] = lengths(tensors, "pos_embed.pos_embed")?;
-    let [outputs, _] = lengths(tensors, "proj_out.weight")?;
-    let [_, pooled] = lengths(tensors, "time_text_embed.text_embedder.linear_1.weight")?;
+    // D-DiT's image head has a name of its own, and its texts are not pooled.
+    let is_dual = tensors.contains_key("text_proj_out.weight");
+    let head = if is_dual { "image_proj_out.weight" } else { "proj_out.weight" };
+    let [outputs, _] = lengths(tensors, head)?;
     let blocks = count(names(tensors), "transformer_blocks.");
     let side = places.isqrt();
     if blocks == 0 || !width.is_multiple_of(blocks) {
         let message = format!("{blocks} blocks, and as many heads, for a width of {width}");
         return Err(Error::value("sd3", message).note("other geometries need their config.json"));
     }
-    Ok(json!({
+    let mut config = json!({
         "_class_name": "SD3Transformer2DModel",
         "sample_size": (side * patch / 3).max(patch),
         "patch_size": patch,
@@ -47,11 +48,24 @@ fn transformer(tensors: &Tensors) -> Result<Value> {
         "num_layers": blocks,
         "attention_head_dim": width / blocks,
         "num_attention_heads": blocks,
-        "joint_attention_dim": states,
+        "joint_attention_dim": 0,
         "caption_projection_dim": width,
-        "pooled_projection_dim": pooled,
         "pos_embed_max_size": side,
-    }))
+    });
+    if let Ok([_, pooled]) = lengths(tensors, "time_text_embed.text_embedder.linear_1.weight") {
+        config["pooled_projection_dim"] = pooled.into();
+    }
+    if let Ok([words, _]) = lengths(tensors, "text_proj_out.weight") {
+        config["vocab_size"] = words.into();
+    }
+    if let Ok([_, most, _]) = lengths(tensors, "text_pos_embed") {
+        config["text_embedding"] = true.into();
+        config["max_text_length"] = most.into();
+    } else {
+        let [_, states] = lengths(tensors, "context_embedder.weight")?;
+        config["joint_attention_dim"] = states.into();
+    }
+    Ok(config)
 }
 
 fn autoencoder(tensors: &Tensors) -> Result<Value> {

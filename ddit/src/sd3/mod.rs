@@ -179,6 +179,11 @@ impl Sd3 {
         self.networks.get(&network).map(|part| &part.tensors)
     }
 
+    /// The tensors of a single file that belong to none of these networks.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+
     /// With another tokenizer for the T5 encoder.
     pub fn with_tokenizer(self, tokenizer: Tokenizer) -> Self {
         Self { tokenizer: Some(tokenizer), ..self }
@@ -207,7 +212,8 @@ impl Sd3 {
     pub fn into_folder(mut self, seed: u64) -> Result<(Folder, Account)> {
         let Some(tokenizer) = self.tokenizer.take() else {
             let message = "there is no tokenizer for the text encoder";
-            return Err(Error::value("sd3", message));
+            return Err(Error::value("sd3", message)
+                .note("a single file has none: its folder, or a base that has one, is needed"));
         };
         let mut account = Account::new();
         let transformer = self.transformer(tokenizer.len(), seed, &mut account)?;
@@ -275,7 +281,7 @@ impl Sd3 {
     fn take(&mut self, network: Network) -> Result<Part> {
         let Some(mut part) = self.networks.remove(&network) else {
             let message = format!("there is no {}", network.folder());
-            return Err(Error::value("sd3", message));
+            return Err(Error::value("sd3", message).note("a base that has one is needed"));
         };
         if part.config.is_none() {
             part.config = Some(geometry::config(network, &part.tensors)?);
@@ -316,3 +322,6 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).map_err(|error| Error::io("open", path, error))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::file("json", path, error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;
