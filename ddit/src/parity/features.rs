@@ -72,7 +72,8 @@ pub fn relative_positions(trial: &mut Trial) -> Result<()> {
     }
     for (name, length) in trial.names("out.bias_") {
         if let Ok(length) = length.parse() {
-            trial.compare(&name, &relative_bias(&table, distance, length)?.value())?;
+            let bias = relative_bias(&table, distance, length)?.value();
+            trial.compare(&name, &bias.unsqueeze(0)?)?;
         }
     }
     Ok(())
