@@ -8,6 +8,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`config`], [`folder`], [`weights`] | the official files: configurations, folders, tensors |
+//! | [`sd3`], [`identify`] | SD3's checkpoints, and models that begin as SD3; what a file holds |
 //! | [`mmdit`], [`t5`], [`vae`], [`layers`] | the networks |
 //! | [`objective`] | what is minimised |
 //! | [`text`], [`shapes`], [`data`] | texts as token ids, the shapes world, data sets |
@@ -27,11 +28,13 @@ pub mod demo;
 pub mod embedded;
 pub mod eval;
 pub mod folder;
+pub mod identify;
 pub mod layers;
 pub mod mmdit;
 pub mod objective;
 pub mod parity;
 pub mod pipeline;
+pub mod sd3;
 pub mod shapes;
 pub mod t5;
 pub mod text;

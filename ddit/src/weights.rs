@@ -10,8 +10,8 @@ use tensor::{DType, Error, Result, Shape, Tensor};
 
 use tensor::spelling::nearest;
 
-/// The most lines of detail in the error of [`Inventory::check`].
-const LINES: usize = 12;
+/// The most lines of detail in the error of [`Inventory::take`].
+const LINES: usize = 200;
 
 /// The tensors of a model, in the order of its parts.
 #[derive(Default)]
@@ -136,19 +136,19 @@ impl Inventory {
     /// length 1 differ (old autoencoders store linear maps as 1 x 1 convolutions), and completed
     /// by the buffers the file lacks. A tensor that the file holds under two names is taken once.
     ///
-    /// Errors: tensors missing, tensors that are not this model's, shapes that differ; all of them
-    /// at once, each missing name with the most similar name the file does have. Two tensors under
-    /// the names of one.
+    /// Errors: tensors missing, tensors that are not this model's, shapes that differ, elements
+    /// that are no floats; all of them at once, each missing name with the most similar name the
+    /// file does have. Two tensors under the names of one.
     pub fn take(&self, mut found: BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
         self.resolve_aliases(&mut found)?;
         let mut taken = Vec::with_capacity(self.weights.len());
         let (mut missing, mut misshaped) = (Vec::new(), Vec::new());
         for weight in &self.weights {
             match found.remove(&weight.name) {
-                Some(t) if same_but_for_ones(t.shape(), &weight.shape) => {
+                Some(t) if t.dtype().is_float() && same_but_for_ones(t.shape(), &weight.shape) => {
                     taken.push((weight.name.clone(), t.reshape(weight.shape)?));
                 }
-                Some(t) => misshaped.push((weight, *t.shape())),
+                Some(t) => misshaped.push((weight, t)),
                 None if weight.buffer => {
                     let mut rng = Rng::new(0);
                     let value = weight.start.tensor(&mut rng, &weight.shape, DType::F32)?;
@@ -183,7 +183,7 @@ impl Inventory {
 }
 
 /// Whether two tensors are equal to the last bit.
-fn is_same(a: &Tensor, b: &Tensor) -> Result<bool> {
+pub(crate) fn is_same(a: &Tensor, b: &Tensor) -> Result<bool> {
     let alike = a.shape() == b.shape() && a.dtype() == b.dtype();
     Ok(alike && a.contiguous().bytes()? == b.contiguous().bytes()?)
 }
@@ -191,28 +191,27 @@ fn is_same(a: &Tensor, b: &Tensor) -> Result<bool> {
 /// The error that tells everything that keeps a file's tensors from being a model's.
 fn mismatch(
     missing: &[&String],
-    misshaped: &[(&Weight, Shape)],
+    misshaped: &[(&Weight, Tensor)],
     surplus: &BTreeMap<String, Tensor>,
 ) -> Error {
     let counts = [
         (missing.len(), "missing"),
-        (misshaped.len(), "of another shape"),
+        (misshaped.len(), "of another shape or type"),
         (surplus.len(), "not of this model"),
     ];
     let counts = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
     let message = format!("tensors do not fit: {}", counts.collect::<Vec<_>>().join(", "));
     let mut lines = Vec::new();
-    lines.extend(missing.iter().take(LINES).map(|name| {
+    lines.extend(missing.iter().map(|name| {
         match nearest(name, surplus.keys().map(String::as_str)) {
             Some(near) => format!("missing {name}; the file has {near}"),
             None => format!("missing {name}"),
         }
     }));
-    lines.extend(
-        misshaped
-            .iter()
-            .map(|(weight, shape)| format!("{} is {shape}, needed {}", weight.name, weight.shape)),
-    );
+    lines.extend(misshaped.iter().map(|(weight, t)| match t.dtype().is_float() {
+        true => format!("{} is {}, needed {}", weight.name, t.shape(), weight.shape),
+        false => format!("{} is of type {}, needed floats", weight.name, t.dtype()),
+    }));
     lines.extend(surplus.iter().map(|(name, t)| format!("surplus {name} {}", t.shape())));
     let total = missing.len() + misshaped.len() + surplus.len();
     let mut error = Error::value("load", message);
@@ -310,12 +309,14 @@ mod tests {
         let bias = found.remove("proj.bias").unwrap();
         found.insert("proj.biases".into(), bias);
         found.insert("norm.bias".into(), Tensor::zeros([6], DType::F32));
+        found.insert("norm.weight".into(), Tensor::zeros([5], DType::I64));
         found.insert("other".into(), Tensor::zeros([1], DType::F32));
         let error = list.take(found).unwrap_err().to_string();
         for told in [
-            "1 missing, 1 of another shape, 2 not of this model",
+            "1 missing, 2 of another shape or type, 2 not of this model",
             "missing proj.bias; the file has proj.biases",
             "norm.bias is [6], needed [5]",
+            "norm.weight is of type i64, needed floats",
             "surplus other [1]",
         ] {
             assert!(error.contains(told), "{error}");

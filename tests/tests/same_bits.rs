@@ -166,7 +166,7 @@ fn writing_texts() {
         let scored: Vec<usize> = (0..8).collect();
         let mask = i64::from(model.tokenizer().mask());
         let judged = Likelihood { tokens: &tokens, scored: &scored, mask, batch: 64 };
-        let denoiser = model.denoiser(&seen[..1], &[5], Latents::Sample).unwrap();
+        let denoiser = model.denoiser(&seen[..1], &[5], &model.write_options()).unwrap();
         let exact = judged.nelbo(denoiser).unwrap();
         (texts, exact.to_bits())
     });

@@ -38,7 +38,8 @@ pub struct Args {
 pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     let asked = args.asked()?;
     let pipeline = args.model.open()?;
-    let pictures = Pictures::read(&pipeline, asked.iter().map(|(path, _)| path.as_path()))?;
+    let paths = asked.iter().map(|(path, _)| path.as_path());
+    let pictures = Pictures::read(&pipeline, paths, args.write.resolution)?;
     let sent: Vec<String> = asked.iter().map(|(_, question)| args.sent(question)).collect();
     let mut options = args.write.options(&pipeline);
     warn(&pipeline, &sent, options.length, output)?;

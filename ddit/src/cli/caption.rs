@@ -27,7 +27,8 @@ pub struct Args {
 
 pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     let pipeline = args.model.open()?;
-    let pictures = Pictures::read(&pipeline, args.images.iter().map(PathBuf::as_path))?;
+    let paths = args.images.iter().map(PathBuf::as_path);
+    let pictures = Pictures::read(&pipeline, paths, args.write.resolution)?;
     let mut options = args.write.options(&pipeline);
     let progress = output.progress("captioning");
     let batches = args.images.chunks(options.batch);

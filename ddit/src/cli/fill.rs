@@ -37,7 +37,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     }
     let pipeline = args.model.open()?;
     let image = args.image.as_deref();
-    let pictures = Pictures::read(&pipeline, image)?;
+    let pictures = Pictures::read(&pipeline, image, args.write.resolution)?;
     let options = args.write.options(&pipeline);
     let texts = pieces.iter().filter_map(|piece| match piece {
         Piece::Text(text) => Some(text.as_str()),

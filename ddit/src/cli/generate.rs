@@ -40,6 +40,9 @@ pub struct Args {
     /// What guidance leads away from
     #[arg(long, value_name = "TEXT", default_value = "")]
     negative: String,
+    /// Tokens of a prompt, padding included [default: the model's]
+    #[arg(long, value_name = "N", value_parser = parse::positive)]
+    prompt_length: Option<usize>,
     /// Seed of the first picture; picture i has this plus i
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
@@ -111,6 +114,7 @@ impl Args {
             steps: self.steps.unwrap_or(model.steps),
             guidance: self.cfg.map_or(model.guidance, Guidance::new),
             negative: self.negative.clone(),
+            prompt_length: self.prompt_length.unwrap_or(model.prompt_length),
             size: self.size,
             solver: self.sampler,
             trace: self.trace,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ddit::embedded;
+use ddit::identify::{Found, Kind, identify};
 use ddit::train::setup::MODEL;
 use serde_json::{Value, json};
 use tensor::io::safetensors::SafeTensors;
@@ -162,21 +163,45 @@ impl Part {
         for (name, count) in modules {
             output.text(format_args!("{name:<width$}  {count}"))?;
         }
-        let names: Vec<&str> = self.tensors.names().collect();
-        let model = model(&names, &self.config);
+        let found = identify(&self.tensors, &self.config)?;
+        let models: Vec<String> = found.iter().map(describe).collect();
         let modules: serde_json::Map<String, Value> = modules
             .iter()
             .map(|(name, count)| ((*name).to_owned(), json!(count.numbers)))
             .collect();
+        let account = |found: &Found| {
+            json!({
+                "model": found.kind.name(), "tensors": found.tensors,
+                "whole": found.misfit.is_none(),
+            })
+        };
         let object = || {
             json!({
-                "part": self.name, "model": model, "tensors": total.tensors,
+                "part": self.name, "model": models.join("; "), "tensors": total.tensors,
                 "parameters": total.numbers, "bytes": total.bytes, "modules": modules,
+                "account": found.iter().map(account).collect::<Vec<_>>(),
                 "metadata": self.tensors.metadata(),
             })
         };
         let name = if self.name.is_empty() { String::new() } else { format!("{}: ", self.name) };
-        output.result(object, format_args!("{name}{model}\n{total}\n"))
+        let lines = found
+            .iter()
+            .zip(&models)
+            .map(|(found, model)| format!("{name}{model}\n  {}", accounted(found)));
+        let lines = lines.collect::<Vec<_>>().join("\n");
+        output.result(object, format_args!("{lines}\n{total}\n"))
+    }
+}
+
+/// Whether a model's tensors are all there, and no others.
+fn accounted(found: &Found) -> String {
+    let tensors = found.tensors;
+    match (&found.misfit, found.kind) {
+        (Some(misfit), _) => misfit.to_string().replace('\n', "\n  "),
+        (None, Kind::Unknown | Kind::Clip | Kind::Optimizer) => {
+            format!("{tensors} tensors, of which this program makes no use")
+        }
+        (None, _) => format!("all {tensors} tensors are accounted for, and none is missing"),
     }
 }
 
@@ -185,21 +210,9 @@ fn module(name: &str) -> &str {
     name.split_once('.').map_or(name, |(module, _)| module)
 }
 
-/// Which model tensors of these names are, as far as names tell, with its geometry, as far as its
-/// configuration tells.
-fn model(names: &[&str], config: &Value) -> String {
-    /// A model, and a name that no other has.
-    const MODELS: [(&str, &str); 7] = [
-        ("text_proj_out.weight", "dual diffusion transformer"),
-        ("joint_blocks.0.context_block.attn.qkv.weight", "SD3 transformer, in its authors' layout"),
-        ("transformer_blocks.0.attn.add_q_proj.weight", "SD3 transformer"),
-        ("decoder.conv_norm_out.weight", "autoencoder"),
-        ("encoder.block.0.layer.0.SelfAttention.q.weight", "T5 encoder"),
-        ("text_model.encoder.layers.0.self_attn.q_proj.weight", "CLIP text encoder"),
-        ("log.window", "state of an optimiser, from a checkpoint of training"),
-    ];
-    let known = MODELS.iter().find(|(name, _)| names.contains(name));
-    let mut text = known.map_or("no model that this program knows", |(_, model)| model).to_owned();
+/// Which model it is, with its geometry.
+fn describe(found: &Found) -> String {
+    let mut text = found.kind.name().to_owned();
     /// Keys of configurations worth telling, and what they are.
     const KEYS: [(&str, &str); 12] = [
         ("num_layers", "blocks"),
@@ -216,7 +229,7 @@ fn model(names: &[&str], config: &Value) -> String {
         ("sample_size", "sample size"),
     ];
     for (key, what) in KEYS {
-        match &config[key] {
+        match &found.config[key] {
             Value::Null => {}
             value => text += &format!(", {what} {value}"),
         }
@@ -262,11 +275,11 @@ mod tests {
 
     #[test]
     fn models_are_told_by_names_and_configuration() {
-        let names = ["pos_embed.proj.weight", "text_proj_out.weight"];
         let config = json!({ "num_layers": 6, "vocab_size": 46, "qk_norm": null });
-        let told = model(&names, &config);
-        assert_eq!(told, "dual diffusion transformer, blocks 6, words 46");
-        assert_eq!(model(&["x"], &Value::Null), "no model that this program knows");
+        let kind = Kind::of(|name| name == "text_proj_out.weight");
+        let found = Found { kind, config, tensors: 1, misfit: None };
+        assert_eq!(describe(&found), "dual diffusion transformer, blocks 6, words 46");
+        assert_eq!(Kind::of(|_| false).name(), "no model that this program knows");
         assert_eq!((module("a.b.c"), module("bias")), ("a", "bias"));
     }
 }

@@ -7,6 +7,7 @@
 //! | [`generate`] | pictures of prompts |
 //! | [`caption`], [`ask`], [`fill`] | texts about pictures |
 //! | [`eval`] | scores on a suite |
+//! | [`init_from_sd3`] | a model that begins as SD3 |
 //! | [`inspect`] | what is in a model's files |
 //! | [`parity`] | results of the official model beside ours |
 //! | [`gradcheck`] | every operation's gradient against differences |
@@ -28,6 +29,7 @@ mod eval;
 mod fill;
 mod generate;
 mod gradcheck;
+mod init_from_sd3;
 mod inspect;
 mod model;
 mod output;
@@ -39,6 +41,7 @@ mod unmasking;
 
 use std::io::{self, Write};
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
@@ -74,6 +77,7 @@ enum Command {
     Ask(ask::Args),
     Fill(fill::Args),
     Eval(eval::Args),
+    InitFromSd3(init_from_sd3::Args),
     Inspect(inspect::Args),
     Parity(parity::Args),
     Gradcheck(gradcheck::Args),
@@ -129,8 +133,12 @@ impl Command {
             Self::Ask(args) => ask::run(args, output),
             Self::Fill(args) => fill::run(args, output),
             Self::Eval(args) => eval::run(args, output),
+            Self::InitFromSd3(args) => init_from_sd3::run(args, output),
             Self::Inspect(args) => inspect::run(args, output),
-            Self::Parity(args) => parity::run(args, output),
+            Self::Parity(args) => {
+                let shared = std::env::var_os("DDIT_SHARED").map(PathBuf::from);
+                parity::run(args, shared.as_deref(), output)
+            }
             Self::Gradcheck(args) => gradcheck::run(args, output),
             Self::Bench(args) => bench::run(args, output),
         }

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use ddit::config::Recipe;
 use ddit::embedded;
-use ddit::pipeline::{Pipeline, TextSampler, WriteOptions};
+use ddit::folder::Folder;
+use ddit::pipeline::{Latents, Pipeline, TextSampler, WriteOptions};
 use ddit::train::setup::open_model;
 
 use super::output::Output;
@@ -17,6 +19,15 @@ pub struct ModelArgs {
     /// this program]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// What to do where the paper and its released code differ: with `release` texts come from the
+    /// sampler ddpm-cache, prompts keep their </s> and padding is the model's; with `paper` they
+    /// come from the exact sampler, prompts have no </s> and padding is </s> [default: the model's;
+    /// release for a published one]
+    #[arg(long, value_name = "NAME", value_parser = parse::recipe())]
+    recipe: Option<Recipe>,
+    /// The token that texts are padded with [default: the one that the model's tokenizer names]
+    #[arg(long, value_name = "TOKEN")]
+    pad: Option<String>,
 }
 
 /// How texts are written.
@@ -28,6 +39,16 @@ pub struct WriteArgs {
     /// How masks become words [default: the model's]
     #[arg(long, value_name = "NAME", value_parser = parse::text_sampler())]
     sampler: Option<TextSampler>,
+    /// Tokens of a text, prompt and padding included [default: the model's]
+    #[arg(long, value_name = "N", value_parser = parse::positive)]
+    length: Option<usize>,
+    /// Which latents of a picture the model sees: a sample of the autoencoder's, as in training, or
+    /// their mode, with which a text does not depend on that sample
+    #[arg(long, value_name = "NAME", value_parser = parse::latents(), default_value = "sample")]
+    latents: Latents,
+    /// Side in pixels that pictures are fitted to [default: the model's]
+    #[arg(long, value_name = "PIXELS", value_parser = parse::positive)]
+    pub resolution: Option<usize>,
     /// Seed of the first text; text i has this plus i
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
@@ -41,10 +62,17 @@ impl ModelArgs {
     ///
     /// Errors: there is none; it is damaged, or of a kind that this program does not run.
     pub fn open(&self) -> Result<Pipeline> {
-        Ok(match &self.model {
-            Some(path) => Pipeline::new(open_model(path)?)?,
-            None => embedded::pipeline()?,
-        })
+        let mut folder = match &self.model {
+            Some(path) => open_model(path)?,
+            None => Folder::from_bytes(&embedded::FILES)?,
+        };
+        if let Some(recipe) = self.recipe {
+            folder = folder.with_recipe(recipe)?;
+        }
+        if let Some(token) = &self.pad {
+            folder.tokenizer = folder.tokenizer.with_pad(token)?;
+        }
+        Ok(Pipeline::new(folder)?)
     }
 
     /// Where the model comes from, in words.
@@ -63,6 +91,9 @@ impl WriteArgs {
         WriteOptions {
             steps: self.steps.unwrap_or(model.steps),
             sampler: self.sampler.unwrap_or(model.sampler),
+            length: self.length.unwrap_or(model.length),
+            latents: self.latents,
+            side: self.resolution,
             seed: self.seed,
             trace: self.trace,
             ..model

@@ -1,6 +1,6 @@
 //! `ddit parity`: our results beside stored ones of the official model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use ddit::parity::{Case, Comparison, FixtureSet, Report, Summary};
@@ -21,8 +21,12 @@ pub struct Args {
     only: Option<String>,
 }
 
-pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
-    let set = FixtureSet::open(&args.manifest)?;
+/// `shared` is the folder of files that all sets share.
+pub fn run(args: &Args, shared: Option<&Path>, output: &Output) -> Result<Outcome> {
+    let mut set = FixtureSet::open(&args.manifest)?;
+    if let Some(shared) = shared {
+        set = set.with_shared(shared);
+    }
     let mut cases = set.cases()?;
     if let Some(only) = &args.only {
         choose(&mut cases, only)?;

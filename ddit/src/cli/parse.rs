@@ -1,7 +1,8 @@
 //! Values on the command line that are more than a number or a path.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use ddit::pipeline::TextSampler;
+use ddit::config::Recipe;
+use ddit::pipeline::{Latents, TextSampler};
 use samplers::flow::Solver;
 
 /// More threads than any machine has cores are a typing error.
@@ -56,6 +57,19 @@ pub fn solver() -> impl TypedValueParser<Value = Solver> {
 pub fn text_sampler() -> impl TypedValueParser<Value = TextSampler> {
     PossibleValuesParser::new(TextSampler::ALL.map(|(name, _)| name))
         .try_map(|name| name.parse::<TextSampler>())
+}
+
+/// The name of a recipe.
+pub fn recipe() -> impl TypedValueParser<Value = Recipe> {
+    PossibleValuesParser::new(["paper", "release"]).try_map(|name| name.parse::<Recipe>())
+}
+
+/// Which latents of a picture are seen.
+pub fn latents() -> impl TypedValueParser<Value = Latents> {
+    PossibleValuesParser::new(["sample", "mode"]).map(|name| match name.as_str() {
+        "mode" => Latents::Mode,
+        _ => Latents::Sample,
+    })
 }
 
 #[cfg(test)]

@@ -44,18 +44,19 @@ pub fn questions(path: &Path) -> Result<Vec<(PathBuf, String)>> {
     lines(path, "IMAGE<tab>QUESTION")?.into_iter().map(split).collect()
 }
 
-/// Pictures from files, fitted to a model's size; each file is read once.
+/// Pictures from files, fitted to the size that a model sees; each file is read once.
 pub struct Pictures {
     by_path: HashMap<PathBuf, Picture>,
 }
 
 impl Pictures {
-    /// Reads all of `paths`.
+    /// Reads all of `paths`; without a `side` in pixels they are fitted to the model's.
     ///
     /// Errors: a file that cannot be read, or is no PNG, JPEG or WebP.
     pub fn read<'a>(
         pipeline: &Pipeline,
         paths: impl IntoIterator<Item = &'a Path>,
+        side: Option<usize>,
     ) -> Result<Self> {
         let alpha = match pipeline.folder().generation.recipe {
             Recipe::Paper => Alpha::White,
@@ -67,7 +68,10 @@ impl Pictures {
             if !by_path.contains_key(path) {
                 let picture = decode::read_picture(path, alpha)?;
                 // Now, so that large pictures are not held until their turn comes.
-                by_path.insert(path.to_owned(), resize::fit(&picture, pipeline.side()));
+                by_path.insert(
+                    path.to_owned(),
+                    resize::fit(&picture, side.unwrap_or(pipeline.side())),
+                );
             }
         }
         Ok(Self { by_path })

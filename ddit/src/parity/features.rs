@@ -1,9 +1,12 @@
 //! Features of times and places.
 
+use autograd::Var;
 use tensor::{DType, Error, Result, Tensor};
 
 use super::Trial;
 use crate::mmdit::{self, centre};
+use crate::t5::bucket::bucket;
+use crate::t5::{T5Config, relative_bias};
 
 /// Numbers in the largest table of places that is computed: 1 GiB.
 const LARGEST_TABLE: usize = 1 << 28;
@@ -50,6 +53,30 @@ pub fn position_rows(trial: &mut Trial) -> Result<()> {
     };
     let places = places.chunks(2).map(place).collect::<Result<Vec<_>>>()?;
     trial.compare("out.rows", &table.flatten(0, 1)?.index_rows(&places)?)
+}
+
+/// The buckets of relative positions, and `out.bias_{length}`, what the table makes of them.
+pub fn relative_positions(trial: &mut Trial) -> Result<()> {
+    let (buckets, distance) = (trial.config("num_buckets")?, trial.config("max_distance")?);
+    T5Config::check_positions(buckets, distance)
+        .map_err(|error| trial.malformed("config", error.message()))?;
+    let relative = trial.get("in.rel")?.to_dtype(DType::I64).to_vec::<i64>()?;
+    let found: Vec<i64> =
+        relative.iter().map(|&r| bucket(r as isize, buckets, distance) as i64).collect();
+    trial.compare_numbers("out.bucket", &found)?;
+    let table = Var::constant(trial.get("in.table")?);
+    let [rows, _] = table.dims()?;
+    if rows != buckets {
+        let message = format!("{rows} rows for {buckets} buckets");
+        return Err(trial.malformed("tensors.in.table", message));
+    }
+    for (name, length) in trial.names("out.bias_") {
+        if let Ok(length) = length.parse() {
+            let bias = relative_bias(&table, distance, length)?.value();
+            trial.compare(&name, &bias.unsqueeze(0)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// The table \[M, M, C\] that the configuration describes.

@@ -1,6 +1,6 @@
 //! The two losses, from given draws.
 
-use autograd::Var;
+use autograd::{Params, Var};
 use samplers::flow::{ImageLoss, TRAINING_LEVELS, logit_normal_level, timestep, training_sigma};
 use samplers::masked::{LogLinear, stratified_times, subs_log_probs};
 use tensor::{DType, Result, Tensor};
@@ -8,8 +8,9 @@ use tensor::{DType, Result, Tensor};
 use super::Trial;
 use super::networks::load_transformer;
 use crate::config::Recipe;
-use crate::mmdit::TextInput;
+use crate::mmdit::{Input, TextInput, Want};
 use crate::objective::{Corrupted, ImageDraws, Noised, TextDraws, Texts, noise_level};
+use crate::t5::{T5Config, T5Encoder};
 
 /// Times of texts with all that follows from them, and noise levels of pictures.
 pub fn times(trial: &mut Trial) -> Result<()> {
@@ -72,14 +73,7 @@ pub fn text_from_logits(trial: &mut Trial) -> Result<()> {
     let noisy = Tensor::from_vec(noisy, [batch, length])?;
     let log_probs = subs_log_probs(&logits, &noisy, i64::from(mask))?;
     trial.compare("out.log_probs", &log_probs)?;
-    let log_probs = log_probs.to_f64_vec();
-    let token_loss = |(i, &id): (usize, &u32)| {
-        -noise.loss_weight(draws.times[i / length]) * log_probs[i * vocabulary + id as usize]
-    };
-    trial.compare_numbers(
-        "out.token_loss",
-        &ids.iter().enumerate().map(token_loss).collect::<Vec<f64>>(),
-    )?;
+    trial.compare_numbers("out.token_loss", &token_losses(&log_probs, &ids, &draws.times)?)?;
 
     // Tokens that are unit vectors have the logits themselves as their scores under a head that
     // holds the logits as its columns.
@@ -99,6 +93,62 @@ pub fn text_from_logits(trial: &mut Trial) -> Result<()> {
     let gradient = gradient.unwrap_or_else(|| Tensor::zeros([vocabulary, tokens], DType::F32));
     let gradient = gradient.transpose(0, 1)?.contiguous().reshape(logits.shape())?;
     trial.compare("grad.in.logits", &gradient)
+}
+
+/// The text loss through text encoder and transformer: corruption, the loss of every token and of
+/// all, and its gradients, that of the mask's embedding among them.
+pub fn text(trial: &mut Trial) -> Result<()> {
+    trial.expect("noise_eps", 1e-3)?;
+    let (model, params) = load_transformer(trial)?;
+    let (config, encoder_params) = trial.network::<T5Config>(1)?;
+    // Of the encoder one row learns alone.
+    let frozen = Params::from_tensors(encoder_params.tensors(), |_| false)?;
+    let mut encoder = T5Encoder::new(config, &frozen)?;
+    let mask: u32 = trial.config("mask_id")?;
+    let row = encoder.train_row(mask)?;
+    let [batch, length] = trial.get("in.x0")?.dims()?;
+    let (ids, learned) = (trial.ids("in.x0")?, trial.marks("in.label_mask")?);
+    let draws = TextDraws {
+        times: stratified_times(&trial.get("in.u_t")?.to_f64_vec(), trial.config("sampling_eps")?),
+        uniforms: trial.get("in.u_mask")?.to_f64_vec(),
+    };
+    let texts = Texts { ids: &ids, learned: &learned, counted: None, length };
+    let corrupted = Corrupted::new(&texts, &draws, mask, Recipe::Release)?;
+    let noisy: Vec<i64> = corrupted.ids.iter().map(|&id| i64::from(id)).collect();
+    trial.compare_numbers("mid.t", &draws.times)?;
+    trial.compare_numbers("mid.xt", &noisy)?;
+
+    let states = encoder.forward(&corrupted.ids, length)?;
+    let latents = Var::constant(trial.get("in.latents")?);
+    let output = model.forward(&Input {
+        latents: Some(&latents),
+        text: TextInput::States(&states),
+        times: &vec![0.0; batch],
+        want: Want::Text,
+    })?;
+    let Some(tokens) = output.text else { unreachable!("the text was wanted") };
+    let logits = model.text_logits(&tokens)?.value();
+    let noisy = Tensor::from_vec(noisy, [batch, length])?;
+    let log_probs = subs_log_probs(&logits, &noisy, i64::from(mask))?;
+    trial.compare_numbers("out.token_loss", &token_losses(&log_probs, &ids, &draws.times)?)?;
+    let loss = corrupted.token_loss(&tokens, &model.text_head().weight, &model.text_head().bias)?;
+    trial.compare("out.loss", &loss.value())?;
+    let named = params.named().map(|(name, var)| (name.to_owned(), var.clone()));
+    let all = Params::from_vars(named.chain([("t5_mask_embedding".to_owned(), row)]))?;
+    trial.compare_gradients(&all, &loss.backward()?)
+}
+
+/// −w(t) log p of every token.
+///
+/// Shapes: `log_probs` \[B, L, V\], B·L ids, B times → B·L.
+fn token_losses(log_probs: &Tensor, ids: &[u32], times: &[f64]) -> Result<Vec<f64>> {
+    let [_, length, vocabulary] = log_probs.dims()?;
+    let log_probs = log_probs.to_f64_vec();
+    let loss = |(i, &id): (usize, &u32)| {
+        let weight = LogLinear::RELEASE.loss_weight(times[i / length]);
+        -weight * log_probs[i * vocabulary + id as usize]
+    };
+    Ok(ids.iter().enumerate().map(loss).collect())
 }
 
 /// The image loss in both forms, what it is made of, and the gradients of the release's.

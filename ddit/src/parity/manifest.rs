@@ -12,6 +12,9 @@ use super::{KINDS, Report, Trial};
 /// The version of the format that is read.
 const FORMAT: u64 = 1;
 
+/// Where files lie that all sets share, unless [`FixtureSet::with_shared`] says otherwise.
+const SHARED: &str = "../shared";
+
 /// Cases with stored results.
 ///
 /// ```no_run
@@ -29,6 +32,7 @@ const FORMAT: u64 = 1;
 pub struct FixtureSet {
     path: PathBuf,
     manifest: Value,
+    shared: PathBuf,
 }
 
 /// A case of a set.
@@ -47,11 +51,17 @@ impl FixtureSet {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_owned();
         let manifest = read_json(&path)?;
-        let set = Self { path, manifest };
+        let set = Self { path, manifest, shared: SHARED.into() };
         match set.manifest.get("format").and_then(Value::as_u64) {
             Some(FORMAT) => Ok(set),
             _ => Err(set.malformed("format", format!("expected {FORMAT}"))),
         }
+    }
+
+    /// The same set, with files that all sets share, such as the public vocabulary of T5, looked
+    /// for in this folder and not in `../shared`.
+    pub fn with_shared(self, shared: impl Into<PathBuf>) -> Self {
+        Self { shared: shared.into(), ..self }
     }
 
     /// The cases, in the manifest's order.
@@ -83,9 +93,24 @@ impl FixtureSet {
     /// The file that `entry`, found at `key` of the manifest, names.
     pub(super) fn file(&self, entry: &Map<String, Value>, key: &str) -> Result<PathBuf> {
         match entry.get("file").and_then(Value::as_str) {
-            Some(name) => Ok(self.path.parent().unwrap_or(Path::new("")).join(name)),
+            Some(name) => Ok(self.path(name)),
             None => Err(self.malformed(format!("{key}.file"), "expected the name of a file")),
         }
+    }
+
+    /// The folder of files that all sets share.
+    pub(super) fn shared(&self) -> &Path {
+        &self.shared
+    }
+
+    /// A file beside the manifest.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.path.with_file_name(name)
+    }
+
+    /// A folder beside the manifest's own.
+    pub(super) fn folder(&self, name: &str) -> PathBuf {
+        self.path("..").join(name)
     }
 
     /// The error of a manifest that does not say what it has to.

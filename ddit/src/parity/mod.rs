@@ -11,11 +11,13 @@
 //! | `trial` | a case being run: what is given, what has been compared |
 //! | `compare` | how near is near enough: every rule, in one place |
 //! | `features`, `networks`, `losses`, `sampling`, `optimizer`, `metrics` | the kinds |
+//! | `tokens`, `pictures`, `pipelines`, `checkpoints` | kinds about texts, pictures and files |
 //!
 //! A kind is a function from a [`Trial`] to comparisons, and one line in [`KINDS`]. What is not in
 //! the list is reported as not supported, and so is an expected result that the function of its
 //! kind does not compute.
 
+mod checkpoints;
 mod compare;
 mod features;
 mod losses;
@@ -23,7 +25,10 @@ mod manifest;
 mod metrics;
 mod networks;
 mod optimizer;
+mod pictures;
+mod pipelines;
 mod sampling;
+mod tokens;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -40,19 +45,31 @@ use trial::Trial;
 type Kind = (&'static str, fn(&mut Trial) -> Result<()>);
 
 /// The kinds there are.
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 25] = [
     ("timestep_features", features::timestep_features),
     ("pos_embed", features::position_table),
     ("pos_embed_rows", features::position_rows),
+    ("t5_buckets", features::relative_positions),
+    ("t5", networks::text_encoder),
     ("ddit_forward", networks::transformer),
     ("vae_encode", networks::encoder),
     ("vae_decode", networks::decoder),
     ("time_sampling", losses::times),
     ("text_loss_logits", losses::text_from_logits),
+    ("text_loss", losses::text),
     ("image_loss", losses::image),
     ("optimizer", optimizer::adamw),
     ("flow_schedule", sampling::schedule),
     ("t2i_sample", sampling::pictures),
+    ("text_sample", sampling::texts),
+    ("vqa_infill", sampling::texts),
+    ("tokenizer", tokens::tokenizer),
+    ("sft_packing", tokens::rows),
+    ("image_preprocess", pictures::preparation),
+    ("single_file", checkpoints::single_file),
+    ("real_shapes", checkpoints::shapes),
+    ("pipeline_t2i", pipelines::pictures),
+    ("pipeline_i2t", pipelines::texts),
     ("metrics", metrics::scores),
 ];
 

@@ -4,24 +4,26 @@ use autograd::{Params, Var, backward_with};
 use tensor::{Result, Tensor};
 
 use super::Trial;
-use crate::mmdit::{self, Input, Mmdit, TextInput, Want};
+use crate::config::{TransformerConfig, VaeConfig};
+use crate::mmdit::{Input, Mmdit, TextInput, Want};
 use crate::shapes::picture::to_byte;
-use crate::vae::{self, AutoencoderKl};
+use crate::t5::{T5Config, T5Encoder};
+use crate::vae::AutoencoderKl;
 
 /// The transformer that a case names, and its parameters.
 pub fn load_transformer(trial: &Trial) -> Result<(Mmdit, Params)> {
-    let (config, params) = trial.network(0, |config: &crate::config::TransformerConfig| {
-        config.check()?;
-        Ok(mmdit::inventory(config))
-    })?;
+    let (config, params) = trial.network::<TransformerConfig>(0)?;
     Ok((Mmdit::new(config, &params)?, params))
 }
 
+/// The text encoder that a case names at `place`, and its parameters.
+pub fn load_text_encoder(trial: &Trial, place: usize) -> Result<(T5Encoder, Params)> {
+    let (config, params) = trial.network::<T5Config>(place)?;
+    Ok((T5Encoder::new(config, &params)?, params))
+}
+
 fn load_autoencoder(trial: &Trial) -> Result<AutoencoderKl> {
-    let (config, params) = trial.network(0, |config: &crate::config::VaeConfig| {
-        config.check()?;
-        Ok(vae::inventory(config))
-    })?;
+    let (config, params) = trial.network::<VaeConfig>(0)?;
     AutoencoderKl::new(config, &params)
 }
 
@@ -75,6 +77,28 @@ pub fn transformer(trial: &mut Trial) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// `out.hidden`, the streams after every block and, where `in.g` is given, the gradients of
+/// Σ hidden·g.
+pub fn text_encoder(trial: &mut Trial) -> Result<()> {
+    let (encoder, params) = load_text_encoder(trial, 0)?;
+    let (ids, [_, length]) = (trial.ids("in.ids")?, trial.get("in.ids")?.dims()?);
+    let mut stream = encoder.embedding().forward(&ids, length)?;
+    let bias = encoder.relative_bias(length)?;
+    for (i, block) in encoder.blocks().enumerate() {
+        stream = block.forward(&stream, &bias)?;
+        trial.compare(&format!("mid.block{i}"), &stream.value())?;
+    }
+    let hidden = encoder.forward(&ids, length)?;
+    trial.compare("out.hidden", &hidden.value())?;
+    match trial.find("in.g") {
+        Some(weights) => {
+            let grads = backward_with(&[(hidden, weights)])?;
+            trial.compare_gradients(&params, &grads)
+        }
+        None => Ok(()),
+    }
 }
 
 /// The posterior of pictures, its sample with `in.eps` and its mode as the transformer takes them,

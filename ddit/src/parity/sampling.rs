@@ -1,4 +1,4 @@
-//! Noise levels, and pictures drawn along them.
+//! Noise levels, pictures drawn along them, and texts unmasked.
 
 use std::ops::ControlFlow;
 
@@ -6,11 +6,13 @@ use autograd::{Var, no_grad};
 use samplers::flow::{
     Guidance, Pass, Schedule, Solver, TRAINING_LEVELS, shifted_training_sigma, timestep,
 };
-use tensor::{Result, Tensor};
+use samplers::masked::{Canvas, DdpmCache, Draw, Query, TextStep};
+use tensor::{DType, Result, Tensor};
 
 use super::Trial;
-use super::networks::load_transformer;
+use super::networks::{load_text_encoder, load_transformer};
 use crate::mmdit::{Input, TextInput, Want};
+use crate::pipeline::model::Model;
 
 /// `out.train_sigmas_{shift}`, `out.sigmas_{shift}_{steps}`, and the times of both.
 pub fn schedule(trial: &mut Trial) -> Result<()> {
@@ -74,4 +76,73 @@ pub fn pictures(trial: &mut Trial) -> Result<()> {
     })?;
     trial.compare("mid.trajectory", &Tensor::stack(&trajectory.iter().collect::<Vec<_>>(), 0)?)?;
     trial.compare("out.latents", &end)
+}
+
+/// Texts unmasked by the released sampler with given uniform numbers: all tokens after every step,
+/// when the network had to run, and the end.
+pub fn texts(trial: &mut Trial) -> Result<()> {
+    let model = Model {
+        transformer: load_transformer(trial)?.0,
+        text_encoder: Some(load_text_encoder(trial, 1)?.0),
+    };
+    let mask: i64 = trial.config("mask_id")?;
+    let start = trial.get("in.x_init")?.to_dtype(DType::I64);
+    let [batch, length] = start.dims()?;
+    if let Some(Some(mut prompt)) = trial.find_config::<Option<Vec<i64>>>("prompt_ids")? {
+        if !trial.config::<bool>("keep_eos")? {
+            prompt.pop();
+        }
+        prompt.resize(length, mask);
+        trial.compare_numbers("in.x_init", &prompt)?;
+    }
+    let (tokens, keep) = (start.to_vec::<i64>()?, trial.marks("in.keep")?);
+    let rows: Vec<&[i64]> = tokens.chunks(length.max(1)).collect();
+    let marks: Vec<&[bool]> = keep.chunks(length.max(1)).collect();
+    let canvas = Canvas::keeping(&rows, &marks, mask)?;
+    let steps = trial.config("steps")?;
+    let sampler = DdpmCache { steps, eps: trial.config("eps")?, reuse: trial.config("cache")? };
+    let vocabulary = model.transformer.config().vocab_size;
+    let uniforms = trial.get("in.uniforms")?;
+    if uniforms.shape()[..] != [steps, batch, length, vocabulary] {
+        let message = format!("expected [{steps}, {batch}, {length}, {vocabulary}]");
+        return Err(trial.malformed("tensors.in.uniforms", message));
+    }
+    let uniforms = uniforms.to_dtype(DType::F32).to_vec::<f32>()?;
+    let latents = trial.get("in.latents")?;
+    let ids = unmask(trial, &model, &latents, canvas, sampler, |i| uniforms[i])?;
+    trial.compare("out.tokens", &ids)
+}
+
+/// Runs the released sampler on number i of its stream of uniform numbers \[steps, B, L, V\], and
+/// compares what happens on the way. The final tokens.
+///
+/// The official network runs in the first step, and again after every step that changed a token of
+/// any row, even if no mask is left; ours is asked at most then.
+///
+/// Shapes: `latents` \[B, C_in, height, width\] → \[B, L\].
+pub fn unmask(
+    trial: &mut Trial,
+    model: &Model,
+    latents: &Tensor,
+    canvas: Canvas,
+    sampler: DdpmCache,
+    uniform: impl Fn(usize) -> f32,
+) -> Result<Tensor> {
+    let (batch, length) = (canvas.batch(), canvas.length());
+    let (mut states, mut called, mut changed) = (Vec::new(), Vec::new(), true);
+    let uniforms = |Draw { step, row, position }: Draw, out: &mut [f32]| {
+        let first = ((step * batch + row) * length + position) * out.len();
+        out.iter_mut().enumerate().for_each(|(v, u)| *u = uniform(first + v));
+    };
+    let observe = |step: &TextStep| {
+        states.push(step.canvas.to_tensor());
+        called.push(i64::from(changed || !sampler.reuse || !step.asked.is_empty()));
+        changed = !step.revealed.is_empty();
+        ControlFlow::Continue(())
+    };
+    let denoise = |query: &Query| model.denoise(query, Some(latents));
+    let end = no_grad(|| sampler.replay(canvas, uniforms, denoise, observe))?;
+    trial.compare("mid.x", &Tensor::stack(&states.iter().collect::<Vec<_>>(), 0)?)?;
+    trial.compare_numbers("mid.network_called", &called)?;
+    Ok(end.to_tensor())
 }

@@ -11,7 +11,7 @@ use tensor::{DType, Error, Result, Shape, Tensor};
 use super::Report;
 use super::compare::{Comparison, Deviation, Tolerance};
 use super::manifest::{FixtureSet, read_json};
-use crate::weights::Inventory;
+use crate::folder::Geometry;
 
 /// A case being run.
 pub struct Trial<'a> {
@@ -177,6 +177,19 @@ impl Trial<'_> {
         value.map(parse).transpose()
     }
 
+    /// What the case says under `key`, beside its configuration and its tensors.
+    ///
+    /// Errors: nothing, or something of another type.
+    pub fn said<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+        let value = self.entry.get(key).cloned().unwrap_or_default();
+        serde_json::from_value(value).map_err(|error| self.malformed(key, error.to_string()))
+    }
+
+    /// The set of the case, for the files and folders around it.
+    pub fn set(&self) -> &FixtureSet {
+        self.set
+    }
+
     /// That an entry of the configuration, where there is one, has the only value that the engine
     /// implements.
     ///
@@ -211,18 +224,11 @@ impl Trial<'_> {
         read_json(&self.set.file(self.entry, self.id)?)
     }
 
-    /// The configuration and the parameters of the `place`-th weights that the case names.
+    /// What the manifest says of the `place`-th weights that the case names, where it says it, and
+    /// the file.
     ///
-    /// Inference takes weights as they are stored. Where gradients are expected they are widened,
-    /// as training does it, and all but buffers are trained.
-    ///
-    /// Errors: no such weights; a configuration that `inventory` refuses; tensors missing, surplus
-    /// or of another shape, all of them at once.
-    pub fn network<C: DeserializeOwned>(
-        &self,
-        place: usize,
-        inventory: impl FnOnce(&C) -> Result<Inventory>,
-    ) -> Result<(C, Params)> {
+    /// Errors: no such weights; a file that cannot be read.
+    pub fn weights(&self, place: usize) -> Result<(&Map<String, Value>, String, SafeTensors)> {
         let names = match self.entry.get("weights") {
             Some(Value::Array(names)) => names.as_slice(),
             Some(name) => std::slice::from_ref(name),
@@ -232,12 +238,25 @@ impl Trial<'_> {
             return Err(self.malformed("weights", "expected the name of weights"));
         };
         let (entry, key) = (self.set.weights(name)?, format!("weights.{name}"));
+        let file = SafeTensors::open(self.set.file(entry, &key)?)?;
+        Ok((entry, key, file))
+    }
+
+    /// The configuration and the parameters of the `place`-th weights that the case names.
+    ///
+    /// Inference takes weights as they are stored. Where gradients are expected they are widened,
+    /// as training does it, and all but buffers are trained.
+    ///
+    /// Errors: no such weights; a configuration that cannot be; tensors missing, surplus or of
+    /// another shape, all of them at once.
+    pub fn network<C: Geometry>(&self, place: usize) -> Result<(C, Params)> {
+        let (entry, key, file) = self.weights(place)?;
         let config = entry.get("config").cloned().unwrap_or_default();
         let config: C = serde_json::from_value(config)
             .map_err(|error| self.set.malformed(format!("{key}.config"), error.to_string()))?;
-        let inventory = inventory(&config)
+        let inventory = config
+            .inventory()
             .map_err(|error| self.set.malformed(format!("{key}.config"), error.message()))?;
-        let file = SafeTensors::open(self.set.file(entry, &key)?)?;
         let train = !self.names("grad.").is_empty();
         let tensor = |name: &str| {
             let stored = file.get(name)?;

@@ -1,13 +1,15 @@
 //! Pictures of prompts.
 
 use std::ops::ControlFlow;
+use std::sync::PoisonError;
 
-use autograd::{Var, no_grad};
-use samplers::flow::{FlowStep, Guidance, Pass, Schedule, Solver, timestep};
+use autograd::no_grad;
+use samplers::flow::{FlowStep, Guidance, Pass, Schedule, Solver};
 use tensor::{DType, Error, Result, Tensor};
 
+use super::model::{Prompts, Texts};
 use super::{BATCH, Pipeline, Progress, Use, rng};
-use crate::mmdit::{Input, TextInput, Want};
+use crate::data::pictures_from_tensor;
 use crate::shapes::Picture;
 
 /// How pictures are drawn.
@@ -53,13 +55,6 @@ pub struct FlowTrace {
     pub estimate: Picture,
 }
 
-/// Token ids of null text and prompts, L each: twice the batch where guidance acts.
-struct Prompts {
-    null: Vec<u32>,
-    ids: Vec<u32>,
-    length: usize,
-}
-
 impl Pipeline {
     /// What the folder says about drawing pictures.
     pub fn generate_options(&self) -> GenerateOptions {
@@ -95,7 +90,7 @@ impl Pipeline {
             let seeds = (0..batch.len() as u64)
                 .map(|i| options.seed.wrapping_add(pictures.len() as u64 + i))
                 .collect::<Vec<_>>();
-            let prompts = self.tokenize(batch, options)?;
+            let prompts = no_grad(|| self.read_prompts(batch, &schedule, options))?;
             let mut step = |index: usize| progress(done * options.steps + index + 1, total);
             let drawn = no_grad(|| {
                 self.draw_batch(&prompts, &seeds, shape, &schedule, options, &mut step)
@@ -119,32 +114,42 @@ impl Pipeline {
         let start = Tensor::stack(&noise.iter().collect::<Vec<_>>(), 0)?;
         let mut estimates: Vec<(f32, Tensor)> = Vec::new();
         let mut failed = None;
-        let latents = options.solver.integrate(
-            &start,
-            schedule,
-            |state, sigma| {
-                options.guidance.velocity(state, sigma, |state, sigma, pass| {
-                    self.velocity(state, sigma, pass, prompts)
-                })
-            },
-            |step: &FlowStep| {
-                progress(step.index);
-                if options.trace {
-                    match step.clean_estimate() {
-                        Ok(estimate) => estimates.push((step.sigma, estimate)),
-                        Err(error) => {
-                            failed = Some(error);
-                            return ControlFlow::Break(());
-                        }
+        let latents = self.draw(&start, prompts, schedule, options, |step: &FlowStep| {
+            progress(step.index);
+            if options.trace {
+                match step.clean_estimate() {
+                    Ok(estimate) => estimates.push((step.sigma, estimate)),
+                    Err(error) => {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
                     }
                 }
-                ControlFlow::Continue(())
-            },
-        )?;
+            }
+            ControlFlow::Continue(())
+        })?;
         if let Some(error) = failed {
             return Err(error);
         }
         self.finish(&latents, seeds, &estimates)
+    }
+
+    /// Latents drawn from noise.
+    ///
+    /// Shapes: `start` \[B, C_in, height, width\] → the same. Errors: the network's.
+    pub(crate) fn draw(
+        &self,
+        start: &Tensor,
+        prompts: &Prompts,
+        schedule: &Schedule,
+        options: &GenerateOptions,
+        observe: impl FnMut(&FlowStep) -> ControlFlow<()>,
+    ) -> Result<Tensor> {
+        let velocity = |state: &Tensor, sigma: f32| {
+            options.guidance.velocity(state, sigma, |state, sigma, pass| {
+                self.model.velocity(state, sigma, pass, prompts)
+            })
+        };
+        options.solver.integrate(start, schedule, velocity, observe)
     }
 
     /// Decodes final latents and the estimates on the way to them.
@@ -154,65 +159,70 @@ impl Pipeline {
         seeds: &[u64],
         estimates: &[(f32, Tensor)],
     ) -> Result<Vec<Generated>> {
-        let mut drawn: Vec<Generated> = self
-            .decode(latents)?
+        let mut drawn: Vec<Generated> = pictures_from_tensor(&self.decode(latents)?)?
             .into_iter()
             .zip(seeds)
             .map(|(picture, &seed)| Generated { picture, seed, trace: Vec::new() })
             .collect();
         for (sigma, estimate) in estimates {
-            for (item, estimate) in drawn.iter_mut().zip(self.decode(estimate)?) {
+            for (item, estimate) in
+                drawn.iter_mut().zip(pictures_from_tensor(&self.decode(estimate)?)?)
+            {
                 item.trace.push(FlowTrace { sigma: *sigma, estimate });
             }
         }
         Ok(drawn)
     }
 
-    /// The network's velocity at states of one noise level.
-    fn velocity(
+    /// Prompts as the transformer takes them: the text encoder runs once for each, whatever the
+    /// number of steps, and for the null text only when it is another than the last.
+    ///
+    /// Errors: those of tokenizer and text encoder.
+    pub(crate) fn read_prompts(
         &self,
-        state: &Tensor,
-        sigma: f32,
-        pass: Pass,
-        prompts: &Prompts,
-    ) -> Result<Tensor> {
-        let both;
-        let ids = match pass {
-            Pass::Conditional => &prompts.ids,
-            Pass::NullThenConditional => {
-                let texts = prompts.ids.len() / prompts.length;
-                both = [prompts.null.repeat(texts), prompts.ids.clone()].concat();
-                &both
-            }
-        };
-        let latents = Var::constant(state.clone());
-        let output = self.transformer.forward(&Input {
-            latents: Some(&latents),
-            text: TextInput::Ids(ids, prompts.length),
-            times: &vec![timestep(sigma); state.shape()[0]],
-            want: Want::Image,
-        })?;
-        match output.velocity {
-            Some(velocity) => Ok(velocity.value()),
-            None => unreachable!("latents were given and their velocity was wanted"),
+        prompts: &[impl AsRef<str>],
+        schedule: &Schedule,
+        options: &GenerateOptions,
+    ) -> Result<Prompts> {
+        let length = options.prompt_length;
+        let mut ids = Vec::with_capacity(prompts.len() * length);
+        for prompt in prompts {
+            ids.extend(self.prompt_ids(prompt.as_ref(), length)?);
+        }
+        let texts = self.model.read(&ids, length)?;
+        let is_guided = |&sigma: &f32| options.guidance.pass(sigma) == Pass::NullThenConditional;
+        match schedule.sigmas().iter().any(is_guided) {
+            true => Prompts::new(texts, Some(&self.null_text(&options.negative, length)?)),
+            false => Prompts::new(texts, None),
         }
     }
 
-    fn tokenize(&self, prompts: &[impl AsRef<str>], options: &GenerateOptions) -> Result<Prompts> {
-        let (tokenizer, length) = (&self.folder.tokenizer, options.prompt_length);
-        let row = |text: &str| Ok(tokenizer.caption_row(text, length, tokenizer.pad())?.ids);
-        let mut ids = Vec::with_capacity(prompts.len() * length);
-        for prompt in prompts {
-            ids.extend(row(prompt.as_ref())?);
+    /// A prompt as a row: cut with its `</s>` kept, or padded as the folder says.
+    pub(crate) fn prompt_ids(&self, prompt: &str, length: usize) -> Result<Vec<u32>> {
+        let tokenizer = &self.folder.tokenizer;
+        Ok(tokenizer.caption_row(prompt, length, tokenizer.pad())?.ids)
+    }
+
+    /// What guidance leads away from, as the transformer takes it.
+    pub(crate) fn null_text(&self, negative: &str, length: usize) -> Result<Texts> {
+        let ids = self.prompt_ids(negative, length)?;
+        // A panic elsewhere cannot have left half a text behind.
+        let mut cached = self.null.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*cached {
+            Some((known, texts)) if *known == ids => Ok(texts.clone()),
+            _ => {
+                let texts = self.model.read(&ids, length)?;
+                *cached = Some((ids, texts.clone()));
+                Ok(texts)
+            }
         }
-        Ok(Prompts { null: row(&options.negative)?, ids, length })
     }
 
     /// The shape of one sample's latents for pictures of `size`.
     ///
     /// Errors: a side that is no multiple of a patch's, or 0, or longer than the position table.
     fn latent_shape(&self, size: Option<[usize; 2]>) -> Result<[usize; 3]> {
-        let config = self.transformer.config();
+        let config = self.transformer().config();
         let [width, height] = size.unwrap_or([self.side(); 2]);
         let (factor, patch) = (self.spatial_factor(), config.patch_size);
         let unit = factor * patch;

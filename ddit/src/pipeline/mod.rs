@@ -5,30 +5,36 @@
 //! | `generate` | [pictures of prompts](Pipeline::generate), by flow matching with guidance |
 //! | `write` | [captions](Pipeline::caption), [answers](Pipeline::ask), by unmasking |
 //! | `template` | [texts with holes](Pipeline::fill) |
+//! | `model` | the networks behind both, with or without a text encoder |
 //!
 //! Every item of a batch has a seed of its own, S + i for item i, and comes out the same bit for
 //! bit in any company: its noise is drawn from its seed alone, and the network works on each
 //! sample of a batch in the same order whatever the others are.
 
 mod generate;
+pub(crate) mod model;
 mod template;
 mod write;
 
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Mutex;
 
-use autograd::{Params, Var};
+use autograd::Var;
 use tensor::rng::Rng;
 use tensor::{DType, Error, Result, Tensor};
 
 use crate::config::Recipe;
-use crate::data::{pictures_from_tensor, pictures_to_tensor, resize};
-use crate::folder::{Component, Folder};
+use crate::data::{pictures_to_tensor, resize};
+use crate::folder::Folder;
 use crate::mmdit::Mmdit;
 use crate::shapes::Picture;
+use crate::t5::T5Encoder;
 use crate::text::Tokenizer;
 use crate::vae::AutoencoderKl;
+
+use model::{Model, Texts};
 
 pub use generate::{FlowTrace, GenerateOptions, Generated};
 pub use template::{Piece, parse_template};
@@ -48,8 +54,10 @@ enum Use {
 /// A model ready for use.
 pub struct Pipeline {
     folder: Folder,
-    transformer: Mmdit,
+    model: Model,
     vae: Option<AutoencoderKl>,
+    /// The last null text and what the model reads of it: mostly there is but one.
+    null: Mutex<Option<(Vec<u32>, Texts)>>,
 }
 
 /// Called as sampling goes along, with the number of steps done and of steps in all.
@@ -133,13 +141,18 @@ impl Pipeline {
         if let Some(name) = &folder.generation.sampler {
             name.parse::<TextSampler>()?;
         }
-        let params = constants(&folder.transformer)?;
+        let params = folder.transformer.constants()?;
         let transformer = Mmdit::new(folder.transformer.config.clone(), &params)?;
-        let vae = match &folder.vae {
-            Some(vae) => Some(AutoencoderKl::new(vae.config.clone(), &constants(vae)?)?),
+        let text_encoder = match &folder.text_encoder {
+            Some(t5) => Some(T5Encoder::new(t5.config.clone(), &t5.constants()?)?),
             None => None,
         };
-        Ok(Self { folder, transformer, vae })
+        let vae = match &folder.vae {
+            Some(vae) => Some(AutoencoderKl::new(vae.config.clone(), &vae.constants()?)?),
+            None => None,
+        };
+        let model = Model { transformer, text_encoder };
+        Ok(Self { folder, model, vae, null: Mutex::new(None) })
     }
 
     /// Configurations, weights and tokenizer.
@@ -149,7 +162,17 @@ impl Pipeline {
 
     /// The dual diffusion transformer.
     pub fn transformer(&self) -> &Mmdit {
-        &self.transformer
+        &self.model.transformer
+    }
+
+    /// The text encoder, if the transformer reads texts by its states.
+    pub fn text_encoder(&self) -> Option<&T5Encoder> {
+        self.model.text_encoder.as_ref()
+    }
+
+    /// The networks of both directions.
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
     }
 
     /// The autoencoder, if the model works on latents.
@@ -169,71 +192,77 @@ impl Pipeline {
 
     /// Side in pixels of the pictures the model was made for.
     pub fn side(&self) -> usize {
-        self.transformer.config().sample_size * self.spatial_factor()
+        self.transformer().config().sample_size * self.spatial_factor()
     }
 
     /// The most tokens of a text, where the model has a limit.
     fn longest_text(&self) -> usize {
-        self.transformer.config().max_text_length.unwrap_or(usize::MAX)
+        self.transformer().config().max_text_length.unwrap_or(usize::MAX)
     }
 
-    /// Pictures from what the transformer works on.
+    /// Pictures from what the transformer works on, as numbers around ±1.
     ///
-    /// Shapes: \[B, C_in, height, width\].
-    fn decode(&self, latents: &Tensor) -> Result<Vec<Picture>> {
-        let pictures = match &self.vae {
-            Some(vae) => vae.decode(&vae.from_model(&latents.clone().into())?)?.value(),
-            None => latents.clone(),
-        };
-        pictures_from_tensor(&pictures)
+    /// Shapes: \[B, C_in, height, width\] → \[B, 3, height, width\] in pixels.
+    pub(crate) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        match &self.vae {
+            Some(vae) => Ok(vae.decode(&vae.from_model(&latents.clone().into())?)?.value()),
+            None => Ok(latents.clone()),
+        }
     }
 
-    /// What the transformer works on from pictures of any size, fitted to the model's own.
+    /// What the transformer works on from pictures as numbers in ±1. `noise` draws, in a given
+    /// shape, what the posterior is sampled with; with none the latents are its mean.
+    ///
+    /// Shapes: \[B, 3, height, width\] → \[B, C_in, height, width\] in latents.
+    pub(crate) fn encode(
+        &self,
+        pictures: Tensor,
+        noise: impl FnOnce([usize; 4]) -> Result<Option<Tensor>>,
+    ) -> Result<Tensor> {
+        let Some(vae) = &self.vae else {
+            return Ok(pictures);
+        };
+        let posterior = vae.encode(&Var::constant(pictures))?;
+        let latents = match noise(posterior.mean.dims()?)? {
+            None => posterior.mode().clone(),
+            Some(noise) => posterior.sample(&noise)?,
+        };
+        Ok(vae.to_model(&latents)?.value())
+    }
+
+    /// What the transformer works on from pictures of any size, fitted to `side` x `side` pixels.
     /// `seeds` has one seed a picture.
     ///
     /// Shapes: → \[B, C_in, height, width\].
-    fn encode(&self, pictures: &[&Picture], seeds: &[u64], latents: Latents) -> Result<Tensor> {
-        let side = self.side();
+    fn look_at(
+        &self,
+        pictures: &[&Picture],
+        side: usize,
+        seeds: &[u64],
+        latents: Latents,
+    ) -> Result<Tensor> {
         let fit = |picture: &&Picture| match (picture.width(), picture.height()) {
             (0, _) | (_, 0) => Err(Error::value("encode", "a picture has no pixels")),
             (width, height) if [width, height] == [side; 2] => Ok((*picture).clone()),
             _ => Ok(resize::fit(picture, side)),
         };
         let pictures = pictures.iter().map(fit).collect::<Result<Vec<_>>>()?;
-        let pictures = pictures_to_tensor(&pictures)?;
-        let Some(vae) = &self.vae else {
-            return Ok(pictures);
-        };
-        let posterior = vae.encode(&Var::constant(pictures))?;
-        let [_, channels, height, width] = posterior.mean.dims()?;
-        let drawn = match latents {
-            Latents::Mode => posterior.mode().clone(),
+        self.encode(pictures_to_tensor(&pictures)?, |[_, channels, height, width]| match latents {
+            Latents::Mode => Ok(None),
             Latents::Sample => {
                 let noise = seeds.iter().map(|&seed| {
                     rng(seed, Use::Latents).normal([channels, height, width], DType::F32)
                 });
                 let noise = noise.collect::<Result<Vec<_>>>()?;
-                posterior.sample(&Tensor::stack(&noise.iter().collect::<Vec<_>>(), 0)?)?
+                Tensor::stack(&noise.iter().collect::<Vec<_>>(), 0).map(Some)
             }
-        };
-        Ok(vae.to_model(&drawn)?.value())
+        })
     }
 }
 
 /// The generator of one use of an item's seed.
 fn rng(seed: u64, purpose: Use) -> Rng {
     Rng::new(seed).stream(purpose as u64)
-}
-
-/// A network's weights for inference. Matrices, which are nearly all of it, stay in the type they
-/// are stored in, and products read them as they go; the rest is widened once.
-fn constants<C>(component: &Component<C>) -> Result<Params> {
-    let constant = |(name, tensor): &(String, Tensor)| {
-        let wide = tensor.rank() != 2 && tensor.dtype() != DType::F64;
-        let tensor = if wide { tensor.to_dtype(DType::F32) } else { tensor.clone() };
-        (name.clone(), Var::constant(tensor))
-    };
-    Params::from_vars(component.weights.iter().map(constant))
 }
 
 #[cfg(test)]

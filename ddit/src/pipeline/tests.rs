@@ -1,9 +1,12 @@
 //! A tiny untrained model, end to end: what it makes is noise, but the same noise in any company.
 
+mod encoder;
+
 use serde_json::json;
 
 use super::*;
 use crate::config::{GenerationConfig, SchedulerConfig, TransformerConfig, VaeConfig};
+use crate::folder::Component;
 use crate::weights::Inventory;
 use crate::{mmdit, vae};
 
@@ -39,6 +42,7 @@ fn folder(recipe: Recipe, with_vae: bool) -> Folder {
     let vae = with_vae.then(|| Component { weights: weights(&vae::inventory(&vae)), config: vae });
     Folder {
         transformer: Component { weights: weights(&mmdit::inventory(&config)), config },
+        text_encoder: None,
         vae,
         tokenizer,
         scheduler: SchedulerConfig::new(3.0),
@@ -219,5 +223,7 @@ fn folders_that_cannot_be_opened_say_why() {
     assert!(error.contains("transformer/config.json"), "{error}");
     let index = json!({ "text_encoder": ["transformers", "T5EncoderModel"] });
     std::fs::write(path.join("model_index.json"), index.to_string()).unwrap();
-    assert!(refusal().contains("text_encoder"));
+    let error = refusal();
+    assert!(error.contains("text_encoder/config.json"), "{error}");
+    assert!(error.contains("text_encoder/model.safetensors"), "{error}");
 }

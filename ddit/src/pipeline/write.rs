@@ -2,16 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use autograd::{Var, no_grad};
+use autograd::no_grad;
 use samplers::masked::{
     Canvas, Confidence, DdpmCache, Decoding, Pace, Query, Score, TextStep, TwoStage,
 };
 use tensor::rng::Rng;
 use tensor::{Error, Result, Tensor};
 
+use super::model::token_ids;
 use super::{BATCH, Latents, Piece, Pipeline, Progress, TextSampler, Use, parse_template, rng};
 use crate::config::Recipe;
-use crate::mmdit::{Input, TextInput, Want};
 use crate::shapes::Picture;
 use crate::text::sequence::question_prompt;
 
@@ -30,6 +30,8 @@ pub struct WriteOptions {
     pub decoding: Decoding,
     /// Which latents of a picture the model sees.
     pub latents: Latents,
+    /// Side in pixels that pictures are fitted to; none for the model's own.
+    pub side: Option<usize>,
     /// Whether a question keeps its `</s>`, as the official pipeline has it. Training has none.
     pub keep_end: bool,
     /// Texts written at a time.
@@ -82,6 +84,7 @@ impl Pipeline {
             sampler: named.unwrap_or(TextSampler::of(generation.recipe)),
             decoding: Decoding::default(),
             latents: Latents::Sample,
+            side: None,
             keep_end: generation.recipe == Recipe::Release,
             batch: BATCH,
             trace: false,
@@ -123,16 +126,21 @@ impl Pipeline {
         let (mut tasks, mut given) = (Vec::new(), Vec::new());
         for (picture, question) in questions {
             let prompt = question_prompt(question);
-            let mut tokens = match options.keep_end {
-                true => tokenizer.encode(&prompt)?,
-                false => tokenizer.encode_open(&prompt)?,
-            };
+            let mut tokens = self.prompt_tokens(&prompt, options.keep_end)?;
             given.push(tokens.len().min(options.length));
             tokens.resize(options.length, tokenizer.mask());
             tasks.push(Task { picture: Some(*picture), tokens });
         }
         let texts = self.write(tasks, options, progress)?;
         self.written(texts, options, |i, ids| tokenizer.decode_until_end(&ids[given[i]..]))
+    }
+
+    /// What a text goes on from: with its `</s>`, as the official pipeline has it, or without.
+    pub(crate) fn prompt_tokens(&self, prompt: &str, keep_end: bool) -> Result<Vec<u32>> {
+        match keep_end {
+            true => self.folder.tokenizer.encode(prompt),
+            false => self.folder.tokenizer.encode_open(prompt),
+        }
     }
 
     /// Each template with its holes filled: `_` is one token, `_{n}` is n of them. What follows
@@ -244,7 +252,7 @@ impl Pipeline {
             ControlFlow::Continue(())
         };
         let mut rngs: Vec<Rng> = seeds.iter().map(|&seed| rng(seed, Use::Tokens)).collect();
-        let denoiser = self.denoiser(&pictures, &seeds, options.latents)?;
+        let denoiser = self.denoiser(&pictures, &seeds, options)?;
         let canvas = sample(options, canvas, &mut rngs, denoiser, observe)?;
         let ids = (0..items.len()).map(|row| token_ids(canvas.row(row)));
         Ok(ids.zip(traces).collect())
@@ -252,43 +260,23 @@ impl Pipeline {
 
     /// The model as the denoiser that every sampler of [`samplers::masked`], and
     /// [`Likelihood`](samplers::masked::Likelihood), ask: it scores all words at the masks of
-    /// texts beside these pictures, the items of a batch. Without pictures it scores texts that
-    /// have none. `seeds` has one seed a picture, to sample its latents by.
+    /// texts beside these pictures, the items of a batch, which it looks at as `options` say.
+    /// Without pictures it scores texts that have none. `seeds` has one seed a picture, to sample
+    /// its latents by.
     ///
     /// Errors: those of the autoencoder; the denoiser's own are the network's.
     pub fn denoiser<'a>(
         &'a self,
         pictures: &[&Picture],
         seeds: &[u64],
-        latents: Latents,
+        options: &WriteOptions,
     ) -> Result<impl Fn(&Query) -> Result<Tensor> + use<'a>> {
+        let side = options.side.unwrap_or(self.side());
         let latents = match pictures.is_empty() {
             true => None,
-            false => Some(no_grad(|| self.encode(pictures, seeds, latents))?),
+            false => Some(no_grad(|| self.look_at(pictures, side, seeds, options.latents))?),
         };
-        Ok(move |query: &Query| no_grad(|| self.denoise(query, latents.as_ref())))
-    }
-
-    /// The network's scores of all words at the masks of the rows asked about.
-    ///
-    /// Shapes: `latents` \[B, C_in, height, width\] of the batch → \[M, V\].
-    fn denoise(&self, query: &Query, latents: Option<&Tensor>) -> Result<Tensor> {
-        let [rows, length] = query.ids.dims()?;
-        let ids = token_ids(&query.ids.to_vec::<i64>()?);
-        let latents = match latents {
-            Some(latents) => Some(Var::constant(latents.index_rows(query.items)?)),
-            None => None,
-        };
-        let output = self.transformer.forward(&Input {
-            latents: latents.as_ref(),
-            text: TextInput::Ids(&ids, length),
-            times: &vec![0.0; rows],
-            want: Want::Text,
-        })?;
-        let Some(text) = output.text else { unreachable!("the text was wanted") };
-        let [_, _, width] = text.dims()?;
-        let masked = text.value().reshape([rows * length, width])?.index_rows(query.masked)?;
-        Ok(self.transformer.text_logits(&Var::constant(masked))?.value())
+        Ok(move |query: &Query| no_grad(|| self.model.denoise(query, latents.as_ref())))
     }
 }
 
@@ -309,10 +297,4 @@ fn sample(
             Confidence { score, pace, decoding }.sample(canvas, rngs, denoiser, observe)
         }
     }
-}
-
-/// Tokens as the tokenizer counts them.
-fn token_ids(tokens: &[i64]) -> Vec<u32> {
-    let id = |&token: &i64| u32::try_from(token).expect("tokens come from the tokenizer");
-    tokens.iter().map(id).collect()
 }

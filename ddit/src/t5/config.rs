@@ -54,17 +54,10 @@ impl T5Config {
         if let Some((key, _)) = lengths.iter().find(|(_, length)| *length == 0) {
             return fail(format!("{key} is 0"));
         }
-        let buckets = self.relative_attention_num_buckets;
-        if buckets < 4 {
-            return fail(format!("relative_attention_num_buckets is {buckets}, and 4 are needed"));
-        }
-        let (distance, exact) = (self.relative_attention_max_distance, buckets / 4);
-        if distance <= exact {
-            return fail(format!(
-                "relative_attention_max_distance is {distance}, within the {exact} that \
-                 {buckets} buckets tell apart exactly"
-            ));
-        }
+        Self::check_positions(
+            self.relative_attention_num_buckets,
+            self.relative_attention_max_distance,
+        )?;
         if !(self.layer_norm_epsilon.is_finite() && self.layer_norm_epsilon >= 0.0) {
             return fail(format!("layer_norm_epsilon is {}", self.layer_norm_epsilon));
         }
@@ -78,6 +71,24 @@ impl T5Config {
             Some(name) if name != "gelu_new" => fail(format!("dense_act_fn is {name}")),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses numbers of buckets and distances that make no logarithmic buckets.
+    ///
+    /// Errors: too few buckets; a distance that they tell apart exactly.
+    pub fn check_positions(buckets: usize, distance: usize) -> Result<()> {
+        let fail = |message: String| Err(Error::value("t5 config", message));
+        if buckets < 4 {
+            return fail(format!("relative_attention_num_buckets is {buckets}, and 4 are needed"));
+        }
+        let exact = buckets / 4;
+        if distance <= exact {
+            return fail(format!(
+                "relative_attention_max_distance is {distance}, within the {exact} that \
+                 {buckets} buckets tell apart exactly"
+            ));
+        }
+        Ok(())
     }
 }
 

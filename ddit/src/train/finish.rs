@@ -91,6 +91,7 @@ impl Trainer {
         };
         Folder {
             transformer,
+            text_encoder: None,
             vae: self.frozen.clone(),
             tokenizer: dual.tokenizer().clone(),
             scheduler: SchedulerConfig::new(self.config.generation.shift),

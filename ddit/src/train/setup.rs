@@ -8,7 +8,6 @@ use tensor::{Error, Result};
 use super::config::{AutoencoderConfig, ModelConfig};
 use crate::config::{OtherKeys, TransformerConfig, VaeConfig};
 use crate::folder::{Component, Folder};
-use crate::vae;
 
 /// Where a run puts its finished model.
 pub const MODEL: &str = "model";
@@ -92,10 +91,7 @@ pub fn open_model(path: &Path) -> Result<Folder> {
 /// Errors: none of them; those of [`Component::open`].
 pub fn open_vae(path: &Path) -> Result<Component<VaeConfig>> {
     match find_vae(path) {
-        Some(folder) => Component::open(&folder, |config: &VaeConfig| {
-            config.check()?;
-            Ok(vae::inventory(config))
-        }),
+        Some(folder) => Component::open(&folder),
         None => Err(nothing(path, "a finished run, a model's folder nor an autoencoder's")),
     }
 }

@@ -39,6 +39,10 @@ fn files_tell_what_they_hold() {
     assert_eq!(keys(&tensors[0]), ["part", "tensor", "dtype", "shape", "bytes"]);
     assert_eq!(whole["tensors"], tensors.len());
     assert!(whole["model"].as_str().unwrap().starts_with("dual diffusion transformer"));
+    assert_eq!(
+        (whole["account"].as_array().unwrap().len(), &whole["account"][0]["whole"]),
+        (1, &true.into())
+    );
     let numbers = |line: &Value| {
         let lengths = line["shape"].as_array().unwrap().iter();
         lengths.map(|length| length.as_u64().unwrap()).product::<u64>()

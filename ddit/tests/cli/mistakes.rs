@@ -16,6 +16,8 @@ fn usage_errors_are_code_2_and_help_is_0() {
         &["generate", "a circle", "--sampler", "magic"],
         &["generate", "a circle", "--prompts", "list.txt"],
         &["caption"],
+        &["caption", "red.png", "--recipe", "magic"],
+        &["init-from-sd3", "sd3.safetensors"],
         &["ask", "red.png"],
         &["train", "tiny"],
         &["train", "--resume", "run", "--out", "run"],
@@ -27,7 +29,7 @@ fn usage_errors_are_code_2_and_help_is_0() {
     }
     let help = world.run(&["--help"]).succeeded().stdout;
     for command in
-        ["demo", "train", "generate", "caption", "ask", "fill", "eval", "inspect", "parity"]
+        ["demo", "train", "generate", "caption", "ask", "fill", "eval", "init-from-sd3", "inspect"]
     {
         assert!(help.contains(command), "{help}");
         assert!(!world.run(&[command, "--help"]).succeeded().stdout.is_empty());
@@ -51,6 +53,9 @@ fn bad_input_is_one_clear_error() {
         ("caption red.png --model nowhere", &["nowhere"]),
         ("caption red.png --model nothing", &["nothing"]),
         ("caption red.png --model broken", &["safetensors"]),
+        ("caption red.png --model model --pad zebra", &["zebra"]),
+        ("init-from-sd3 red.png --out new", &["red.png"]),
+        ("init-from-sd3 red.png --out model", &["model exists"]),
         ("generate --prompts none.txt --model model", &["none.txt"]),
         ("generate --prompts empty.txt --model model", &["empty.txt", "one prompt a line"]),
         ("generate a b --model model -o x.png", &["x.png", "2 pictures"]),

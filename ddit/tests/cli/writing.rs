@@ -30,6 +30,26 @@ fn texts_are_lines_with_their_seeds() {
     assert_eq!(line["file"], Value::Null);
 }
 
+/// The steps of the exact sampler end with the last mask; those of the release go on to the end,
+/// and what is still masked then is no step.
+#[test]
+fn switches_choose_between_paper_and_release() {
+    let world = World::new();
+    let base = ["caption", "red.png", "--model", "model", "--trace", "--json"];
+    let trace = |more: &[&str]| {
+        let line = world.run(&[&base[..], more].concat()).succeeded().lines().remove(0);
+        line["trace"].clone()
+    };
+    let paper = trace(&["--recipe", "paper"]);
+    assert_eq!(paper, trace(&["--sampler", "exact"]));
+    let release = trace(&["--recipe", "release"]);
+    assert_eq!(release, trace(&["--sampler", "ddpm-cache"]));
+    assert_ne!(paper, release);
+    assert_ne!(paper, trace(&["--recipe", "paper", "--length", "5"]));
+    let other = ["--latents", "mode", "--resolution", "12", "--pad", "<pad>"];
+    world.run(&[&base[..], &other].concat()).succeeded();
+}
+
 #[test]
 fn a_text_is_shown_being_unmasked() {
     let world = World::new();

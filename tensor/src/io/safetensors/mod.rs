@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use write::save;
+pub use write::{save, save_shards};
 
 use self::header::{Header, parse_index};
 use super::map::map;

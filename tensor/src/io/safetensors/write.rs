@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde_json::json;
+
 use super::header::format_name;
-use crate::io::atomic_write_with;
+use crate::io::{atomic_write, atomic_write_with};
 use crate::{Error, Result, Tensor};
 
 /// The data starts at a multiple of this, so that maps of the file are aligned for SIMD.
@@ -48,6 +50,56 @@ pub fn save<'a, N: Into<String>>(
     })
 }
 
+/// Writes one file or, where that would hold more than `most` bytes, shards `NAME-0000k-of-0000n`
+/// of at most that each, in the order of the tensors, and then their index
+/// `NAME.safetensors.index.json` beside them; a tensor of more is a shard of its own.
+///
+/// Errors: as [`save`]; `path` does not end in `.safetensors`.
+#[track_caller]
+pub fn save_shards<'a, N: Into<String>>(
+    path: impl AsRef<Path>,
+    tensors: impl IntoIterator<Item = (N, &'a Tensor)>,
+    metadata: &BTreeMap<String, String>,
+    most: usize,
+) -> Result<()> {
+    let path = path.as_ref();
+    let (mut shards, mut total, mut room): (Vec<Vec<(String, &Tensor)>>, usize, usize) =
+        (vec![Vec::new()], 0, most);
+    for (name, tensor) in tensors {
+        let bytes = tensor.numel() * tensor.dtype().size();
+        if bytes > room && shards.last().is_some_and(|shard| !shard.is_empty()) {
+            shards.push(Vec::new());
+            room = most;
+        }
+        room = room.saturating_sub(bytes);
+        total += bytes;
+        shards.last_mut().expect("there is a first").push((name.into(), tensor));
+    }
+    let count = shards.len();
+    if count == 1 {
+        return save(path, shards.swap_remove(0), metadata);
+    }
+    let stem = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".safetensors"));
+    let Some(stem) = stem else {
+        let message = "the name of a file of tensors ends in .safetensors";
+        return Err(Error::value("safetensors", message).path(path));
+    };
+    let mut weight_map = BTreeMap::new();
+    for (i, shard) in shards.into_iter().enumerate() {
+        let file = format!("{stem}-{:05}-of-{count:05}.safetensors", i + 1);
+        for (name, _) in &shard {
+            if weight_map.insert(name.clone(), file.clone()).is_some() {
+                let error = Error::value("safetensors", "two tensors have one name");
+                return Err(error.path(path).key(name));
+            }
+        }
+        save(path.with_file_name(file), shard, metadata)?;
+    }
+    let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+    let index_name = format!("{stem}.safetensors.index.json");
+    atomic_write(path.with_file_name(index_name), format!("{index:#}\n"))
+}
+
 fn header(tensors: &[(String, &Tensor)], metadata: &BTreeMap<String, String>) -> String {
     let mut fields = Vec::new();
     if !metadata.is_empty() {
@@ -84,6 +136,7 @@ fn quote(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::DType;
+    use crate::io::safetensors::SafeTensors;
 
     #[test]
     fn bytes_do_not_depend_on_order() {
@@ -99,5 +152,33 @@ mod tests {
         assert_eq!(bytes[bytes.len() - 3..], [1, 1, 1], "the byte tensor comes last");
         assert!(save(&first, [("a", &a), ("a", &b)], &metadata).is_err());
         assert!(save(&first, [("__metadata__", &a)], &metadata).is_err());
+    }
+
+    #[test]
+    fn shards_hold_no_more_than_they_may_and_read_back_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let tensors = [3, 2, 9, 1].map(|n| Tensor::arange(n, DType::F32));
+        let named = || ["a", "b", "c", "d"].into_iter().zip(&tensors);
+        let path = folder.path().join("model.safetensors");
+        // 12 + 8 bytes, the 36 that are more than any shard may hold, 4.
+        save_shards(&path, named(), &BTreeMap::new(), 20).unwrap();
+        let shard = |i| folder.path().join(format!("model-0000{i}-of-00003.safetensors"));
+        let names = |i| {
+            let shard = SafeTensors::open(shard(i)).unwrap();
+            shard.names().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!([1, 2, 3].map(names), [vec!["a", "b"], vec!["c"], vec!["d"]]);
+        let whole = SafeTensors::open(folder.path()).unwrap();
+        for (name, tensor) in named() {
+            assert_eq!(whole.get(name).unwrap().to_f64_vec(), tensor.to_f64_vec());
+        }
+        let index = std::fs::read(folder.path().join("model.safetensors.index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        assert_eq!(index["metadata"]["total_size"], 60);
+        let single = folder.path().join("single.safetensors");
+        save_shards(&single, named(), &BTreeMap::new(), 60).unwrap();
+        assert_eq!(SafeTensors::open(single).unwrap().names().len(), 4);
+        let twice = [("a", &tensors[2]), ("a", &tensors[2])];
+        assert!(save_shards(&path, twice, &BTreeMap::new(), 20).is_err());
     }
 }

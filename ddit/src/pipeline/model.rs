@@ -1,0 +1,156 @@
+//! The networks behind both directions: a transformer, and the text encoder it may read by.
+
+use autograd::Var;
+use samplers::flow::{Pass, timestep};
+use samplers::masked::Query;
+use tensor::{Result, Tensor};
+
+use crate::mmdit::{Input, Mmdit, TextInput, Want};
+use crate::t5::T5Encoder;
+
+/// A transformer, and the text encoder it may read by.
+#[derive(Debug)]
+pub struct Model {
+    /// The dual diffusion transformer.
+    pub transformer: Mmdit,
+    /// The encoder whose states it takes; none if it embeds token ids itself.
+    pub text_encoder: Option<T5Encoder>,
+}
+
+/// Texts of one length, as the transformer takes them.
+#[derive(Clone, Debug)]
+pub enum Texts {
+    /// Token ids, L to a text.
+    Ids(Vec<u32>, usize),
+    /// A text encoder's states \[B, L, E\].
+    States(Var),
+}
+
+/// What pictures are drawn from: prompts, and what guidance leads away from.
+#[derive(Debug)]
+pub struct Prompts {
+    prompts: Texts,
+    /// The null text for every prompt, then the prompts; none if there is no guidance.
+    guided: Option<Texts>,
+}
+
+impl Texts {
+    fn input(&self) -> TextInput<'_> {
+        match self {
+            Self::Ids(ids, length) => TextInput::Ids(ids, *length),
+            Self::States(states) => TextInput::States(states),
+        }
+    }
+
+    /// The text encoder's states \[B, L, E\], if the model reads by these.
+    pub fn states(&self) -> Option<Tensor> {
+        match self {
+            Self::Ids(..) => None,
+            Self::States(states) => Some(states.value()),
+        }
+    }
+
+    /// The number of texts, B.
+    fn count(&self) -> usize {
+        match self {
+            Self::Ids(ids, length) => ids.len() / length,
+            Self::States(states) => states.shape()[0],
+        }
+    }
+
+    /// One text `count` times, and then others of the same length.
+    fn repeat_before(&self, others: &Self) -> Result<Self> {
+        let count = others.count();
+        Ok(match (self, others) {
+            (Self::Ids(one, length), Self::Ids(ids, _)) => {
+                Self::Ids([one.repeat(count), ids.clone()].concat(), *length)
+            }
+            (Self::States(one), Self::States(states)) => {
+                let [_, length, width] = one.dims()?;
+                let repeated = one.broadcast_to([count, length, width])?;
+                Self::States(Var::cat(&[&repeated, states], 0)?)
+            }
+            _ => unreachable!("one model reads all texts alike"),
+        })
+    }
+}
+
+impl Prompts {
+    /// Prompts as the transformer takes them, and for guidance the one text it leads away from.
+    ///
+    /// Errors: texts of different lengths.
+    pub fn new(prompts: Texts, null: Option<&Texts>) -> Result<Self> {
+        let guided = null.map(|null| null.repeat_before(&prompts)).transpose()?;
+        Ok(Self { prompts, guided })
+    }
+}
+
+impl Model {
+    /// Texts of `length` tokens each, as the transformer takes them: the ids themselves, or the
+    /// states that one run of the text encoder makes of them.
+    ///
+    /// Errors: those of [`T5Encoder::forward`].
+    pub fn read(&self, ids: &[u32], length: usize) -> Result<Texts> {
+        Ok(match &self.text_encoder {
+            None => Texts::Ids(ids.to_vec(), length),
+            Some(encoder) => Texts::States(encoder.forward(ids, length)?),
+        })
+    }
+
+    /// The velocity at states of one noise level; under the null text and under the prompts where
+    /// `pass` asks for both.
+    ///
+    /// Shapes: `state` \[B, C_in, height, width\], or twice as many → the same.
+    pub fn velocity(
+        &self,
+        state: &Tensor,
+        sigma: f32,
+        pass: Pass,
+        prompts: &Prompts,
+    ) -> Result<Tensor> {
+        let texts = match (pass, &prompts.guided) {
+            (Pass::Conditional, _) => &prompts.prompts,
+            (Pass::NullThenConditional, Some(guided)) => guided,
+            (Pass::NullThenConditional, None) => unreachable!("guided prompts have a null text"),
+        };
+        let output = self.transformer.forward(&Input {
+            latents: Some(&Var::constant(state.clone())),
+            text: texts.input(),
+            times: &vec![timestep(sigma); state.shape()[0]],
+            want: Want::Image,
+        })?;
+        match output.velocity {
+            Some(velocity) => Ok(velocity.value()),
+            None => unreachable!("latents were given and their velocity was wanted"),
+        }
+    }
+
+    /// Scores of all words at the masks of the rows that a sampler asks about. The text encoder
+    /// reads these rows anew: masks that have become words change the states of every token.
+    ///
+    /// Shapes: `latents` \[B, C_in, height, width\] of the batch, clean → \[M, V\].
+    pub fn denoise(&self, query: &Query, latents: Option<&Tensor>) -> Result<Tensor> {
+        let [rows, length] = query.ids.dims()?;
+        let texts = self.read(&token_ids(&query.ids.to_vec::<i64>()?), length)?;
+        let latents = match latents {
+            Some(latents) => Some(Var::constant(latents.index_rows(query.items)?)),
+            None => None,
+        };
+        let output = self.transformer.forward(&Input {
+            latents: latents.as_ref(),
+            text: texts.input(),
+            times: &vec![0.0; rows],
+            want: Want::Text,
+        })?;
+        let Some(text) = output.text else { unreachable!("the text was wanted") };
+        let [_, _, width] = text.dims()?;
+        let masked = text.value().reshape([rows * length, width])?.index_rows(query.masked)?;
+        Ok(self.transformer.text_logits(&Var::constant(masked))?.value())
+    }
+}
+
+/// Tokens as the tokenizer counts them.
+pub fn token_ids(tokens: &[i64]) -> Vec<u32> {
+    let id = |&token: &i64| u32::try_from(token).expect("tokens come from the tokenizer");
+    tokens.iter().map(id).collect()
+}

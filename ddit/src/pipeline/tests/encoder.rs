@@ -1,0 +1,218 @@
+//! Models with a text encoder: their folders, whole and damaged, and what they make.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use tensor::io::safetensors::{SafeTensors, save, save_shards};
+
+use super::*;
+use crate::t5::{self, T5Config};
+
+/// A model of 8 x 8 latents whose texts a T5 encoder reads; everything stored in 16 bits.
+fn with_encoder() -> Folder {
+    let made = folder(Recipe::Release, true);
+    let words = made.tokenizer.len();
+    let encoder: T5Config = serde_json::from_value(json!({
+        "vocab_size": words + 3, "d_model": 6, "d_kv": 4, "d_ff": 10, "num_layers": 2,
+        "num_heads": 3, "feed_forward_proj": "gated-gelu",
+    }))
+    .unwrap();
+    let config = TransformerConfig {
+        text_embedding: false,
+        max_text_length: None,
+        joint_attention_dim: 6,
+        ..made.transformer.config
+    };
+    Folder {
+        transformer: Component { weights: weights(&mmdit::inventory(&config)), config },
+        text_encoder: Some(Component {
+            weights: weights(&t5::inventory(&encoder)),
+            config: encoder,
+        }),
+        generation: GenerationConfig { text_length: 10, prompt_length: 7, ..made.generation },
+        ..made
+    }
+}
+
+/// The bytes of every tensor.
+fn bits<C>(component: &Component<C>) -> Vec<(String, Vec<u8>)> {
+    let bytes = |(name, tensor): &(String, Tensor)| {
+        (name.clone(), tensor.contiguous().bytes().unwrap().to_vec())
+    };
+    component.weights.iter().map(bytes).collect()
+}
+
+#[test]
+fn a_folder_survives_being_written_and_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model");
+    let made = with_encoder();
+    made.save(&path).unwrap();
+    let read = Folder::open(&path).unwrap();
+    let [ours, theirs] = [&made, &read].map(|folder| folder.text_encoder.as_ref().unwrap());
+    assert_eq!((bits(ours), &ours.config), (bits(theirs), &theirs.config));
+    assert_eq!(bits(&made.transformer), bits(&read.transformer));
+    assert_eq!(bits(made.vae.as_ref().unwrap()), bits(read.vae.as_ref().unwrap()));
+    assert_eq!(read.transformer.weights[0].1.dtype(), DType::BF16, "as it was stored");
+    // Without our own defaults, the folder is used as the official pipeline would.
+    fs::remove_file(path.join("generation_config.json")).unwrap();
+    let options = Pipeline::open(&path).unwrap().write_options();
+    assert_eq!((options.steps, options.length, options.keep_end), (64, 128, true));
+    assert_eq!(options.sampler, TextSampler::DdpmCache);
+    let paper = Folder::open(&path).unwrap().with_recipe(Recipe::Paper).unwrap();
+    assert_eq!(paper.tokenizer.pad(), paper.tokenizer.end());
+    let options = Pipeline::new(paper).unwrap().write_options();
+    assert_eq!((options.sampler, options.keep_end), (TextSampler::Exact, false));
+}
+
+#[test]
+fn pictures_and_texts_are_the_same_in_any_company() {
+    let pipeline = Pipeline::new(with_encoder()).unwrap();
+    let prompts = ["a red circle", "two small squares", "a green triangle"];
+    let options = GenerateOptions { seed: 3, batch: 2, ..pipeline.generate_options() };
+    let drawn = pipeline.generate(&prompts, &options, &mut |_, _| {}).unwrap();
+    assert_ne!(drawn[0].picture, drawn[1].picture);
+    for (prompt, together) in prompts.iter().zip(&drawn) {
+        let options = GenerateOptions { seed: together.seed, ..options.clone() };
+        let alone = &pipeline.generate(&[prompt], &options, &mut |_, _| {}).unwrap()[0];
+        assert_eq!(alone.picture, together.picture);
+    }
+    // Prompts and null text are read by the encoder: another of either draws another picture.
+    let other = GenerateOptions { negative: "a red circle".into(), ..options.clone() };
+    let other = pipeline.generate(&prompts[..1], &other, &mut |_, _| {}).unwrap();
+    assert_ne!(other[0].picture, drawn[0].picture);
+
+    let pictures = [picture(1), picture(2), picture(3)];
+    let questions: Vec<(&Picture, &str)> =
+        pictures.iter().map(|picture| (picture, "is there a circle?")).collect();
+    let options = WriteOptions { seed: 4, batch: 2, ..pipeline.write_options() };
+    let together = pipeline.ask(&questions, &options, &mut |_, _| {}).unwrap();
+    for (question, written) in questions.iter().zip(&together) {
+        let options = WriteOptions { seed: written.seed, ..options.clone() };
+        let alone = pipeline.ask(&[*question], &options, &mut |_, _| {}).unwrap();
+        assert_eq!(alone[0].ids, written.ids);
+    }
+}
+
+/// The null text is read once, whatever the prompts; another length or text is another one.
+#[test]
+fn the_null_text_is_read_once() {
+    let pipeline = Pipeline::new(with_encoder()).unwrap();
+    let read = |text: &str, length| match pipeline.null_text(text, length).unwrap() {
+        Texts::States(states) => states.id(),
+        Texts::Ids(..) => panic!("the model has an encoder"),
+    };
+    let first = read("", 7);
+    assert_eq!(first, read("", 7));
+    assert_ne!(first, read("", 8));
+    assert_ne!(read("a circle", 7), read("a square", 7));
+}
+
+/// Writes the model, its encoder in shards, and hands the encoder's folder over to be damaged.
+#[track_caller]
+fn damaged(damage: impl FnOnce(&Path, BTreeMap<String, Tensor>), told: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model");
+    with_encoder().save(&path).unwrap();
+    let encoder = path.join("text_encoder");
+    let single = encoder.join("model.safetensors");
+    let file = SafeTensors::open(&single).unwrap();
+    let tensors: BTreeMap<String, Tensor> =
+        file.names().map(|name| (name.to_owned(), file.get(name).unwrap())).collect();
+    fs::remove_file(&single).unwrap();
+    save_shards(&single, &tensors, &BTreeMap::new(), 600).unwrap();
+    Folder::open(&path).unwrap();
+    damage(&encoder, tensors);
+    let error = Folder::open(&path).err().expect("the folder is damaged").to_string();
+    for told in told {
+        assert!(error.contains(told), "{told} is not in: {error}");
+    }
+}
+
+/// Replaces the shards by one file.
+fn rewrite(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
+    fs::remove_file(folder.join("model.safetensors.index.json")).unwrap();
+    save(folder.join("model.safetensors"), tensors, &BTreeMap::new()).unwrap();
+}
+
+#[test]
+fn damage_is_told_with_file_and_key() {
+    let query = "encoder.block.1.layer.0.SelfAttention.q.weight";
+    let first = "model-00001-of-";
+    let shard = |folder: &Path| {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut found = files.filter(|path| path.to_string_lossy().contains(first));
+        found.next().unwrap()
+    };
+    damaged(
+        |folder, _| {
+            let bytes = fs::read(shard(folder)).unwrap();
+            fs::write(shard(folder), &bytes[..bytes.len() - 5]).unwrap();
+        },
+        &["text_encoder", first, "cut short", "encoder.block.0."],
+    );
+    damaged(|folder, _| fs::remove_file(shard(folder)).unwrap(), &["text_encoder", first]);
+    damaged(
+        |folder, _| {
+            let path = folder.join("model.safetensors.index.json");
+            let mut index: serde_json::Value =
+                serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            index["weight_map"].as_object_mut().unwrap().remove(query);
+            fs::write(&path, index.to_string()).unwrap();
+        },
+        &["text_encoder", "index.json", "1 missing", query],
+    );
+    damaged(
+        |folder, mut tensors| {
+            let swapped = tensors[query].transpose(0, 1).unwrap().contiguous();
+            tensors.insert(query.into(), swapped);
+            rewrite(folder, &tensors);
+        },
+        &["text_encoder/model.safetensors", query, "is [6, 12], needed [12, 6]"],
+    );
+    damaged(
+        |folder, mut tensors| {
+            let whole = tensors[query].to_dtype(DType::I32);
+            tensors.insert(query.into(), whole);
+            let norm = tensors.remove("encoder.final_layer_norm.weight").unwrap();
+            tensors.insert("encoder.final_layer_norm.weights".into(), norm);
+            rewrite(folder, &tensors);
+        },
+        &[
+            "1 missing, 1 of another shape or type, 1 not of this model",
+            "SelfAttention.q.weight is of type i32, needed floats",
+            "missing encoder.final_layer_norm.weight; the file has encoder.final_layer_norm.weights",
+        ],
+    );
+    damaged(
+        |folder, _| {
+            let path = folder.join("config.json");
+            let mut config: serde_json::Value =
+                serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            config["feed_forward_proj"] = "relu".into();
+            fs::write(&path, config.to_string()).unwrap();
+        },
+        &["text_encoder/config.json", "feed_forward_proj is relu"],
+    );
+}
+
+#[test]
+fn components_must_fit_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model");
+    with_encoder().save(&path).unwrap();
+    let index = path.join("model_index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    let mut without: serde_json::Value = serde_json::from_str(&text).unwrap();
+    without["text_encoder"] = json!([null, null]);
+    fs::write(&index, without.to_string()).unwrap();
+    let error = Folder::open(&path).err().unwrap().to_string();
+    assert!(error.contains("needs a text encoder"), "{error}");
+
+    let mut made = with_encoder();
+    made.transformer = folder(Recipe::Release, true).transformer;
+    made.save(&path).unwrap();
+    let error = Folder::open(&path).err().unwrap().to_string();
+    assert!(error.contains("embeds token ids itself"), "{error}");
+}
