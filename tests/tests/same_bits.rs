@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use autograd::Var;
-use ddit::pipeline::{GenerateOptions, Latents, Pipeline, TextSampler, WriteOptions};
+use ddit::pipeline::{GenerateOptions, Pipeline, TextSampler, WriteOptions};
 use ddit::shapes::Picture;
 use ddit::train::{RunConfig, Trainer, Watch, start};
 use kernels::lane::{Isa, isa, set_isa};
