@@ -109,6 +109,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
         copy_head(&lanes, out);
     }
 
+    /// Lane i is `x[first + i]`, or zero where there is no such element.
+    #[inline(always)]
+    fn load_around(self, x: &[Self::T], first: isize) -> Self::V {
+        let mut lanes = [Self::T::ZERO; LANES];
+        for i in 0..LANES {
+            // A negative index is a huge one.
+            if let Some(&x) = x.get((first + i as isize) as usize) {
+                lanes[i] = x;
+            }
+        }
+        self.load(&lanes)
+    }
+
     /// Sum over lanes by halves: 16 → 8 → 4 → 2 → 1, lane i with lane i + half.
     #[inline(always)]
     fn sum(self, v: Self::V) -> Self::T {

@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use crate::Real;
 use crate::gemm::Reader;
 use crate::lane::LANES;
+use crate::{Real, Simd, Task};
 
 /// Along one axis: which source pixel a destination pixel meets at a tap.
 ///
 /// It is `u / divide` for `u = pixel·step + number of the tap·tap + offset`, where that is whole
 /// and inside; else there is none and the element is zero. A convolution has `step` = stride,
 /// `tap` = 1, `offset` = −padding; solved for the other pixel, as its gradient needs, `step` = 1,
-/// `tap` = −1, `offset` = padding, `divide` = stride.
+/// `tap` = −1, `offset` = padding, `divide` = stride. Of `step` and `divide`, one is 1.
 #[derive(Clone, Copy, Debug)]
 pub struct AxisMap {
     /// Source pixels.
@@ -36,12 +36,22 @@ impl AxisMap {
         AxisMap { from: length, to: length, taps: 1, step: 1, tap: 1, offset: 0, divide: 1 }
     }
 
+    /// `u` of destination `pixel` at `tap`.
+    #[inline(always)]
+    fn at(&self, pixel: usize, tap: usize) -> isize {
+        pixel as isize * self.step + tap as isize * self.tap + self.offset
+    }
+
     /// The source pixel that destination `pixel` meets at `tap`.
     #[inline(always)]
     fn source(&self, pixel: usize, tap: usize) -> Option<usize> {
-        let u = pixel as isize * self.step + tap as isize * self.tap + self.offset;
-        let inside = u >= 0 && u % self.divide == 0 && u / self.divide < self.from as isize;
-        inside.then_some((u / self.divide) as usize)
+        let u = self.at(pixel, tap);
+        // A division costs more than the copy that it is for.
+        let (whole, u) = match self.divide {
+            1 => (true, u),
+            divide => (u % divide == 0, u.div_euclid(divide)),
+        };
+        (whole && u >= 0 && u < self.from as isize).then_some(u as usize)
     }
 }
 
@@ -59,59 +69,121 @@ pub struct Patches<'a, T> {
     pub axes: [AxisMap; 2],
 }
 
-/// Neighbouring pixels of one row of one image.
-struct Run {
-    image: usize,
-    row: usize,
-    columns: Range<usize>,
-}
-
 impl<'a, T: Real> Patches<'a, T> {
     /// The images themselves: \[channel, pixel\].
     pub fn pixels(x: &'a [T], channels: usize, [rows, columns]: [usize; 2]) -> Self {
         Patches { x, channels, axes: [AxisMap::identity(rows), AxisMap::identity(columns)] }
     }
 
-    /// The longest run that begins at `pixel` and ends before `end`.
-    fn run(&self, pixel: usize, end: usize) -> Run {
-        let [rows, columns] = [self.axes[0].to, self.axes[1].to];
-        let (line, column) = (pixel / columns, pixel % columns);
-        let end = columns.min(column + end - pixel);
-        Run { image: line / rows, row: line % rows, columns: column..end }
+    /// Columns of matrix `batch` as pixels of the whole batch.
+    fn in_batch(&self, batch: usize, cols: Range<usize>) -> Range<usize> {
+        let pixels = self.axes[0].to * self.axes[1].to;
+        batch * pixels + cols.start..batch * pixels + cols.end
     }
+}
 
-    /// What a run meets at one tap of one channel.
+/// A block of patches on its way to `out`.
+struct Block<'a, T> {
+    patches: Patches<'a, T>,
+    rows: Range<usize>,
+    /// Pixels of the whole batch.
+    pixels: Range<usize>,
+    out: &'a mut [T],
+    /// Elements of `out` from a row to the next.
+    row_step: usize,
+    /// Columns of a panel, and elements of `out` from a panel to the next.
+    panel: [usize; 2],
+}
+
+impl<T: Real> Task<T> for Block<'_, T> {
+    type Output = ();
     #[inline(always)]
-    fn read_run(&self, run: &Run, channel: usize, tap: [usize; 2], out: &mut [T]) {
-        let [rows, columns] = self.axes;
-        let Some(row) = rows.source(run.row, tap[0]) else { return out.fill(T::ZERO) };
-        let line = ((run.image * self.channels + channel) * rows.from + row) * columns.from;
-        let x = &self.x[line..][..columns.from];
-        let first = run.columns.start as isize + columns.offset + tap[1] as isize * columns.tap;
-        if columns.step != 1 || columns.divide != 1 {
-            for (out, column) in out.iter_mut().zip(run.columns.clone()) {
-                *out = columns.source(column, tap[1]).map_or(T::ZERO, |column| x[column]);
-            }
-        } else if let Ok(first) = usize::try_from(first)
-            && let Some(x) = x.get(first..first + out.len())
-        {
-            copy(x, out);
-        } else {
-            // Part of the run lies beside the image.
-            for (out, column) in out.iter_mut().zip(first..) {
-                *out =
-                    usize::try_from(column).ok().and_then(|c| x.get(c)).copied().unwrap_or(T::ZERO);
+    fn run<S: Simd<T = T>>(mut self, isa: S) {
+        let [taps_y, taps_x] = self.patches.axes.map(|axis| axis.taps);
+        let [down, across] = self.patches.axes.map(|axis| axis.to);
+        // The first pixel's image, row and column.
+        let line = self.pixels.start / across;
+        let first = [line / down, line % down, self.pixels.start % across];
+        let tap = self.rows.start / taps_x;
+        let (mut channel, mut tap_y, mut tap_x) =
+            (tap / taps_y, tap % taps_y, self.rows.start % taps_x);
+        let mut row = 0;
+        while row < self.rows.len() {
+            // Taps beside each other look at the same pixels, which are then in the first cache.
+            let taps = tap_x..taps_x.min(tap_x + self.rows.len() - row);
+            let next = row + taps.len();
+            self.read(isa, first, channel, tap_y, taps, row);
+            (row, tap_x, tap_y) = (next, 0, tap_y + 1);
+            if tap_y == taps_y {
+                (tap_y, channel) = (0, channel + 1);
             }
         }
     }
 }
 
-/// Copies equally long slices; a run of one panel's width without calling `memcpy`.
+impl<T: Real> Block<'_, T> {
+    /// What all pixels meet at neighbouring taps of one channel, in `out` from `out_row` on.
+    #[inline(always)]
+    fn read<S: Simd<T = T>>(
+        &mut self,
+        isa: S,
+        [mut image, mut row, mut column]: [usize; 3],
+        channel: usize,
+        tap_y: usize,
+        taps: Range<usize>,
+        out_row: usize,
+    ) {
+        let Patches { x, channels, axes: [down, across] } = self.patches;
+        let [width, panel_step] = self.panel;
+        let (mut left, mut lane, mut out_at) = (self.pixels.len(), 0, out_row * self.row_step);
+        while left > 0 {
+            // Up to a panel's width of one row of an image.
+            let run = left.min(width - lane).min(across.to - column);
+            let x = down.source(row, tap_y).map(|row| {
+                let line = (image * channels + channel) * down.from + row;
+                &x[line * across.from..][..across.from]
+            });
+            for (i, tap) in taps.clone().enumerate() {
+                let out = &mut self.out[out_at + lane + i * self.row_step..][..run];
+                let first = across.at(column, tap);
+                match x {
+                    Some(x) if across.step == 1 && across.divide == 1 => {
+                        isa.store_head(isa.load_around(x, first), out);
+                    }
+                    Some(x) => gather(x, &across, first, out),
+                    None => isa.store_head(isa.splat(T::ZERO), out),
+                }
+            }
+            (left, lane, column) = (left - run, lane + run, column + run);
+            if lane == width {
+                (lane, out_at) = (0, out_at + panel_step);
+            }
+            if column == across.to {
+                (column, row) = (0, row + 1);
+            }
+            if row == down.to {
+                (row, image) = (0, image + 1);
+            }
+        }
+    }
+}
+
+/// Every `step`-th element of x from `first` on, or with zeros between them.
 #[inline(always)]
-fn copy<T: Real>(x: &[T], out: &mut [T]) {
-    match (<&[T; LANES]>::try_from(x), <&mut [T; LANES]>::try_from(&mut *out)) {
-        (Ok(x), Ok(out)) => *out = *x,
-        _ => out.copy_from_slice(x),
+fn gather<T: Real>(x: &[T], axis: &AxisMap, first: isize, out: &mut [T]) {
+    // A negative index is a huge one.
+    let get = |u: isize| x.get(u as usize).copied().unwrap_or(T::ZERO);
+    if axis.divide == 1 {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = get(first + i as isize * axis.step);
+        }
+        return;
+    }
+    out.fill(T::ZERO);
+    let skip = (-first).rem_euclid(axis.divide);
+    let whole = out.iter_mut().skip(skip as usize).step_by(axis.divide as usize);
+    for (out, u) in whole.zip((first + skip) / axis.divide..) {
+        *out = get(u);
     }
 }
 
@@ -124,27 +196,21 @@ impl<T: Real> Reader<T> for Patches<'_, T> {
         out: &mut [T],
         stride: usize,
     ) {
-        let [taps_y, taps_x] = self.axes.map(|axis| axis.taps);
-        let pixels = self.axes[0].to * self.axes[1].to;
-        let cols = batch * pixels + cols.start..batch * pixels + cols.end;
-        let mut pixel = cols.start;
-        while pixel < cols.end {
-            let run = self.run(pixel, cols.end);
-            let place = pixel - cols.start..pixel - cols.start + run.columns.len();
-            let mut tap = [rows.start / taps_x % taps_y, rows.start % taps_x];
-            let mut channel = rows.start / (taps_x * taps_y);
-            for out in out.chunks_mut(stride).take(rows.len()) {
-                self.read_run(&run, channel, tap, &mut out[place.clone()]);
-                tap[1] += 1;
-                if tap[1] == taps_x {
-                    tap = [tap[0] + 1, 0];
-                    if tap[0] == taps_y {
-                        tap[0] = 0;
-                        channel += 1;
-                    }
-                }
-            }
-            pixel += run.columns.len();
-        }
+        let pixels = self.in_batch(batch, cols);
+        let panel = [LANES, LANES];
+        T::dispatch(Block { patches: *self, rows, pixels, out, row_step: stride, panel });
+    }
+
+    fn read_panels(
+        &self,
+        batch: usize,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [T],
+        [panel_rows, width]: [usize; 2],
+    ) {
+        let pixels = self.in_batch(batch, cols);
+        let panel = [width, panel_rows * width];
+        T::dispatch(Block { patches: *self, rows, pixels, out, row_step: width, panel });
     }
 }

@@ -41,6 +41,34 @@ pub trait Reader<T: Real>: Sync {
         });
     }
 
+    /// The same block in panels of `panel` = \[rows, columns\]:
+    /// `out[(j / panel[1]·panel[0] + i)·panel[1] + j % panel[1]] = x[rows.start + i, cols.start + j]`.
+    /// Columns missing from the last panel are left alone.
+    fn read_panels(
+        &self,
+        batch: usize,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [T],
+        panel: [usize; 2],
+    ) {
+        let width = cols.len();
+        scratch::with([STRIP * width], |[strip]| {
+            for first in rows.clone().step_by(STRIP) {
+                let some = first..rows.end.min(first + STRIP);
+                self.read(batch, some.clone(), cols.clone(), strip, width);
+                for (i, row) in
+                    (some.start - rows.start..).zip(strip.chunks(width)).take(some.len())
+                {
+                    let panels = out.chunks_mut(panel[0] * panel[1]);
+                    for (x, out) in row.chunks(panel[1]).zip(panels) {
+                        out[i * panel[1]..][..x.len()].copy_from_slice(x);
+                    }
+                }
+            }
+        });
+    }
+
     /// This matrix as an operand.
     fn plain(&self) -> Operand<'_, T>
     where
@@ -79,6 +107,16 @@ impl<T: Real, R: Reader<T> + ?Sized> Reader<T> for Box<R> {
     ) {
         (**self).read_transposed(batch, rows, cols, out, stride);
     }
+    fn read_panels(
+        &self,
+        batch: usize,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [T],
+        panel: [usize; 2],
+    ) {
+        (**self).read_panels(batch, rows, cols, out, panel);
+    }
 }
 
 /// An operand of a product: a reader's matrix or its transpose.
@@ -102,7 +140,7 @@ impl<T: Real> Operand<'_, T> {
         out: &'a mut [T],
     ) -> Rows<'a, T> {
         if self.transposed {
-            self.deal::<GROUP>(batch, depth, rows, out, KC);
+            self.reader.read_panels(batch, depth, rows, out, [KC, GROUP]);
             Rows::Turned(out.as_chunks().0.as_chunks().0)
         } else {
             self.reader.read(batch, rows, depth, out, KC);
@@ -127,38 +165,7 @@ impl<T: Real> Operand<'_, T> {
                 self.reader.read_transposed(batch, columns, depth.clone(), panel, LANES);
             }
         } else {
-            self.deal::<LANES>(batch, depth, columns, out, panel_rows);
+            self.reader.read_panels(batch, depth, columns, out, [panel_rows, LANES]);
         }
-    }
-
-    /// Reads rows of the reader's matrix and deals them out to panels of `W` columns.
-    fn deal<const W: usize>(
-        &self,
-        batch: usize,
-        rows: Range<usize>,
-        cols: Range<usize>,
-        out: &mut [T],
-        panel_rows: usize,
-    ) {
-        let width = cols.len();
-        scratch::with([STRIP * width], |[strip]| {
-            for first in rows.clone().step_by(STRIP) {
-                let some = first..rows.end.min(first + STRIP);
-                self.reader.read(batch, some.clone(), cols.clone(), strip, width);
-                for (row, i) in strip.chunks(width).zip(some.start - rows.start..) {
-                    if i == some.end - rows.start {
-                        break;
-                    }
-                    let mut panels = out.as_chunks_mut::<W>().0.chunks_mut(panel_rows);
-                    let (whole, rest) = row.as_chunks::<W>();
-                    for (x, panel) in whole.iter().zip(&mut panels) {
-                        panel[i] = *x;
-                    }
-                    if let Some(panel) = panels.next().filter(|_| !rest.is_empty()) {
-                        panel[i][..rest.len()].copy_from_slice(rest);
-                    }
-                }
-            }
-        });
     }
 }

@@ -12,6 +12,7 @@ pub trait Stored<T: Real>: Pod + Sync + Send {
     fn widen(self) -> T;
 
     /// The slice itself where this *is* `T`.
+    #[inline(always)]
     fn as_real(_: &[Self]) -> Option<&[T]> {
         None
     }
@@ -33,6 +34,7 @@ impl<T: Real> Stored<T> for T {
     fn widen(self) -> T {
         self
     }
+    #[inline(always)]
     fn as_real(x: &[T]) -> Option<&[T]> {
         Some(x)
     }

@@ -6,7 +6,8 @@ use std::ops::Range;
 use super::read::Reader;
 use super::storage::Stored;
 use super::transpose::transpose;
-use crate::{Real, scratch};
+use crate::lane::LANES;
+use crate::{Real, Simd, Task, scratch};
 
 /// A batch index may have so many axes: `[B, H]` and two more.
 const BATCH_AXES: usize = 4;
@@ -91,33 +92,66 @@ impl<T: Real, E: Stored<T>> Reader<T> for Strided<'_, T, E> {
         let turned = Strided { strides: [self.strides[1], self.strides[0]], ..*self };
         turned.read(batch, cols, rows, out, stride);
     }
+
+    fn read_panels(
+        &self,
+        batch: usize,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        out: &mut [T],
+        [panel_rows, width]: [usize; 2],
+    ) {
+        let size = [rows.len(), cols.len()];
+        if size.contains(&0) {
+            return;
+        }
+        let x = self.at(batch, rows.start, cols.start);
+        if let [by, 1] = self.strides {
+            let panel = [width, panel_rows * width];
+            return T::dispatch(Copy { x, by, size, out, row_step: width, panel });
+        }
+        let panels = out.chunks_mut(panel_rows * width);
+        for (first, out) in (0..cols.len()).step_by(width).zip(panels) {
+            let some = cols.start + first..cols.end.min(cols.start + first + width);
+            self.read(batch, rows.clone(), some, out, width);
+        }
+    }
 }
 
 /// Rows of adjacent elements, `by` apart.
-fn copy<T: Real, E: Stored<T>>(
-    x: &[E],
-    by: usize,
-    [rows, cols]: [usize; 2],
-    out: &mut [T],
-    stride: usize,
-) {
-    for (i, out) in out.chunks_mut(stride).take(rows).enumerate() {
-        copy_row(&x[i * by..][..cols], &mut out[..cols]);
-    }
+fn copy<T: Real, E: Stored<T>>(x: &[E], by: usize, size: [usize; 2], out: &mut [T], stride: usize) {
+    T::dispatch(Copy { x, by, size, out, row_step: stride, panel: [LANES, LANES] });
 }
 
-#[inline(always)]
-fn copy_row<T: Real, E: Stored<T>>(x: &[E], out: &mut [T]) {
-    // In chunks of a known length, so that a short row is no call to memcpy.
-    let (x, x_tail) = x.as_chunks::<16>();
-    let (out, out_tail) = out.as_chunks_mut::<16>();
-    for (x, out) in x.iter().zip(out) {
-        for (x, out) in x.iter().zip(out) {
-            *out = x.widen();
+/// Rows of adjacent elements on their way to panels of at most sixteen columns; where one panel
+/// follows the other, to rows again.
+struct Copy<'a, T, E> {
+    x: &'a [E],
+    by: usize,
+    size: [usize; 2],
+    out: &'a mut [T],
+    /// Elements of `out` from a row to the next.
+    row_step: usize,
+    /// Columns of a panel, and elements of `out` from a panel to the next.
+    panel: [usize; 2],
+}
+
+impl<T: Real, E: Stored<T>> Task<T> for Copy<'_, T, E> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, isa: S) {
+        let Copy { x, by, size: [rows, cols], out, row_step, panel: [width, panel_step] } = self;
+        for i in 0..rows {
+            let (x, out) = (&x[i * by..][..cols], &mut out[i * row_step..]);
+            for (x, out) in x.chunks(width).zip(out.chunks_mut(panel_step)) {
+                let out = &mut out[..x.len()];
+                if let Some(x) = E::as_real(x) {
+                    isa.store_head(isa.load_head(x, T::ZERO), out);
+                } else {
+                    x.iter().zip(out).for_each(|(x, out)| *out = x.widen());
+                }
+            }
         }
-    }
-    for (x, out) in x_tail.iter().zip(out_tail) {
-        *out = x.widen();
     }
 }
 

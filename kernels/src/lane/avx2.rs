@@ -60,6 +60,25 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn load_around(self, x: &[f32], first: isize) -> F32x16 {
+        // Beyond sixteen places from either end it makes no difference how far.
+        let last = i32::try_from(x.len()).expect("rows of a reasonable length");
+        let start = first.clamp(-(LANES as isize), x.len() as isize);
+        let p = x.as_ptr().wrapping_offset(start);
+        // SAFETY: the token vouches for AVX2; lanes before and beyond the slice are not read.
+        unsafe {
+            let half = |offset: i32| {
+                let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+                let at = _mm256_add_epi32(lanes, _mm256_set1_epi32(start as i32 + offset));
+                let from_start = _mm256_cmpgt_epi32(at, _mm256_set1_epi32(-1));
+                let mask =
+                    _mm256_and_si256(from_start, _mm256_cmpgt_epi32(_mm256_set1_epi32(last), at));
+                _mm256_maskload_ps(p.wrapping_offset(offset as isize), mask)
+            };
+            F32x16(half(0), half(8))
+        }
+    }
+    #[inline(always)]
     fn transpose(self, rows: &mut [F32x16; LANES]) {
         let [mut a, mut b, mut c, mut d] = [[self.splat(0.0).0; 8]; 4];
         for i in 0..8 {

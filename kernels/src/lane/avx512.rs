@@ -47,6 +47,33 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v.0) }
     }
     #[inline(always)]
+    fn load_head(self, x: &[f32], fill: f32) -> F32x16 {
+        if let Some(x) = x.first_chunk() {
+            return self.load(x);
+        }
+        // SAFETY: the token vouches for AVX-512; lanes beyond the slice are not read.
+        unsafe { F32x16(_mm512_mask_loadu_ps(_mm512_set1_ps(fill), lanes(0, x.len()), x.as_ptr())) }
+    }
+    #[inline(always)]
+    fn store_head(self, v: F32x16, out: &mut [f32]) {
+        if let Some(out) = out.first_chunk_mut() {
+            return self.store(v, out);
+        }
+        // SAFETY: the token vouches for AVX-512; lanes beyond the slice are not written.
+        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), lanes(0, out.len()), v.0) }
+    }
+    #[inline(always)]
+    fn load_around(self, x: &[f32], first: isize) -> F32x16 {
+        if let Some(x) = x.get(first as usize..).and_then(|x| x.first_chunk()) {
+            return self.load(x);
+        }
+        let before = (-first).clamp(0, LANES as isize) as usize;
+        let end = (x.len() as isize - first).clamp(0, LANES as isize) as usize;
+        let p = x.as_ptr().wrapping_offset(first);
+        // SAFETY: the token vouches for AVX-512; lanes before and beyond the slice are not read.
+        unsafe { F32x16(_mm512_maskz_loadu_ps(lanes(before, end), p)) }
+    }
+    #[inline(always)]
     fn transpose(self, rows: &mut [F32x16; LANES]) {
         // SAFETY: the token vouches for AVX-512, and so for AVX2.
         unsafe {
@@ -63,6 +90,13 @@ impl Simd for Avx512 {
             }
         }
     }
+}
+
+/// The mask of lanes `start..end`, as far as they are among the sixteen.
+#[inline(always)]
+fn lanes(start: usize, end: usize) -> __mmask16 {
+    let below = |n: usize| (1u32 << n.min(LANES)) - 1;
+    (below(end) & !below(start)) as __mmask16
 }
 
 /// Sixteen lanes of twice eight.

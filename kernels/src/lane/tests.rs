@@ -31,6 +31,14 @@ impl Task<f32> for Everything<'_> {
             isa.splat(isa.sum(x)),
             isa.splat(isa.largest(y)),
             isa.load_head(&self.0[..5], 2.0),
+            isa.load_head(&[], 2.0),
+            isa.load_around(self.0, 0),
+            isa.load_around(self.0, -3),
+            isa.load_around(&self.0[..7], 2),
+            isa.load_around(&self.0[3..9], -5),
+            isa.load_around(&self.0[..4], 4),
+            isa.load_around(&self.0[..4], -40),
+            isa.load_around(&self.0[..4], 40),
         ];
         let mut bits = Vec::new();
         let mut square = [x; LANES];
