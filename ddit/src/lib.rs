@@ -8,7 +8,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`config`], [`folder`], [`weights`] | the official files: configurations, folders, tensors |
-//! | [`mmdit`], [`t5`], [`vae`], [`layers`] | the networks |
+//! | [`mmdit`], [`t5`], [`vae`], [`taesd`], [`layers`] | the networks |
+//! | [`autoencoder`] | pictures through any autoencoder |
 //! | [`objective`] | what is minimised |
 //! | [`text`], [`shapes`], [`data`] | texts as token ids, the shapes world, data sets |
 //! | [`pipeline`] | prompts to pictures, pictures to texts |
@@ -19,6 +20,7 @@
 //! **S** = N + L, **C** width of the model, **H** heads, **D** = C/H width of a head,
 //! **V** vocabulary, **P** side of a patch.
 
+pub mod autoencoder;
 pub mod bench;
 pub mod config;
 pub mod data;
@@ -32,6 +34,7 @@ pub mod objective;
 pub mod pipeline;
 pub mod shapes;
 pub mod t5;
+pub mod taesd;
 pub mod text;
 pub mod train;
 pub mod vae;

@@ -189,11 +189,13 @@ fn module(name: &str) -> &str {
 /// configuration tells.
 fn model(names: &[&str], config: &Value) -> String {
     /// A model, and a name that no other has.
-    const MODELS: [(&str, &str); 7] = [
+    const MODELS: [(&str, &str); 9] = [
         ("text_proj_out.weight", "dual diffusion transformer"),
         ("joint_blocks.0.context_block.attn.qkv.weight", "SD3 transformer, in its authors' layout"),
         ("transformer_blocks.0.attn.add_q_proj.weight", "SD3 transformer"),
         ("decoder.conv_norm_out.weight", "autoencoder"),
+        ("encoder.layers.0.weight", "tiny autoencoder"),
+        ("3.conv.0.weight", "half of a tiny autoencoder"),
         ("encoder.block.0.layer.0.SelfAttention.q.weight", "T5 encoder"),
         ("text_model.encoder.layers.0.self_attn.q_proj.weight", "CLIP text encoder"),
         ("log.window", "state of an optimiser, from a checkpoint of training"),

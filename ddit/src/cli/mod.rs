@@ -7,6 +7,7 @@
 //! | [`generate`] | pictures of prompts |
 //! | [`caption`], [`ask`], [`fill`] | texts about pictures |
 //! | [`eval`] | scores on a suite |
+//! | [`reconstruct`] | what an autoencoder leaves of a picture |
 //! | [`inspect`] | what is in a model's files |
 //! | [`gradcheck`] | every operation's gradient against differences |
 //! | [`bench`] | speed |
@@ -32,6 +33,7 @@ mod model;
 mod output;
 mod parse;
 mod reading;
+mod reconstruct;
 mod train;
 mod unmasking;
 
@@ -72,6 +74,7 @@ enum Command {
     Ask(ask::Args),
     Fill(fill::Args),
     Eval(eval::Args),
+    Reconstruct(reconstruct::Args),
     Inspect(inspect::Args),
     Gradcheck(gradcheck::Args),
     Bench(bench::Args),
@@ -123,6 +126,7 @@ impl Command {
             Self::Ask(args) => ask::run(args, output),
             Self::Fill(args) => fill::run(args, output),
             Self::Eval(args) => eval::run(args, output),
+            Self::Reconstruct(args) => reconstruct::run(args, output),
             Self::Inspect(args) => inspect::run(args, output),
             Self::Gradcheck(args) => gradcheck::run(args, output),
             Self::Bench(args) => bench::run(args, output),
