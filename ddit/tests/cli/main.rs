@@ -6,5 +6,6 @@
 mod drawing;
 mod measuring;
 mod mistakes;
+mod reconstructing;
 mod world;
 mod writing;

@@ -17,6 +17,8 @@ fn usage_errors_are_code_2_and_help_is_0() {
         &["generate", "a circle", "--prompts", "list.txt"],
         &["caption"],
         &["ask", "red.png"],
+        &["reconstruct", "red.png"],
+        &["reconstruct", "red.png", "--vae", "model", "--tile", "0"],
         &["train", "tiny"],
         &["train", "--resume", "run", "--out", "run"],
         &["eval", "everything"],
@@ -25,7 +27,8 @@ fn usage_errors_are_code_2_and_help_is_0() {
         world.run(arguments).failed(&["--help"]);
     }
     let help = world.run(&["--help"]).succeeded().stdout;
-    for command in ["demo", "train", "generate", "caption", "ask", "fill", "eval", "inspect"] {
+    for command in ["demo", "train", "generate", "caption", "ask", "fill", "reconstruct", "inspect"]
+    {
         assert!(help.contains(command), "{help}");
         assert!(!world.run(&[command, "--help"]).succeeded().stdout.is_empty());
     }
@@ -56,6 +59,10 @@ fn bad_input_is_one_clear_error() {
         ("ask --questions list.txt --model model", &["list.txt, line 1", "tab"]),
         ("fill circle --model model", &["circle", "no hole"]),
         ("fill _{40} --model model", &["12 tokens"]),
+        ("reconstruct red.png --vae nowhere", &["nowhere"]),
+        ("reconstruct red.png --vae nothing", &["nothing", "0 tiny autoencoders"]),
+        ("reconstruct red.png --vae blue.png", &["blue.png"]),
+        ("reconstruct red.png --vae model -o x.jpg", &["x.jpg", "PNG"]),
         ("inspect nowhere", &["nowhere", "does not exist"]),
         ("inspect red.png", &["red.png"]),
         ("gradcheck tahn", &["tahn", "tanh"]),

@@ -5,13 +5,14 @@
 //!
 //! ```text
 //! y[o, p]  = Σ over taps    w[o, tap] · patches(x)[tap, p] + b[o]        forward
-//! dx[c, p] = Σ over taps    w[c, tap] · patches(dy)[tap, p]              gradient of the input, in phases
+//! dx[c, p] = Σ over taps    w[c, tap] · patches(dy)[tap, p]              gradient of the input
 //! dw[tap, o] = Σ over pixels  patches(x)[tap, p] · dy[o, p]              gradient of the weights
 //! ```
 //!
-//! That matrix is never in memory: it is a [`Reader`], read panel by panel into the first cache.
-//! Images are \[batch, channel, row, column\] and weights \[filter, channel, row, column\], as
-//! checkpoints have them: neighbouring pixels are neighbours in memory and in a panel.
+//! (the second in parts, where there is a stride: [`transposed`]). That matrix is never in memory:
+//! it is a [`Reader`], read panel by panel into the first cache. Images are \[batch, channel, row,
+//! column\] and weights \[filter, channel, row, column\], as checkpoints have them: neighbouring
+//! pixels are neighbours in memory and in a panel.
 
 mod patches;
 mod phase;

@@ -10,8 +10,7 @@ use crate::{Real, Simd, Task};
 ///
 /// It is `pixel·step + number of the tap·tap + offset` where that is inside; else there is none and
 /// the element is zero. A convolution has `step` = stride, `tap` = 1, `offset` = −padding; solved
-/// for the other pixel, as its gradient needs ([`Phase`](super::phase::Phase)), `step` = 1 and
-/// `tap` = −1.
+/// for the other pixel ([`transposed`](super::transposed)), `step` = 1 and `tap` = −1.
 #[derive(Clone, Copy, Debug)]
 pub struct AxisMap {
     /// Source pixels.

@@ -136,6 +136,24 @@ fn the_convolutions_of_the_autoencoder() {
 }
 
 #[test]
+fn threads_do_not_change_a_bit() {
+    let sizes = Upsample { batch: 2, channels: 40, input: [20, 24], filters: 24, kernel: [3, 3] };
+    let conv = Conv { stride: 2, pad: [0, 1, 0, 1], ..sizes.of_enlarged() };
+    let real = |seed, n| -> Vec<f32> { values(seed, n).into_iter().map(|v| v as f32).collect() };
+    let [nx, nw, ny] = conv.lens();
+    let (x, w, dy) = (real(1, nx / 4), real(2, nw), real(3, ny));
+    let both = |threads| {
+        let (mut y, mut dx) = (vec![0.0; 4 * ny], vec![0.0; nx]);
+        crate::par::with_threads(threads, || {
+            sizes.forward(&x, &w, None, &mut y);
+            transposed(conv, &w, None, &dy, &mut dx);
+        });
+        (y, dx)
+    };
+    assert_eq!(both(1), both(3));
+}
+
+#[test]
 fn nothing_comes_of_nothing() {
     let conv = Conv {
         batch: 0,
