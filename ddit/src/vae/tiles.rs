@@ -198,6 +198,6 @@ mod tests {
             steepest(&vae.decode_tiled(&latents, tiling).unwrap()) / steepest(&whole)
         };
         let (blended, abutted) = (tiled(8), tiled(0));
-        assert!(blended < 1.5 && abutted > 2.0, "{blended} and {abutted} times as steep");
+        assert!(blended < 1.1 && abutted > 1.5, "{blended} and {abutted} times as steep");
     }
 }
