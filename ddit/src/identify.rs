@@ -22,6 +22,8 @@ pub enum Kind {
     Sd3Transformer,
     /// SD3's autoencoder.
     Autoencoder,
+    /// A tiny autoencoder, or half of one.
+    TinyAutoencoder,
     /// A T5 v1.1 encoder.
     TextEncoder,
     /// A CLIP text encoder, which this program does not run.
@@ -46,10 +48,12 @@ pub struct Found {
 }
 
 /// Names that one kind has and no other that comes after it.
-const MARKS: [(&str, Kind); 6] = [
+const MARKS: [(&str, Kind); 8] = [
     ("text_proj_out.weight", Kind::DualTransformer),
     ("transformer_blocks.0.attn.add_q_proj.weight", Kind::Sd3Transformer),
     ("decoder.conv_norm_out.weight", Kind::Autoencoder),
+    ("encoder.layers.0.weight", Kind::TinyAutoencoder),
+    ("3.conv.0.weight", Kind::TinyAutoencoder),
     ("encoder.block.0.layer.0.SelfAttention.q.weight", Kind::TextEncoder),
     ("text_model.encoder.layers.0.self_attn.q_proj.weight", Kind::Clip),
     ("log.window", Kind::Optimizer),
@@ -67,6 +71,7 @@ impl Kind {
             Self::DualTransformer => "dual diffusion transformer",
             Self::Sd3Transformer => "SD3 transformer",
             Self::Autoencoder => "autoencoder",
+            Self::TinyAutoencoder => "tiny autoencoder, or half of one",
             Self::TextEncoder => "T5 encoder",
             Self::Clip => "CLIP text encoder",
             Self::Optimizer => "state of an optimiser, from a checkpoint of training",
@@ -80,7 +85,7 @@ impl Kind {
             Self::DualTransformer | Self::Sd3Transformer => Some(Network::Transformer),
             Self::Autoencoder => Some(Network::Vae),
             Self::TextEncoder => Some(Network::TextEncoder),
-            Self::Clip | Self::Optimizer | Self::Unknown => None,
+            Self::TinyAutoencoder | Self::Clip | Self::Optimizer | Self::Unknown => None,
         }
     }
 
@@ -101,7 +106,9 @@ impl Kind {
             }
             Self::Autoencoder => parse::<VaeConfig>(config)?.inventory(),
             Self::TextEncoder => parse::<T5Config>(config)?.inventory(),
-            Self::Clip | Self::Optimizer | Self::Unknown => Ok(Inventory::default()),
+            Self::TinyAutoencoder | Self::Clip | Self::Optimizer | Self::Unknown => {
+                Ok(Inventory::default())
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The three affine layers that the models are made of: parameters, and the op they go to.
+//! The affine layers that the models are made of: parameters, and the op they go to.
 //!
 //! A layer takes its parameters from a scoped store by the checkpoint's names, `weight` and `bias`.
 
@@ -27,24 +27,54 @@ impl Linear {
     }
 }
 
-/// A square convolution with bias.
+/// A square convolution.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     weight: Var,
-    bias: Var,
+    bias: Option<Var>,
     conv: Conv,
 }
 
 impl Conv2d {
     /// The convolution whose parameters stand at `params`, weight \[outputs, inputs, k, k\].
     pub fn new(params: &Params, conv: Conv) -> Result<Self> {
-        Ok(Self { weight: params.get("weight")?, bias: params.get("bias")?, conv })
+        Ok(Self { weight: params.get("weight")?, bias: Some(params.get("bias")?), conv })
+    }
+
+    /// The convolution whose weight alone stands at `params`.
+    pub fn without_bias(params: &Params, conv: Conv) -> Result<Self> {
+        Ok(Self { weight: params.get("weight")?, bias: None, conv })
     }
 
     /// Shapes: `x` \[B, inputs, height, width\] → \[B, outputs, height', width'\].
     #[track_caller]
     pub fn forward(&self, x: &Var) -> Result<Var> {
-        x.conv2d(&self.weight, Some(&self.bias), self.conv)
+        x.conv2d(&self.weight, self.bias.as_ref(), self.conv)
+    }
+}
+
+/// A square convolution of pictures doubled by repeating rows and columns.
+#[derive(Clone, Debug)]
+pub struct UpsampleConv2d {
+    weight: Var,
+    bias: Option<Var>,
+}
+
+impl UpsampleConv2d {
+    /// The convolution whose parameters stand at `params`, weight \[outputs, inputs, k, k\].
+    pub fn new(params: &Params) -> Result<Self> {
+        Ok(Self { weight: params.get("weight")?, bias: Some(params.get("bias")?) })
+    }
+
+    /// The convolution whose weight alone stands at `params`.
+    pub fn without_bias(params: &Params) -> Result<Self> {
+        Ok(Self { weight: params.get("weight")?, bias: None })
+    }
+
+    /// Shapes: `x` \[B, inputs, height, width\] → \[B, outputs, 2·height, 2·width\].
+    #[track_caller]
+    pub fn forward(&self, x: &Var) -> Result<Var> {
+        x.upsample_conv2d(&self.weight, self.bias.as_ref())
     }
 }
 

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | [`config`], [`folder`], [`weights`] | the official files: configurations, folders, tensors |
 //! | [`sd3`], [`identify`] | SD3's checkpoints, and models that begin as SD3; what a file holds |
-//! | [`mmdit`], [`t5`], [`vae`], [`layers`] | the networks |
+//! | [`mmdit`], [`t5`], [`vae`], [`taesd`], [`layers`] | the networks |
+//! | [`autoencoder`] | pictures through any autoencoder |
 //! | [`objective`] | what is minimised |
 //! | [`text`], [`shapes`], [`data`] | texts as token ids, the shapes world, data sets |
 //! | [`pipeline`] | prompts to pictures, pictures to texts |
@@ -21,6 +22,7 @@
 //! **S** = N + L, **C** width of the model, **H** heads, **D** = C/H width of a head,
 //! **V** vocabulary, **P** side of a patch.
 
+pub mod autoencoder;
 pub mod bench;
 pub mod config;
 pub mod data;
@@ -37,6 +39,7 @@ pub mod pipeline;
 pub mod sd3;
 pub mod shapes;
 pub mod t5;
+pub mod taesd;
 pub mod text;
 pub mod train;
 pub mod vae;

@@ -105,10 +105,15 @@ impl Inventory {
     /// Adds a square convolution's `name.weight` \[outputs, inputs, kernel, kernel\] and
     /// `name.bias`, uniform by fan-in.
     pub fn conv(&mut self, name: &str, inputs: usize, outputs: usize, kernel: usize) {
+        self.conv_without_bias(name, inputs, outputs, kernel);
         let fan_in = inputs * kernel * kernel;
-        let shape = [outputs, inputs, kernel, kernel];
-        self.tensor(format!("{name}.weight"), shape, Start::fan_in(fan_in));
         self.tensor(format!("{name}.bias"), [outputs], Start::fan_in(fan_in));
+    }
+
+    /// Adds the weight alone of such a convolution.
+    pub fn conv_without_bias(&mut self, name: &str, inputs: usize, outputs: usize, kernel: usize) {
+        let start = Start::fan_in(inputs * kernel * kernel);
+        self.tensor(format!("{name}.weight"), [outputs, inputs, kernel, kernel], start);
     }
 
     /// Adds a norm's `name.weight` and `name.bias`, which change nothing until they are trained.

@@ -120,7 +120,7 @@ impl OpMany for Conv2dOp {
             dy: &Tensor,
             dx: &mut Tensor,
         ) -> Result<()> {
-            conv::input_gradient::<T>(conv, weight.slice()?, dy.slice()?, dx.slice_mut()?);
+            conv::transposed::<T>(conv, weight.slice()?, None, dy.slice()?, dx.slice_mut()?);
             Ok(())
         }
         fn along_weight<T: kernels::Real + Element>(

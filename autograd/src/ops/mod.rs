@@ -25,7 +25,7 @@ mod product;
 pub mod reduce;
 pub mod shape;
 pub mod softmax;
-pub mod upsample;
+pub mod upsample_conv2d;
 
 use crate::Spec;
 
@@ -54,7 +54,7 @@ pub static OPS: &[&dyn Spec] = &[
     &linear::LinearGelu,
     &linear::LinearGateResidual,
     &conv2d::Conv2d,
-    &upsample::UpsampleNearest2x,
+    &upsample_conv2d::UpsampleConv2d,
 ];
 
 /// Every operation there is.

@@ -8,6 +8,7 @@
 //! | [`caption`], [`ask`], [`fill`] | texts about pictures |
 //! | [`eval`] | scores on a suite |
 //! | [`init_from_sd3`] | a model that begins as SD3 |
+//! | [`reconstruct`] | what an autoencoder leaves of a picture |
 //! | [`inspect`] | what is in a model's files |
 //! | [`parity`] | results of the official model beside ours |
 //! | [`gradcheck`] | every operation's gradient against differences |
@@ -36,6 +37,7 @@ mod output;
 mod parity;
 mod parse;
 mod reading;
+mod reconstruct;
 mod train;
 mod unmasking;
 
@@ -78,6 +80,7 @@ enum Command {
     Fill(fill::Args),
     Eval(eval::Args),
     InitFromSd3(init_from_sd3::Args),
+    Reconstruct(reconstruct::Args),
     Inspect(inspect::Args),
     Parity(parity::Args),
     Gradcheck(gradcheck::Args),
@@ -134,6 +137,7 @@ impl Command {
             Self::Fill(args) => fill::run(args, output),
             Self::Eval(args) => eval::run(args, output),
             Self::InitFromSd3(args) => init_from_sd3::run(args, output),
+            Self::Reconstruct(args) => reconstruct::run(args, output),
             Self::Inspect(args) => inspect::run(args, output),
             Self::Parity(args) => {
                 let shared = std::env::var_os("DDIT_SHARED").map(PathBuf::from);

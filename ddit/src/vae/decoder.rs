@@ -4,7 +4,7 @@ use autograd::{Params, Var};
 use tensor::Result;
 
 use crate::config::VaeConfig;
-use crate::layers::{Conv2d, GroupNorm};
+use crate::layers::{Conv2d, GroupNorm, UpsampleConv2d};
 use crate::weights::Inventory;
 
 use super::resnet::{Middle, Resnet, SAME};
@@ -13,8 +13,7 @@ use super::resnet::{Middle, Resnet, SAME};
 #[derive(Debug)]
 struct Level {
     resnets: Vec<Resnet>,
-    /// Applied to the picture doubled by repeating rows and columns.
-    up: Option<Conv2d>,
+    up: Option<UpsampleConv2d>,
 }
 
 /// The decoder.
@@ -64,7 +63,7 @@ impl Decoder {
                 let params = params.scope("resnets").scope(&j.to_string());
                 Resnet::new(&params, groups, if j == 0 { inputs } else { outputs }, outputs)
             };
-            let up = || Conv2d::new(&params.scope("upsamplers.0.conv"), SAME);
+            let up = || UpsampleConv2d::new(&params.scope("upsamplers.0.conv"));
             Ok(Level {
                 resnets: (0..=config.layers_per_block).map(resnet).collect::<Result<_>>()?,
                 up: (i < last).then(up).transpose()?,
@@ -88,7 +87,7 @@ impl Decoder {
                 x = resnet.forward(&x)?;
             }
             if let Some(up) = &level.up {
-                x = up.forward(&x.upsample_nearest2x()?)?;
+                x = up.forward(&x)?;
             }
         }
         self.conv_out.forward(&self.norm_out.silu(&x)?)

@@ -8,6 +8,7 @@
 mod decoder;
 mod encoder;
 mod resnet;
+mod tiles;
 
 use autograd::{Params, Var};
 use tensor::{Result, Tensor};
@@ -17,6 +18,7 @@ use crate::weights::Inventory;
 
 use decoder::Decoder;
 use encoder::Encoder;
+pub use tiles::Tiling;
 
 /// The tensors of an autoencoder of this geometry.
 pub fn inventory(config: &VaeConfig) -> Inventory {
@@ -79,6 +81,12 @@ impl AutoencoderKl {
     #[track_caller]
     pub fn decode(&self, latents: &Var) -> Result<Var> {
         self.decoder.forward(latents)
+    }
+
+    /// As [`decode`](Self::decode), tile by tile: for pictures whose decoding at once does not fit
+    /// in memory. Near to that, not equal; see [`Tiling::decode`].
+    pub fn decode_tiled(&self, latents: &Tensor, tiling: Tiling) -> Result<Tensor> {
+        tiling.decode(latents, |latents| self.decode(latents))
     }
 
     /// Latents as the transformer wants them: (z − shift) · scale.

@@ -7,5 +7,6 @@ mod drawing;
 mod measuring;
 mod mistakes;
 mod parity;
+mod reconstructing;
 mod world;
 mod writing;

@@ -19,6 +19,8 @@ fn usage_errors_are_code_2_and_help_is_0() {
         &["caption", "red.png", "--recipe", "magic"],
         &["init-from-sd3", "sd3.safetensors"],
         &["ask", "red.png"],
+        &["reconstruct", "red.png"],
+        &["reconstruct", "red.png", "--vae", "model", "--tile", "0"],
         &["train", "tiny"],
         &["train", "--resume", "run", "--out", "run"],
         &["eval", "everything"],
@@ -28,9 +30,19 @@ fn usage_errors_are_code_2_and_help_is_0() {
         world.run(arguments).failed(&["--help"]);
     }
     let help = world.run(&["--help"]).succeeded().stdout;
-    for command in
-        ["demo", "train", "generate", "caption", "ask", "fill", "eval", "init-from-sd3", "inspect"]
-    {
+    let commands = [
+        "demo",
+        "train",
+        "generate",
+        "caption",
+        "ask",
+        "fill",
+        "eval",
+        "reconstruct",
+        "init-from-sd3",
+        "inspect",
+    ];
+    for command in commands {
         assert!(help.contains(command), "{help}");
         assert!(!world.run(&[command, "--help"]).succeeded().stdout.is_empty());
     }
@@ -64,6 +76,10 @@ fn bad_input_is_one_clear_error() {
         ("ask --questions list.txt --model model", &["list.txt, line 1", "tab"]),
         ("fill circle --model model", &["circle", "no hole"]),
         ("fill _{40} --model model", &["12 tokens"]),
+        ("reconstruct red.png --vae nowhere", &["nowhere"]),
+        ("reconstruct red.png --vae nothing", &["nothing", "0 tiny autoencoders"]),
+        ("reconstruct red.png --vae blue.png", &["blue.png"]),
+        ("reconstruct red.png --vae model -o x.jpg", &["x.jpg", "PNG"]),
         ("inspect nowhere", &["nowhere", "does not exist"]),
         ("inspect red.png", &["red.png"]),
         ("gradcheck tahn", &["tahn", "tanh"]),

@@ -9,19 +9,20 @@
 //! dw[tap, o] = Σ over pixels  patches(x)[tap, p] · dy[o, p]              gradient of the weights
 //! ```
 //!
-//! That matrix is never in memory: it is a [`Reader`], read panel by panel into the first cache.
-//! Images are \[batch, channel, row, column\] and weights \[filter, channel, row, column\], as
-//! checkpoints have them: neighbouring pixels are neighbours in memory and in a panel.
+//! (the second in parts, where there is a stride: [`transposed`]). That matrix is never in memory:
+//! it is a [`Reader`], read panel by panel into the first cache. Images are \[batch, channel, row,
+//! column\] and weights \[filter, channel, row, column\], as checkpoints have them: neighbouring
+//! pixels are neighbours in memory and in a panel.
 
 mod patches;
+mod phase;
 mod reference;
 mod upsample;
 
 pub use patches::{AxisMap, Patches};
+pub use phase::transposed;
 pub use reference::{reference, reference_input_gradient, reference_weight_gradient};
-pub use upsample::{upsample_nearest2x, upsample_nearest2x_backward};
-
-use std::ops::Range;
+pub use upsample::Upsample;
 
 use crate::gemm::{self, Reader, RowBias, Size, Store, Strided};
 use crate::{Real, scratch};
@@ -97,25 +98,8 @@ impl Conv {
             step: self.stride as isize,
             tap: 1,
             offset: -(self.pad[2 * axis] as isize),
-            divide: 1,
         };
         Patches { x, channels: self.channels, axes: [axis(0, rows), axis(1, columns)] }
-    }
-
-    /// The patches of `dy` that input pixels were looked at by: the same map, solved for the other
-    /// side. With a stride, most of it is zero.
-    fn patches_of_gradient<'a, T>(&self, dy: &'a [T]) -> Patches<'a, T> {
-        let [rows, columns] = self.sizes();
-        let axis = |axis: usize, length| AxisMap {
-            from: length,
-            to: self.input[axis],
-            taps: self.kernel[axis],
-            step: 1,
-            tap: -1,
-            offset: self.pad[2 * axis] as isize,
-            divide: self.stride as isize,
-        };
-        Patches { x: dy, channels: self.filters, axes: [axis(0, rows), axis(1, columns)] }
     }
 
     #[track_caller]
@@ -140,20 +124,6 @@ pub fn forward<T: Real>(conv: Conv, x: &[T], w: &[T], bias: Option<&[T]>, y: &mu
     }
 }
 
-/// The gradient of the input: `dx = Σ over outputs that saw it of w · dy`.
-///
-/// # Panics
-/// If a slice does not have the length that [`Conv::lens`] says.
-pub fn input_gradient<T: Real>(conv: Conv, w: &[T], dy: &[T], dx: &mut [T]) {
-    conv.check(dx.len(), w.len(), dy.len());
-    let taps = conv.filters * conv.kernel[0] * conv.kernel[1];
-    let pixels = conv.input[0] * conv.input[1];
-    let size = Size::new(conv.channels, pixels, taps).batched(conv.batch);
-    let weights = ByChannel { w, conv };
-    let patches = conv.patches_of_gradient(dy);
-    gemm::gemm(size, weights.plain(), patches.plain(), &Store, dx);
-}
-
 /// The gradient of the weights: `dw = Σ over output pixels of x · dy`.
 ///
 /// # Panics
@@ -171,35 +141,6 @@ pub fn weight_gradient<T: Real>(conv: Conv, x: &[T], dy: &[T], dw: &mut [T]) {
         gemm::gemm(size, patches.plain(), gradients.transposed(), &Store, by_tap);
         Strided::<T>::rows(by_tap, filters).read_transposed(0, 0..taps, 0..filters, dw, taps);
     });
-}
-
-/// Weights as the matrix \[channel, (filter, tap)\].
-struct ByChannel<'a, T> {
-    w: &'a [T],
-    conv: Conv,
-}
-
-impl<T: Real> Reader<T> for ByChannel<'_, T> {
-    fn read(
-        &self,
-        _batch: usize,
-        rows: Range<usize>,
-        cols: Range<usize>,
-        out: &mut [T],
-        stride: usize,
-    ) {
-        let taps = self.conv.kernel[0] * self.conv.kernel[1];
-        for (channel, out) in rows.zip(out.chunks_mut(stride)) {
-            let mut at = cols.start;
-            while at < cols.end {
-                let (filter, tap) = (at / taps, at % taps);
-                let len = (taps - tap).min(cols.end - at);
-                let w = &self.w[(filter * self.conv.channels + channel) * taps + tap..];
-                out[at - cols.start..][..len].copy_from_slice(&w[..len]);
-                at += len;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

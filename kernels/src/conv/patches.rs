@@ -8,10 +8,9 @@ use crate::{Real, Simd, Task};
 
 /// Along one axis: which source pixel a destination pixel meets at a tap.
 ///
-/// It is `u / divide` for `u = pixel·step + number of the tap·tap + offset`, where that is whole
-/// and inside; else there is none and the element is zero. A convolution has `step` = stride,
-/// `tap` = 1, `offset` = −padding; solved for the other pixel, as its gradient needs, `step` = 1,
-/// `tap` = −1, `offset` = padding, `divide` = stride. Of `step` and `divide`, one is 1.
+/// It is `pixel·step + number of the tap·tap + offset` where that is inside; else there is none and
+/// the element is zero. A convolution has `step` = stride, `tap` = 1, `offset` = −padding; solved
+/// for the other pixel ([`transposed`](super::transposed)), `step` = 1 and `tap` = −1.
 #[derive(Clone, Copy, Debug)]
 pub struct AxisMap {
     /// Source pixels.
@@ -26,17 +25,15 @@ pub struct AxisMap {
     pub tap: isize,
     /// Added to both.
     pub offset: isize,
-    /// Divisor of the sum.
-    pub divide: isize,
 }
 
 impl AxisMap {
     /// Each pixel meets itself.
     fn identity(length: usize) -> Self {
-        AxisMap { from: length, to: length, taps: 1, step: 1, tap: 1, offset: 0, divide: 1 }
+        AxisMap { from: length, to: length, taps: 1, step: 1, tap: 1, offset: 0 }
     }
 
-    /// `u` of destination `pixel` at `tap`.
+    /// Where destination `pixel` looks at `tap`, inside or not.
     #[inline(always)]
     fn at(&self, pixel: usize, tap: usize) -> isize {
         pixel as isize * self.step + tap as isize * self.tap + self.offset
@@ -46,12 +43,7 @@ impl AxisMap {
     #[inline(always)]
     fn source(&self, pixel: usize, tap: usize) -> Option<usize> {
         let u = self.at(pixel, tap);
-        // A division costs more than the copy that it is for.
-        let (whole, u) = match self.divide {
-            1 => (true, u),
-            divide => (u % divide == 0, u.div_euclid(divide)),
-        };
-        (whole && u >= 0 && u < self.from as isize).then_some(u as usize)
+        (u >= 0 && u < self.from as isize).then_some(u as usize)
     }
 }
 
@@ -147,10 +139,10 @@ impl<T: Real> Block<'_, T> {
                 let out = &mut self.out[out_at + lane + i * self.row_step..][..run];
                 let first = across.at(column, tap);
                 match x {
-                    Some(x) if across.step == 1 && across.divide == 1 => {
+                    Some(x) if across.step == 1 => {
                         isa.store_head(isa.load_around(x, first), out);
                     }
-                    Some(x) => gather(x, &across, first, out),
+                    Some(x) => gather(x, first, across.step, out),
                     None => isa.store_head(isa.splat(T::ZERO), out),
                 }
             }
@@ -168,22 +160,13 @@ impl<T: Real> Block<'_, T> {
     }
 }
 
-/// Every `step`-th element of x from `first` on, or with zeros between them.
+/// Every `step`-th element of x from `first` on.
 #[inline(always)]
-fn gather<T: Real>(x: &[T], axis: &AxisMap, first: isize, out: &mut [T]) {
-    // A negative index is a huge one.
-    let get = |u: isize| x.get(u as usize).copied().unwrap_or(T::ZERO);
-    if axis.divide == 1 {
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = get(first + i as isize * axis.step);
-        }
-        return;
-    }
-    out.fill(T::ZERO);
-    let skip = (-first).rem_euclid(axis.divide);
-    let whole = out.iter_mut().skip(skip as usize).step_by(axis.divide as usize);
-    for (out, u) in whole.zip((first + skip) / axis.divide..) {
-        *out = get(u);
+fn gather<T: Real>(x: &[T], first: isize, step: isize, out: &mut [T]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        // A negative index is a huge one.
+        let u = first + i as isize * step;
+        *out = x.get(u as usize).copied().unwrap_or(T::ZERO);
     }
 }
 
