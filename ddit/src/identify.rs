@@ -104,7 +104,12 @@ impl Kind {
                 config.check()?;
                 Ok(start::inventory(&config))
             }
-            Self::Autoencoder => parse::<VaeConfig>(config)?.inventory(),
+            Self::Autoencoder => {
+                let mut config = config.clone();
+                // Groups have no tensors of their own, and shapes do not tell them.
+                config["norm_num_groups"] = 1.into();
+                parse::<VaeConfig>(&config)?.inventory()
+            }
             Self::TextEncoder => parse::<T5Config>(config)?.inventory(),
             Self::TinyAutoencoder | Self::Clip | Self::Optimizer | Self::Unknown => {
                 Ok(Inventory::default())

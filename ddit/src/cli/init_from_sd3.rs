@@ -19,7 +19,7 @@ pub struct Args {
     /// Where the model goes
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
-    /// Folder of T5's tokenizer, with tokenizer.json or spiece.model [default: SD3's, or the base's]
+    /// Folder of T5's tokenizer: tokenizer.json or spiece.model [default: SD3's, or the base's]
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
     /// A model's folder to take from what SD3's files lack: the text encoder, the tokenizer, the

@@ -83,12 +83,14 @@ impl Network {
 
 impl Sd3 {
     /// Opens a single file, a folder of the diffusers library or, for what [`or`](Self::or) takes
-    /// from it, a folder of a D-DiT model. Tensors stay in their files until they are used.
+    /// from it, a folder of a D-DiT model, of which any part may be absent. Tensors stay in their
+    /// files until they are used.
     ///
     /// Errors: files that cannot be read; names that are not SD3's.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        match path.join("model_index.json").is_file() {
+        let parts = ["transformer", "vae", "text_encoder", "text_encoder_3", "tokenizer"];
+        match parts.iter().any(|name| path.join(name).is_dir()) {
             true => Self::open_folder(path),
             false => Self::from_single_file(&SafeTensors::open(path)?),
         }
@@ -157,9 +159,7 @@ impl Sd3 {
             if network == Network::TextEncoder && config.get("d_model").is_none() {
                 continue;
             }
-            let file = SafeTensors::open(&folder)?;
-            let tensor = |name: &str| Ok((name.to_owned(), file.get(name)?));
-            let tensors = file.names().map(tensor).collect::<Result<Tensors>>()?;
+            let tensors = read_tensors(&folder)?;
             let found_as =
                 tensors.keys().map(|key| (key.clone(), format!("{name}/{key}"))).collect();
             sd3.networks.insert(network, Part { config: Some(config), tensors, found_as });
@@ -168,8 +168,13 @@ impl Sd3 {
         if scheduler.is_file() {
             sd3.scheduler = Some(read_json(&scheduler)?);
         }
-        if path.join(tokenizer).is_dir() && sd3.networks.contains_key(&Network::TextEncoder) {
-            sd3.tokenizer = Some(Tokenizer::open(path.join(tokenizer))?);
+        if path.join(tokenizer).is_dir() {
+            let found = Tokenizer::open(path.join(tokenizer));
+            // Beside no T5, a tokenizer may be a CLIP encoder's, which has no token for a mask.
+            sd3.tokenizer = match sd3.networks.contains_key(&Network::TextEncoder) {
+                true => Some(found?),
+                false => found.ok(),
+            };
         }
         Ok(sd3)
     }
@@ -195,7 +200,7 @@ impl Sd3 {
         for (network, other) in base.networks {
             match self.networks.get_mut(&network) {
                 Some(part) => part.config = part.config.take().or(other.config),
-                None if network == Network::Transformer => {}
+                None if network == Network::Transformer || other.tensors.is_empty() => {}
                 None => drop(self.networks.insert(network, other)),
             }
         }
@@ -270,7 +275,7 @@ impl Sd3 {
         let config: C = parse(config.unwrap_or_default())?;
         let weights = config.inventory()?.take(tensors)?;
         for (name, _) in &weights {
-            let old = found_as.remove(name).unwrap_or_default();
+            let old = found_as.remove(name).unwrap_or_else(|| name.clone());
             account.push((format!("{}.{name}", network.folder()), Fate::Carried(old)));
         }
         account.extend(found_as.into_values().map(|old| (old, Fate::Dropped)));
@@ -279,7 +284,8 @@ impl Sd3 {
 
     /// A network, with its geometry told by its shapes where nothing else tells it.
     fn take(&mut self, network: Network) -> Result<Part> {
-        let Some(mut part) = self.networks.remove(&network) else {
+        let found = self.networks.remove(&network).filter(|part| !part.tensors.is_empty());
+        let Some(mut part) = found else {
             let message = format!("there is no {}", network.folder());
             return Err(Error::value("sd3", message).note("a base that has one is needed"));
         };
@@ -311,6 +317,18 @@ impl Cut {
             },
         }
     }
+}
+
+/// The tensors in a network's folder; none if it holds no more than settings.
+fn read_tensors(folder: &Path) -> Result<Tensors> {
+    let entries = fs::read_dir(folder).map_err(|error| Error::io("list", folder, error))?;
+    let is_file = |entry: &fs::DirEntry| entry.path().extension() == Some("safetensors".as_ref());
+    if !entries.flatten().any(|entry| is_file(&entry)) {
+        return Ok(Tensors::new());
+    }
+    let file = SafeTensors::open(folder)?;
+    let tensor = |name: &str| Ok((name.to_owned(), file.get(name)?));
+    file.names().map(tensor).collect()
 }
 
 fn parse<C: DeserializeOwned>(config: Value) -> Result<C> {

@@ -186,6 +186,34 @@ fn a_single_file_becomes_a_folder_and_every_tensor_is_accounted_for() {
     }
 }
 
+/// What a single file lacks is taken from a base, of which only settings may be there.
+#[test]
+fn a_base_gives_what_a_single_file_lacks() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sd3.safetensors");
+    write_single_file(&path);
+    let tokenizer = || Tokenizer::of_words(crate::shapes::WORDS).unwrap();
+    let whole = Sd3::open(&path).unwrap().with_tokenizer(tokenizer()).into_folder(0).unwrap().0;
+    let base = directory.path().join("base");
+    whole.save(&base).unwrap();
+    fs::remove_dir_all(base.join("transformer")).unwrap();
+    fs::remove_file(base.join("vae/diffusion_pytorch_model.safetensors")).unwrap();
+    let config = base.join("vae/config.json");
+    let settings = fs::read_to_string(&config).unwrap().replace("1.5305", "0.5");
+    fs::write(&config, settings).unwrap();
+
+    let tensors = write_single_file(&path);
+    let without: BTreeMap<_, _> =
+        tensors.into_iter().filter(|(name, _)| !name.starts_with("text_encoders.")).collect();
+    save(&path, &without, &BTreeMap::new()).unwrap();
+    let sd3 = Sd3::open(&path).unwrap().or(Sd3::open(&base).unwrap());
+    let (folder, _) = sd3.into_folder(0).unwrap();
+    assert_eq!(folder.vae.unwrap().config.scaling_factor, 0.5);
+    assert_eq!(folder.tokenizer.len(), tokenizer().len());
+    let [ours, theirs] = [folder.text_encoder, whole.text_encoder].map(|t5| t5.unwrap().weights);
+    assert!(ours.iter().zip(&theirs).all(|(a, b)| crate::weights::is_same(&a.1, &b.1).unwrap()));
+}
+
 #[test]
 fn what_is_missing_or_strange_is_told() {
     let directory = tempfile::tempdir().unwrap();

@@ -100,9 +100,9 @@ pub fn save_model(path: &Path) {
     };
     let transformer = Component { config, weights };
     let scheduler = SchedulerConfig::new(1.0);
-    let folder =
-        Folder { transformer, text_encoder: None, vae: None, tokenizer, scheduler, generation };
-    folder.save(path).unwrap();
+    Folder { transformer, text_encoder: None, vae: None, tokenizer, scheduler, generation }
+        .save(path)
+        .unwrap();
 }
 
 /// What a run of the program came to.
