@@ -4,6 +4,7 @@
 //! `shared` beside the repository, and without them the test says so and passes, unless
 //! `DDIT_REQUIRE_SHARED=1`.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use autograd::optim::{AdamW, AdamWConfig, Clipped, Ema};
@@ -20,7 +21,7 @@ fn fixture() -> Option<(Value, SafeTensors)> {
     let Ok(manifest) = std::fs::read_to_string(root.join("manifest.json")) else {
         let required = std::env::var("DDIT_REQUIRE_SHARED").is_ok_and(|value| value == "1");
         assert!(!required, "no fixtures at {}", root.display());
-        eprintln!("SKIPPED: no fixtures at {}", root.display());
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no fixtures at {}", root.display());
         return None;
     };
     // Python writes a number that JSON does not have.

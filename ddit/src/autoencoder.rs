@@ -13,7 +13,7 @@ use crate::folder::Component;
 use crate::shapes::Picture;
 use crate::taesd::Taesd;
 use crate::train::setup::MODEL;
-use crate::vae::{self, AutoencoderKl, Tiling};
+use crate::vae::{AutoencoderKl, Tiling};
 
 /// An autoencoder of one of the kinds there are.
 #[derive(Debug)]
@@ -36,10 +36,7 @@ impl Autoencoder {
         let Some(folder) = folder.filter(|folder| !is_tiny(folder)) else {
             return Taesd::open(folder.map_or(path, |folder| folder)).map(Self::Tiny);
         };
-        let component = Component::open(folder, |config: &VaeConfig| {
-            config.check()?;
-            Ok(vae::inventory(config))
-        })?;
+        let component = Component::<VaeConfig>::open(folder)?;
         let wide = |(name, tensor): (String, Tensor)| (name, tensor.to_dtype(DType::F32));
         let weights = component.weights.into_iter().map(wide);
         let params = Params::from_tensors(weights, |_| false)?;

@@ -4,6 +4,7 @@
 //! `shared` beside the repository, and without them the test says so and passes, unless
 //! `DDIT_REQUIRE_SHARED=1`. `ddit parity` prints the same comparisons.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use ddit::parity::{FixtureSet, Summary};
@@ -16,7 +17,11 @@ fn official_results_are_reproduced() {
     if !manifest.exists() {
         let required = std::env::var("DDIT_REQUIRE_SHARED").is_ok_and(|value| value == "1");
         assert!(!required, "no fixtures at {}", manifest.display());
-        eprintln!("SKIPPED official_results_are_reproduced: no {}", manifest.display());
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED official_results_are_reproduced: no {}",
+            manifest.display()
+        );
         return;
     }
     let set = FixtureSet::open(manifest).unwrap().with_shared(shared);

@@ -4,6 +4,7 @@
 //! `shared` beside the repository. Without them the tests say `SKIPPED` and pass, unless
 //! `DDIT_REQUIRE_SHARED=1`.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use autograd::Var;
@@ -23,7 +24,7 @@ fn folder() -> Option<PathBuf> {
     }
     let required = std::env::var("DDIT_REQUIRE_SHARED").is_ok_and(|value| value == "1");
     assert!(!required, "no weights at {}", folder.display());
-    eprintln!("SKIPPED: no weights at {}", folder.display());
+    let _ = writeln!(std::io::stderr(), "SKIPPED: no weights at {}", folder.display());
     None
 }
 

@@ -115,7 +115,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
         let mut lanes = [Self::T::ZERO; LANES];
         for i in 0..LANES {
             // A negative index is a huge one.
-            if let Some(&x) = x.get((first + i as isize) as usize) {
+            if let Some(&x) = x.get(first.wrapping_add(i as isize) as usize) {
                 lanes[i] = x;
             }
         }

@@ -5,6 +5,7 @@
 //! lacks is skipped, and says so.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
@@ -36,7 +37,11 @@ fn assert_same_everywhere<R: PartialEq + Send>(what: &str, run: impl Fn(usize) -
     let mut number = 1;
     for isa in Isa::ALL {
         if !isa.is_supported() {
-            eprintln!("SKIPPED {what} on {}: this processor lacks it", isa.name());
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED {what} on {}: this processor lacks it",
+                isa.name()
+            );
             continue;
         }
         for threads in [1, 2] {

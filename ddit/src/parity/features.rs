@@ -20,6 +20,10 @@ pub fn timestep_features(trial: &mut Trial) -> Result<()> {
     for (prefix, suffix, dtype) in [("out.emb", "", DType::F32), ("aux.emb", "_f64", DType::F64)] {
         for (name, width) in trial.names(prefix) {
             if let Some(Ok(width)) = width.strip_suffix(suffix).map(str::parse) {
+                if trial.get(&name)?.shape().last() != Some(&width) {
+                    let message = format!("its rows are not the {width} numbers its name says");
+                    return Err(Error::value("parity", message).key(&name));
+                }
                 trial.compare(&name, &mmdit::time_features(&times, width, dtype)?)?;
             }
         }

@@ -1,7 +1,7 @@
 //! Scores of texts, from a JSON document in place of tensors.
 
 use serde::Deserialize;
-use tensor::Result;
+use tensor::{Error, Result};
 
 use super::{Deviation, Trial};
 use crate::eval::agreement::{normalise, vqa_accuracy};
@@ -54,6 +54,10 @@ pub fn scores(trial: &mut Trial) -> Result<()> {
     }
     for (i, case) in document.cider_d.iter().enumerate() {
         let scores = cider_d(&case.candidates, &case.references)?;
+        if scores.len() != case.scores.len() {
+            let message = format!("{} scores of {} captions", case.scores.len(), scores.len());
+            return Err(Error::value("parity", message).key(format!("cider_d[{i}].scores")));
+        }
         let mean = scores.iter().sum::<f64>() / scores.len() as f64;
         let tolerance = case.tolerance;
         let error = (mean - case.mean).abs();

@@ -7,7 +7,7 @@ use samplers::flow::{
     Guidance, Pass, Schedule, Solver, TRAINING_LEVELS, shifted_training_sigma, timestep,
 };
 use samplers::masked::{Canvas, DdpmCache, Draw, Query, TextStep};
-use tensor::{DType, Result, Tensor};
+use tensor::{DType, Error, Result, Tensor};
 
 use super::Trial;
 use super::networks::{load_text_encoder, load_transformer};
@@ -28,6 +28,11 @@ pub fn schedule(trial: &mut Trial) -> Result<()> {
     for (name, parameters) in trial.names("out.sigmas_") {
         let parameters = parameters.split_once('_').map(|(s, n)| (s.parse(), n.parse()));
         let Some((Ok(shift), Ok(steps))) = parameters else { continue };
+        let stored = trial.get(&name)?.numel();
+        if stored != usize::saturating_add(steps, 1) {
+            let message = format!("{stored} numbers are not a schedule of {steps} steps");
+            return Err(Error::value("parity", message).key(&name));
+        }
         let schedule = Schedule::shifted(steps, shift)?;
         trial.compare_numbers(&name, schedule.sigmas())?;
         trial.compare_numbers(&name.replace("sigmas", "timesteps"), &schedule.timesteps())?;
@@ -38,7 +43,12 @@ pub fn schedule(trial: &mut Trial) -> Result<()> {
 /// Latents drawn from given noise with guidance, after every step and at the end.
 pub fn pictures(trial: &mut Trial) -> Result<()> {
     let (model, _) = load_transformer(trial)?;
-    let schedule = Schedule::shifted(trial.config("steps")?, trial.config("shift")?)?;
+    let (steps, stored) = (trial.config("steps")?, trial.get("mid.sigmas")?.numel());
+    if stored != usize::saturating_add(steps, 1) {
+        let message = format!("{stored} numbers are not a schedule of {steps} steps");
+        return Err(Error::value("parity", message).key("mid.sigmas"));
+    }
+    let schedule = Schedule::shifted(steps, trial.config("shift")?)?;
     trial.compare_numbers("mid.sigmas", schedule.sigmas())?;
     trial.compare_numbers("mid.timesteps", &schedule.timesteps())?;
     let guidance = Guidance::new(trial.config("guidance_scale")?);

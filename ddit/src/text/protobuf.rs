@@ -64,6 +64,9 @@ impl<'a> Message<'a> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = u64::from(self.take(1)?[0]);
+            if shift == 63 && byte > 1 {
+                break;
+            }
             value |= (byte & 0x7F) << shift;
             if byte < 0x80 {
                 return Ok(value);

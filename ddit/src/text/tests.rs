@@ -1,5 +1,6 @@
 //! Tests against hand-made examples, and against the public T5 vocabulary where it is at hand.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use super::*;
@@ -116,7 +117,7 @@ fn shared(path: &str) -> Option<PathBuf> {
     }
     let required = std::env::var("DDIT_REQUIRE_SHARED").is_ok_and(|value| value == "1");
     assert!(!required, "there is no {}", path.display());
-    eprintln!("SKIPPED: there is no {}", path.display());
+    let _ = writeln!(std::io::stderr(), "SKIPPED: there is no {}", path.display());
     None
 }
 

@@ -215,7 +215,7 @@ impl Plan {
         let Size { batch, n, k, .. } = self.size;
         let tiles = (BAND / (k * self.tile[1]).max(1)).max(1);
         let columns_at_once = tiles * self.tile[1];
-        let matrices_at_once = (columns_at_once / n).max(1);
+        let matrices_at_once = (columns_at_once / n.next_multiple_of(LANES)).max(1);
         for first in (0..batch).step_by(matrices_at_once) {
             let matrices = first..batch.min(first + matrices_at_once);
             for column in (0..n).step_by(columns_at_once) {
@@ -232,9 +232,10 @@ impl Plan {
         matrices: Range<usize>,
         columns: Range<usize>,
     ) {
-        let Size { batch, m, n, .. } = self.size;
+        let m = self.size.m;
         let [down, across] = [m.div_ceil(self.tile[0]), columns.len().div_ceil(self.tile[1])];
-        let ns = self.size.ns() / (batch * n) * matrices.len() * columns.len();
+        let part = Size { batch: matrices.len(), n: columns.len(), ..self.size };
+        let ns = part.ns();
         par::for_each(matrices.len() * down * across, ns, |i| {
             let place = [i / across % down, columns.start / self.tile[1] + i % across];
             self.tile(product, b, matrices.start + i / (down * across), place);

@@ -61,19 +61,19 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn load_around(self, x: &[f32], first: isize) -> F32x16 {
-        // Beyond sixteen places from either end it makes no difference how far.
-        let last = i32::try_from(x.len()).expect("rows of a reasonable length");
-        let start = first.clamp(-(LANES as isize), x.len() as isize);
-        let p = x.as_ptr().wrapping_offset(start);
+        // Beyond sixteen places before the start, or the end, it makes no difference how far.
+        let first = first.clamp(-(LANES as isize), x.len() as isize);
+        let before = first.min(0).unsigned_abs() as i32;
+        let end = (x.len() as isize - first).min(LANES as isize) as i32;
+        let p = x.as_ptr().wrapping_offset(first);
         // SAFETY: the token vouches for AVX2; lanes before and beyond the slice are not read.
         unsafe {
             let half = |offset: i32| {
                 let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-                let at = _mm256_add_epi32(lanes, _mm256_set1_epi32(start as i32 + offset));
-                let from_start = _mm256_cmpgt_epi32(at, _mm256_set1_epi32(-1));
-                let mask =
-                    _mm256_and_si256(from_start, _mm256_cmpgt_epi32(_mm256_set1_epi32(last), at));
-                _mm256_maskload_ps(p.wrapping_offset(offset as isize), mask)
+                let lanes = _mm256_add_epi32(lanes, _mm256_set1_epi32(offset));
+                let from = _mm256_cmpgt_epi32(lanes, _mm256_set1_epi32(before - 1));
+                let to = _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lanes);
+                _mm256_maskload_ps(p.wrapping_offset(offset as isize), _mm256_and_si256(from, to))
             };
             F32x16(half(0), half(8))
         }

@@ -67,8 +67,10 @@ impl Simd for Avx512 {
         if let Some(x) = x.get(first as usize..).and_then(|x| x.first_chunk()) {
             return self.load(x);
         }
-        let before = (-first).clamp(0, LANES as isize) as usize;
-        let end = (x.len() as isize - first).clamp(0, LANES as isize) as usize;
+        // Beyond sixteen places before the start, or the end, it makes no difference how far.
+        let first = first.clamp(-(LANES as isize), x.len() as isize);
+        let before = first.min(0).unsigned_abs();
+        let end = (x.len() as isize - first) as usize;
         let p = x.as_ptr().wrapping_offset(first);
         // SAFETY: the token vouches for AVX-512; lanes before and beyond the slice are not read.
         unsafe { F32x16(_mm512_maskz_loadu_ps(lanes(before, end), p)) }

@@ -39,6 +39,8 @@ impl Task<f32> for Everything<'_> {
             isa.load_around(&self.0[..4], 4),
             isa.load_around(&self.0[..4], -40),
             isa.load_around(&self.0[..4], 40),
+            isa.load_around(&self.0[..4], isize::MIN),
+            isa.load_around(&self.0[..4], isize::MAX),
         ];
         let mut bits = Vec::new();
         let mut square = [x; LANES];

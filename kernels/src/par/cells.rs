@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Matrices of equal size, one behind the other, cut into cells that tasks take, each once.
 pub struct Cells<'a, T> {
     first: *mut T,
+    matrices: usize,
     rows: usize,
     columns: usize,
     cell: [usize; 2],
@@ -36,7 +37,7 @@ impl<'a, T> Cells<'a, T> {
         let cell = cell.map(|n| n.max(1));
         let cells = matrices * rows.div_ceil(cell[0]) * columns.div_ceil(cell[1]);
         let taken = (0..cells).map(|_| AtomicBool::new(false)).collect();
-        Cells { first: data.as_mut_ptr(), rows, columns, cell, taken, whole: PhantomData }
+        Cells { first: data.as_mut_ptr(), matrices, rows, columns, cell, taken, whole: PhantomData }
     }
 
     /// The cell `[i, j]` of matrix `m`: rows `i·cell[0]..`, columns `j·cell[1]..`.
@@ -45,12 +46,13 @@ impl<'a, T> Cells<'a, T> {
     pub fn take(&self, m: usize, [i, j]: [usize; 2]) -> Cell<'a, T> {
         let (down, across) =
             (self.rows.div_ceil(self.cell[0]), self.columns.div_ceil(self.cell[1]));
+        assert!(m < self.matrices, "matrix {m} of {}", self.matrices);
         assert!(i < down && j < across, "cell [{i}, {j}] of [{down}, {across}]");
         let index = (m * down + i) * across + j;
         assert!(!self.taken[index].swap(true, Ordering::Relaxed), "cell {index} taken twice");
         let (row, column) = (i * self.cell[0], j * self.cell[1]);
         Cell {
-            // SAFETY: `index` is below the number of cells, so matrix, row and column exist.
+            // SAFETY: matrix, row and column exist: each has been compared with their number.
             first: unsafe { self.first.add((m * self.rows + row) * self.columns + column) },
             rows: self.cell[0].min(self.rows - row),
             columns: self.cell[1].min(self.columns - column),
@@ -120,6 +122,13 @@ mod tests {
         let cells = Cells::new(&mut data, [2, 2], [1, 2]);
         let _first = cells.take(0, [1, 0]);
         cells.take(0, [1, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "matrix 9223372036854775808 of 1")]
+    fn a_matrix_that_wraps_around_is_refused() {
+        let mut data = [0; 3];
+        Cells::new(&mut data, [3, 1], [2, 1]).take(1 << 63, [0, 0]);
     }
 
     #[test]

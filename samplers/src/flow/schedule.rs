@@ -32,7 +32,7 @@ pub fn training_sigma(level: usize) -> f32 {
 }
 
 /// The table entry that a standard normal number selects, `⌊1000·sigmoid(z)⌋`: levels in the
-/// middle, where the velocity is hardest to tell, are drawn most.
+/// middle are drawn most: at either end the best answer takes no model.
 pub fn logit_normal_level(z: f32) -> usize {
     let uniform = (1.0 / (1.0 + f64::from(-z).exp())) as f32;
     ((uniform * TRAINING_LEVELS as f32) as usize).min(TRAINING_LEVELS - 1)
