@@ -12,8 +12,8 @@ thread_local! {
     static WATCHING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `f` and watches: the first operation, forward or backward, that makes a NaN or an infinity
-/// of finite numbers is an error that names it, its modules, the line that applied it, and what it
+/// Runs `f` and watches: the first operation, forward or backward, that makes an infinity of finite
+/// numbers, or a NaN of numbers that are none, is an error that names it, its modules, the line that applied it, and what it
 /// was given. Without it such numbers spread in silence, as they do in IEEE 754.
 ///
 /// Watching reads every operand and result once more. Not watching costs nothing.
@@ -40,17 +40,25 @@ pub(crate) fn is_watching() -> bool {
     WATCHING.get()
 }
 
-/// The error of an operation that made something that is not finite of what is.
+/// The error of an operation that made an infinity of what is finite, or a NaN of what is none.
 pub(crate) fn check(
     op: &'static str,
     made: &[(Role, Tensor)],
     from: &[(Role, Tensor)],
 ) -> Result<()> {
-    let is_finite = |(_, x): &(Role, Tensor)| x.to_f64_vec().iter().all(|x| x.is_finite());
-    if made.iter().all(is_finite) || !from.iter().all(is_finite) {
+    let any = |all: &[(Role, Tensor)], is: fn(f64) -> bool| {
+        all.iter().any(|(_, x)| x.to_f64_vec().into_iter().any(is))
+    };
+    let not_finite = |x: f64| !x.is_finite();
+    if !any(made, not_finite) {
         return Ok(());
     }
-    let error = Error::value(op, "makes numbers that are not finite of numbers that are");
+    let message = match any(from, not_finite) {
+        false => "makes numbers that are not finite of numbers that are",
+        true if any(made, f64::is_nan) && !any(from, f64::is_nan) => "makes NaN of infinities",
+        true => return Ok(()),
+    };
+    let error = Error::value(op, message);
     let all = from.iter().chain(made);
     Err(all.fold(error, |error, (role, x)| error.operand(role.to_string(), (x, numbers(x)))))
 }
@@ -167,6 +175,13 @@ mod tests {
         assert!(detect_anomaly(|| large()?.sub(&large()?)?.backward()).is_ok());
         let error = detect_anomaly(|| large()?.add(&large()?)?.backward()).unwrap_err();
         assert!(error.to_string().contains("sum of gradients: makes"), "{error}");
+    }
+
+    #[test]
+    fn infinities_that_cancel_are_found() {
+        let x = parameter(&[1.0, f64::INFINITY]);
+        let error = detect_anomaly(|| x.sub(&x.square()?)).unwrap_err().to_string();
+        assert!(error.contains("sub: makes NaN of infinities"), "{error}");
     }
 
     #[test]

@@ -213,10 +213,9 @@ impl OpReport {
         let (y, gradients) = case.gradients()?;
         case.with_inputs(Tensor::contiguous);
         let (packed_y, packed_gradients) = case.gradients()?;
-        let same = |a: &Option<Tensor>, b: &Option<Tensor>| {
-            a.as_ref().map(Tensor::to_f64_vec) == b.as_ref().map(Tensor::to_f64_vec)
-        };
-        let equal = y.to_f64_vec() == packed_y.to_f64_vec()
+        let same =
+            |a: &Option<Tensor>, b: &Option<Tensor>| a.as_ref().map(bits) == b.as_ref().map(bits);
+        let equal = bits(&y) == bits(&packed_y)
             && gradients.iter().zip(&packed_gradients).all(|(a, b)| same(a, b));
         self.note("strided against packed", &case, f64::from(u8::from(!equal)), 0.0);
         Ok(())
@@ -227,10 +226,16 @@ impl OpReport {
         let y = case.run(&case.constants())?.value();
         case.with_inputs(|x| if x.dtype().is_float() { x.to_dtype(DType::F32) } else { x.clone() });
         let wide = case.run(&case.constants())?.value();
-        let equal = y.to_f64_vec() == wide.to_f64_vec();
+        let equal = bits(&y) == bits(&wide);
         self.note("half against the same in f32", &case, f64::from(u8::from(!equal)), 0.0);
         Ok(())
     }
+}
+
+/// The bits of every element, widened; zeros differ by their sign, NaNs by nothing.
+fn bits(x: &Tensor) -> Vec<u64> {
+    let canonical = |x: f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
+    x.to_f64_vec().into_iter().map(canonical).collect()
 }
 
 /// The largest difference of two vectors, relative to the largest element or to `magnitude`.

@@ -1,5 +1,7 @@
 //! Every instruction set gives the bits of the portable path.
 
+use std::io::Write as _;
+
 use super::*;
 use crate::num::Dual;
 
@@ -63,6 +65,10 @@ impl Task<f32> for Everything<'_> {
 
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
+    for isa in Isa::ALL.into_iter().filter(|isa| !isa.is_supported()) {
+        // Past the capture of output: a pass must not hide what was not tried.
+        let _ = writeln!(std::io::stderr(), "SKIPPED lanes of {}: not here", isa.name());
+    }
     let special = [0.0, -0.0, 1.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-40];
     let mut state = 1u32;
     for round in 0..200u32 {
