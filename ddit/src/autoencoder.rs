@@ -17,6 +17,7 @@ use crate::vae::{AutoencoderKl, Tiling};
 
 /// An autoencoder of one of the kinds there are.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a program has one of these")]
 pub enum Autoencoder {
     /// The one of latent diffusion.
     Kl(AutoencoderKl),

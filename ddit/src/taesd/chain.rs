@@ -58,6 +58,7 @@ pub(super) fn list(list: &mut Inventory, name: &str, chain: &[Kind]) {
 pub(super) struct Chain(Vec<Module>);
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a network has some dozens of these")]
 enum Module {
     Squash,
     Relu,
