@@ -137,7 +137,8 @@ impl Spec for UpsampleConv2d {
     }
 
     fn case(&self, draw: &mut Draw) -> Result<Case> {
-        let [batch, channels, filters] = [(); 3].map(|()| 1 + draw.below(3));
+        let [channels, filters] = [(); 2].map(|()| 1 + draw.below(3));
+        let batch = draw.dim().min(3);
         let kernel = [1 + 2 * draw.below(2), 1 + 2 * draw.below(2)];
         let [rows, columns] = [1 + draw.below(4), 1 + draw.below(9)];
         let x = draw.uniform([batch, channels, rows, columns], -1.0, 1.0)?;
@@ -150,7 +151,7 @@ impl Spec for UpsampleConv2d {
             conv::reference(sizes.of_enlarged(), &large, &x[1], Some(&x[2]))
         };
         let forward = move |x: &[Var]| x[0].upsample_conv2d(&x[1], Some(&x[2]));
-        let magnitude = ((4 * batch * rows * columns) as f64).sqrt();
+        let magnitude = ((4 * batch.max(1) * rows * columns) as f64).sqrt();
         let case = Case::new(format!("{kernel:?}"), [x, weight, bias], forward, reference);
         Ok(case.magnitude(magnitude))
     }
