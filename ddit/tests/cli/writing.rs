@@ -46,7 +46,7 @@ fn switches_choose_between_paper_and_release() {
     assert_eq!(release, trace(&["--sampler", "ddpm-cache"]));
     assert_ne!(paper, release);
     assert_ne!(paper, trace(&["--recipe", "paper", "--length", "5"]));
-    let other = ["--latents", "mode", "--resolution", "12", "--pad", "<pad>"];
+    let other = ["--latents", "mode", "--resolution", "6", "--pad", "<pad>"];
     world.run(&[&base[..], &other].concat()).succeeded();
 }
 
