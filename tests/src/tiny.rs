@@ -70,7 +70,14 @@ pub fn latents(seed: u64, batch: usize) -> Result<Tensor> {
 
 /// The joint objective for texts of `length` tokens; the null text is all token 1.
 pub fn objective(recipe: Recipe, text_weight: f64, length: usize) -> Objective {
-    Objective { recipe, text_weight, caption_dropout: 0.5, null: vec![1; length], mask: MASK }
+    Objective {
+        recipe,
+        text_weight,
+        caption_dropout: 0.5,
+        noise_shift: 1.0,
+        null: vec![1; length],
+        mask: MASK,
+    }
 }
 
 /// What a sampler or a likelihood asks of the model, about texts beside one picture

@@ -23,6 +23,9 @@ pub struct Objective {
     pub text_weight: f64,
     /// Probability that a caption gives way to the null text in the image pass.
     pub caption_dropout: f64,
+    /// How far the noise levels of pictures are [shifted](super::ImageDraws::shifted); 1 in both
+    /// recipes.
+    pub noise_shift: f64,
     /// Token ids of the null text, L: `</s>` and padding.
     pub null: Vec<u32>,
     /// The token that stands for an unknown one.
@@ -115,6 +118,7 @@ impl Objective {
             let range = |batch: usize| part * batch / parts..(part + 1) * batch / parts;
             let samples = range(image_batch);
             let drawn = draws.image(samples.clone(), shape, self.recipe, self.caption_dropout)?;
+            let drawn = drawn.shifted(self.noise_shift);
             let latents = images.latents.narrow(0, samples.start, samples.len())?;
             let ids = &images.ids[samples.start * length..samples.end * length];
             let pairs = ImagePairs { latents: &latents, ids };

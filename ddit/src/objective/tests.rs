@@ -48,7 +48,7 @@ fn params(names: &[String], values: &[Var]) -> Result<Params> {
 
 fn objective(recipe: Recipe) -> Objective {
     let null = vec![1; LENGTH];
-    Objective { recipe, text_weight: 0.7, caption_dropout: 0.5, null, mask: MASK }
+    Objective { recipe, text_weight: 0.7, caption_dropout: 0.5, noise_shift: 1.0, null, mask: MASK }
 }
 
 /// A batch of two pictures with captions, and two with texts, the second of them a question.

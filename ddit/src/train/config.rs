@@ -157,6 +157,9 @@ pub struct ObjectiveConfig {
     pub text_weight: f64,
     /// Share of captions replaced by the empty text in the image pass, for guidance.
     pub caption_dropout: f64,
+    /// Training levels of noise are moved towards 1 by a shift above 1, where a picture's plan is
+    /// settled; 1 is the paper's and the released density.
+    pub noise_shift: f64,
 }
 
 /// How many samples make a step.
@@ -244,6 +247,7 @@ impl Default for RunConfig {
                 recipe: Recipe::Paper,
                 text_weight: 0.2,
                 caption_dropout: 0.1,
+                noise_shift: 1.0,
             },
             batch: BatchConfig { images: 64, texts: 64, micro_batches: 1 },
             optimizer: OptimizerConfig::default(),
@@ -347,6 +351,7 @@ impl RunConfig {
                 "must be 64 in the shapes world",
             ),
             ("objective.caption_dropout", share(objective.caption_dropout), "is a share, 0 to 1"),
+            ("objective.noise_shift", objective.noise_shift > 0.0, "must be positive"),
             ("objective.text_weight", objective.text_weight >= 0.0, "must not be negative"),
             ("optimizer.learning_rate", optimizer.learning_rate >= 0.0, "must not be negative"),
             (

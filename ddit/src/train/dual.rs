@@ -47,6 +47,7 @@ impl Dual {
             recipe: config.objective.recipe,
             text_weight: config.objective.text_weight,
             caption_dropout: config.objective.caption_dropout,
+            noise_shift: config.objective.noise_shift,
             null,
             mask: tokenizer.mask(),
         };
