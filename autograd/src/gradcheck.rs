@@ -51,9 +51,11 @@ pub struct InputReport {
 }
 
 impl GradReport {
-    /// The worst error of all.
+    /// The worst error of all; NaN is the worst there is.
     pub fn error(&self) -> f64 {
-        self.inputs.iter().map(|input| input.error).fold(0.0, f64::max)
+        let errors = self.inputs.iter().map(|input| input.error);
+        // A NaN replaces any number, and nothing replaces it.
+        errors.fold(0.0, |worst, e| if e > worst || e.is_nan() { e } else { worst })
     }
 
     /// Whether the worst error is below 10⁻⁶, which no wrong formula reaches.
@@ -273,6 +275,13 @@ mod tests {
         let dense = gradcheck_dense(f, &[x]).unwrap();
         assert_eq!(dense.inputs[0].element, Some(vec![1, 17]));
         assert!(dense.to_string().contains("[1, 17]"), "{dense}");
+    }
+
+    #[test]
+    fn nan_is_the_worst_error() {
+        let x = Tensor::from_vec(vec![-1.0, 1.0], [2]).unwrap();
+        let report = gradcheck(|x| x[0].ln()?.add(&x[0].detach()), &[x.clone(), x]).unwrap();
+        assert!(report.error().is_nan() && !report.passed(), "{report}");
     }
 
     #[test]

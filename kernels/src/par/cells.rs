@@ -31,7 +31,7 @@ impl<'a, T> Cells<'a, T> {
     /// Cuts `data`, a pile of [rows, columns] matrices, into cells of at most `cell` = [rows,
     /// columns]; the last ones of each row and column of cells may be smaller.
     pub fn new(data: &'a mut [T], [rows, columns]: [usize; 2], cell: [usize; 2]) -> Self {
-        let matrix = rows * columns;
+        let matrix = rows.checked_mul(columns).expect("a matrix that fits into memory");
         let matrices = data.len().checked_div(matrix).unwrap_or(0);
         assert_eq!(matrices * matrix, data.len(), "a slice of whole matrices");
         let cell = cell.map(|n| n.max(1));
@@ -129,6 +129,12 @@ mod tests {
     fn a_matrix_that_wraps_around_is_refused() {
         let mut data = [0; 3];
         Cells::new(&mut data, [3, 1], [2, 1]).take(1 << 63, [0, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "fits into memory")]
+    fn a_product_that_wraps_around_is_refused() {
+        Cells::new(&mut [0; 4], [(1 << 62) + 1, 4], [2, 2]);
     }
 
     #[test]
