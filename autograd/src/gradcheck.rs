@@ -11,6 +11,10 @@
 //!
 //! errors of order h⁴ and of order ε/h both stay near 10⁻¹²: a gradient that is wrong anywhere
 //! shows. [`gradcheck_dense`] then says where.
+//!
+//! Errors are relative to the input's largest derivative, but to no less than 10⁻⁴·Σ|ȳ·y|, below
+//! which the quotient is mostly rounding: derivatives of less than 10⁻¹⁰ of that sum go unseen, so
+//! give functions whose slopes are of the size of their values.
 
 use std::fmt;
 

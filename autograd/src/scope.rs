@@ -13,6 +13,10 @@ thread_local! {
 
 /// Runs `f` without recording: results are constants whatever they are made of.
 ///
+/// The switch is the thread's. A thread that waits for a kernel may meanwhile be given another
+/// task of the kernels' pool and would run it with the switch as it stands: passes that record
+/// belong on threads of their own, not into tasks of that pool.
+///
 /// ```
 /// use autograd::{Var, no_grad};
 /// use tensor::{DType, Tensor};

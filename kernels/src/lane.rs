@@ -10,7 +10,7 @@
 //! A lane type of an instruction set can only be made through that set's token (its fields are
 //! private, constants are lifted from an existing value), and a token is only made by `dispatch`
 //! after the processor was asked. So whoever holds lanes may execute their instructions. This file
-//! and its child `x86` are the only places with SIMD `unsafe`.
+//! and its children `avx2` and `avx512` are the only places with SIMD `unsafe`.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU8, Ordering};

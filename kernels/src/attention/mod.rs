@@ -40,7 +40,7 @@ pub use reference::{Reference, reference};
 
 /// Queries of one tile of scores.
 const QUERY_TILE: usize = 96;
-/// Keys of one tile of scores: with 64 queries, a tile is half of a small first-level cache.
+/// Keys of one tile of scores: a tile is 96 KiB in f32 and stays in a second-level cache.
 const KEY_TILE: usize = 256;
 /// Queries of each segment that one forward task answers. Long sequences with few heads (a VAE has
 /// one) become several tasks, each of which packs the keys again: 1 % more work.
