@@ -23,6 +23,7 @@ impl Var {
     ///
     /// y\[b, o, i, j\] = bias\[o\] + Σ over c, u, v of
     /// w\[o, c, u, v\]·x\[b, c, stride·i + u − top, stride·j + v − left\], with zeros around x.
+    /// Source: Dumoulin & Visin 2016, §2.4.
     ///
     /// Shapes: x \[B, C, H, W\], w \[O, C, KH, KW\], bias \[O\] → \[B, O, H′, W′\] where
     /// H′ = (H + top + bottom − KH)/stride + 1, rounded down. Saves: x, w. Cost: 2·C·KH·KW flop an
