@@ -189,7 +189,7 @@ const NOBODYS: [&str; 29] = [
 #[test]
 fn every_function_documents_shapes_savings_cost_and_errors() {
     let functions = functions();
-    assert!(functions.len() > 60, "the parser has lost its way");
+    assert!(functions.len() > 50, "the parser has lost its way");
     for function in &functions {
         let Documented { name, about, sections } = function;
         assert!(!about.is_empty(), "{name} does not say what it is");

@@ -21,7 +21,9 @@ pub struct Trial<'a> {
     /// The tensors of the case; those of its file that the manifest describes.
     tensors: BTreeMap<String, Tensor>,
     comparisons: Vec<Comparison>,
+    /// Expected results, and other things stored, that are not computed here.
     unsupported: Vec<String>,
+    not_compared: Vec<String>,
 }
 
 impl<'a> Trial<'a> {
@@ -32,8 +34,15 @@ impl<'a> Trial<'a> {
         let Some(entry) = entry.as_object() else {
             return Err(set.malformed(id, "expected an object"));
         };
-        let (tensors, comparisons, unsupported) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut trial = Self { set, id, entry, tensors, comparisons, unsupported };
+        let mut trial = Self {
+            set,
+            id,
+            entry,
+            tensors: BTreeMap::new(),
+            comparisons: Vec::new(),
+            unsupported: Vec::new(),
+            not_compared: Vec::new(),
+        };
         if entry.contains_key("tensors") {
             let file = SafeTensors::open(set.file(entry, id)?)?;
             for (name, description) in trial.descriptions()? {
@@ -65,7 +74,7 @@ impl<'a> Trial<'a> {
         let told = |name: &String| format!("{name} of {kind}");
         Ok(Report {
             unsupported: self.unsupported.iter().chain(results).map(told).collect(),
-            not_compared: others.into_iter().map(told).collect(),
+            not_compared: self.not_compared.iter().chain(others).map(told).collect(),
             comparisons: self.comparisons,
         })
     }
@@ -331,6 +340,11 @@ impl Trial<'_> {
     /// Records an expected result that is not computed here.
     pub fn leave(&mut self, name: &str) {
         self.unsupported.push(name.to_owned());
+    }
+
+    /// Records something else that is stored and not computed here.
+    pub fn pass_over(&mut self, name: &str) {
+        self.not_compared.push(name.to_owned());
     }
 
     /// Records something that is right or wrong.
