@@ -10,6 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tensor::{Error, Result};
 
+use crate::mmdit::check_table;
+
+/// The most blocks, and the longest axis, of a geometry that can be meant.
+const MOST: [usize; 2] = [1 << 12, 1 << 24];
+
 /// What a configuration file holds beside the keys named here.
 pub type OtherKeys = Map<String, Value>;
 
@@ -60,8 +65,9 @@ impl TransformerConfig {
 
     /// Refuses geometries that cannot be and variants that are not this model.
     ///
-    /// Errors: a length of zero; widths that contradict each other; `text_embedding` without
-    /// `max_text_length`; normalised queries and keys, or dual attention layers.
+    /// Errors: a length of zero or beyond reason; a position table of more than 2 GiB; widths that
+    /// contradict each other; `text_embedding` without `max_text_length`; normalised queries and
+    /// keys, or dual attention layers.
     pub fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::value("transformer config", message));
         let lengths = [
@@ -75,10 +81,15 @@ impl TransformerConfig {
             ("num_attention_heads", self.num_attention_heads),
             ("pos_embed_max_size", self.pos_embed_max_size),
         ];
-        if let Some((key, _)) = lengths.iter().find(|(_, length)| *length == 0) {
-            return fail(format!("{key} is 0"));
+        let [most_blocks, longest] = MOST;
+        for (key, length) in lengths {
+            let most = if key == "num_layers" { most_blocks } else { longest };
+            if length == 0 || length > most {
+                return fail(format!("{key} is {length}, and 1 to {most} are possible"));
+            }
         }
         let width = self.width();
+        check_table(width, self.pos_embed_max_size)?;
         if self.caption_projection_dim != width {
             return fail(format!(
                 "caption_projection_dim is {}, but {} heads of {} channels make {width}",
@@ -347,6 +358,8 @@ mod tests {
             ("dual_attention_layers", json!([0, 1]), "dual_attention_layers"),
             ("caption_projection_dim", json!(60), "make 64"),
             ("patch_size", json!(0), "patch_size is 0"),
+            ("num_layers", json!(1_u64 << 40), "num_layers is"),
+            ("pos_embed_max_size", json!(1 << 14), "16384 x 16384 places of 64"),
             ("text_embedding", json!(true), "max_text_length"),
         ] {
             let mut config = transformer();

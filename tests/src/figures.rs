@@ -1,5 +1,5 @@
 //! One plot for each equation of the paper: what the library computes, as dots, on what it should
-//! be, as a line. The second equation's is drawn by the example `own_flow` of `samplers`.
+//! be, as a line.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +11,7 @@ use samplers::masked::{Likelihood, LogLinear, MIN_TIME, corrupt, posterior, stra
 use tensor::rng::Rng;
 use tensor::{DType, Result, Tensor};
 
-use crate::mixture::{Mixture, TWO_PEAKS, marginal_velocity};
+use crate::mixture::{Mixture, TWO_PEAKS, exact_flow, marginal_velocity};
 use crate::plot::Plot;
 use crate::{table, tiny};
 
@@ -19,13 +19,15 @@ const BLUE: &str = "#1f77b4";
 const RED: &str = "#d62728";
 const GREEN: &str = "#2ca02c";
 const GREY: &str = "#999";
+const PALE: &str = "#cfe2f0";
 
 /// File names and contents.
 ///
 /// Errors: none of the caller's making.
 pub fn all() -> Result<Vec<(String, String)>> {
-    let figures: [(u32, fn() -> Result<String>); 9] = [
+    let figures: [(u32, fn() -> Result<String>); 10] = [
         (1, path),
+        (2, flow),
         (3, regression),
         (4, chain),
         (5, reverse),
@@ -58,18 +60,65 @@ fn data(rng: &mut Rng, n: usize) -> Result<Tensor> {
 }
 
 fn path() -> Result<String> {
+    const SAMPLES: usize = 10_000;
+    const SHOWN: usize = 24;
     let mut rng = Rng::new(1);
-    let (clean, noise) = (data(&mut rng, 24)?, rng.normal([24], DType::F64)?);
+    let (clean, noise) = (data(&mut rng, SAMPLES)?, rng.normal([SAMPLES], DType::F64)?);
+    let sigmas: Vec<f64> = grid([0.0, 1.0], 9).collect();
+    let at = |&sigma: &f64| Ok(interpolate(&clean, &noise, &[sigma as f32])?.to_f64_vec());
+    let states = sigmas.iter().map(at).collect::<Result<Vec<_>>>()?;
     let mut plot = Plot::new("x_σ = (1 − σ) x₀ + σ ε", ["σ", "x"], [0.0, 1.0], [-3.0, 3.0]);
-    let sigmas: Vec<f32> = (0..=8).map(|i| i as f32 / 8.0).collect();
-    let states =
-        sigmas.iter().map(|&sigma| Ok(interpolate(&clean, &noise, &[sigma])?.to_f64_vec()));
-    let states = states.collect::<Result<Vec<_>>>()?;
-    for i in 0..24 {
-        let points = sigmas.iter().zip(&states).map(|(&s, x)| [f64::from(s), x[i]]);
-        plot = plot.line(BLUE, "", &points.collect::<Vec<_>>());
+    for i in 0..SHOWN {
+        let points = sigmas.iter().zip(&states).map(|(&sigma, x)| [sigma, x[i]]);
+        plot = plot.line(PALE, "", &points.collect::<Vec<_>>());
     }
-    Ok(plot.finish())
+    let mean: f64 = TWO_PEAKS.iter().map(|(w, m, _)| w * m).sum();
+    let square: f64 = TWO_PEAKS.iter().map(|(w, m, s)| w * (s * s + m * m)).sum();
+    let spread = |sigma: f64| {
+        let a = 1.0 - sigma;
+        (a * a * (square - mean * mean) + sigma * sigma).sqrt()
+    };
+    for (side, name) in [(0.0, "mean ± deviation, closed form"), (1.0, ""), (-1.0, "")] {
+        let line = graph([0.0, 1.0], 41, |sigma| (1.0 - sigma) * mean + side * spread(sigma));
+        plot = plot.line(GREY, name, &line);
+    }
+    let mut dots = Vec::new();
+    for (&sigma, x) in sigmas.iter().zip(&states) {
+        let mean = x.iter().sum::<f64>() / SAMPLES as f64;
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / SAMPLES as f64;
+        dots.extend([-1.0, 0.0, 1.0].map(|side| [sigma, mean + side * variance.sqrt()]));
+    }
+    Ok(plot.dots(RED, "the same of 10,000 pairs", &dots).finish())
+}
+
+fn flow() -> Result<String> {
+    const POINTS: usize = 13;
+    let noise: Vec<f64> = grid([-3.0, 3.0], POINTS).collect();
+    let mut plot = Plot::new("dx/dσ = v(x, σ)", ["1 − σ", "x"], [0.0, 1.0], [-3.5, 3.5]);
+    for (i, &x) in noise.iter().enumerate() {
+        let name = if i == 0 { "closed form" } else { "" };
+        let path = graph([0.0, 1.0], 41, |time| exact_flow(TWO_PEAKS, x, 1.0 - time));
+        plot = plot.line(GREY, name, &path);
+    }
+    let mut dots: Vec<[f64; 2]> = noise.iter().map(|&x| [0.0, x]).collect();
+    let schedule = Schedule::from_sigmas((0..=8).map(|i| 1.0 - i as f32 / 8.0).collect())?;
+    let velocity = |x: &Tensor, sigma: f32| {
+        let field = |x: f64| marginal_velocity(TWO_PEAKS, x, f64::from(sigma));
+        Tensor::from_vec(x.to_f64_vec().into_iter().map(field).collect::<Vec<_>>(), x.shape())
+    };
+    let mut step = 0;
+    Solver::Heun.integrate(
+        &Tensor::from_vec(noise, [POINTS])?,
+        &schedule,
+        velocity,
+        |state: &FlowStep| {
+            step += 1;
+            let states = state.state.to_f64_vec().into_iter();
+            dots.extend(states.map(|x| [f64::from(step) / 8.0, x]));
+            ControlFlow::Continue(())
+        },
+    )?;
+    Ok(plot.dots(RED, "Heun, 8 steps", &dots).finish())
 }
 
 fn regression() -> Result<String> {
@@ -123,21 +172,40 @@ fn chain() -> Result<String> {
 }
 
 fn reverse() -> Result<String> {
+    let noise = LogLinear::PAPER;
+    let mut rng = Rng::new(5);
     let mut plot = Plot::new(
-        "q(x_s is still the mask | x_t is the mask)",
+        "q(x_s is the mask | x_t is the mask)",
         ["s", "probability"],
         [0.0, 1.0],
         [0.0, 1.0],
     );
     for (t, colour) in [(1.0, BLUE), (0.75, GREEN), (0.5, RED), (0.25, GREY)] {
-        let still = |s: f64| {
-            let next = posterior(&LogLinear::PAPER, [t, s], 2, &[0.5, 0.5, 0.0], 2)?;
-            Ok([s, next[2]])
+        let closed = |s: f64| {
+            let earlier = posterior(&noise, [t, s], 2, &[0.5, 0.5, 0.0], 2)?;
+            Ok([s, earlier[2]])
         };
-        let points = grid([0.0, t - 1e-9], 20).map(still).collect::<Result<Vec<_>>>()?;
-        plot = plot.line(colour, &format!("t = {t}"), &points);
+        let line = grid([0.0, t - 1e-9], 20).map(closed).collect::<Result<Vec<_>>>()?;
+        let mut dots = Vec::new();
+        for s in (1..8).map(|i| t * f64::from(i) / 8.0) {
+            dots.push([s, still_masked(&noise, [t, s], &mut rng)?]);
+        }
+        plot = plot.line(colour, &format!("t = {t}"), &line).dots(colour, "", &dots);
     }
     Ok(plot.finish())
+}
+
+/// Of 4,000 words that turn into masks on the way from time 0 to t, the share that were masks by
+/// time s.
+fn still_masked(noise: &LogLinear, [t, s]: [f64; 2], rng: &mut Rng) -> Result<f64> {
+    const WORDS: usize = 4_000;
+    let first = noise.mask_probability(s);
+    let by_s = corrupt(&[0; WORDS], &[true; WORDS], first, 1, |_| rng.next_uniform())?;
+    let left: Vec<bool> = by_s.iter().map(|&token| token == 0).collect();
+    let then = 1.0 - noise.alpha(t) / noise.alpha(s);
+    let by_t = corrupt(&by_s, &left, then, 1, |_| rng.next_uniform())?;
+    let masks = |tokens: &[i64]| tokens.iter().sum::<i64>() as f64;
+    Ok(masks(&by_s) / masks(&by_t))
 }
 
 fn masking() -> Result<String> {

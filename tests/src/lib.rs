@@ -9,10 +9,12 @@
 //! | [`plot`], [`figures`] | the plots of `docs/equations.md`, drawn from the library's functions |
 //! | [`operations`] | the table of operations in `docs/` |
 //! | [`links`] | the links of `docs/`, down to the item they name |
+//! | [`mutations`] | `docs/mutations.md`: mistakes, and the tests that see them |
 
 pub mod figures;
 pub mod links;
 pub mod mixture;
+pub mod mutations;
 pub mod operations;
 pub mod plot;
 pub mod stats;

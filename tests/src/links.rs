@@ -58,18 +58,55 @@ pub fn links(page: &str) -> Vec<Link> {
     links
 }
 
-/// Whether Rust source defines an item: `name`, or `Owner::name` where the owner is defined or
-/// implemented before it. A name that a list of the owner's begins a line with counts, as enum
-/// variants and the operations of a macro do.
+/// Whether Rust source defines an item: `name`, or `Owner::name` in a block of the owner's: its own,
+/// or an `impl` of it.
 pub fn defines(source: &str, item: &str) -> bool {
     let Some((owner, name)) = item.rsplit_once("::") else {
         return source.lines().any(|line| declares(line, item, &KEYWORDS));
     };
-    let mut lines = source.lines().skip_while(|line| {
-        !(declares(line, owner, &["struct", "enum", "trait", "mod"])
-            || line.trim_start().starts_with("impl") && has_word(line, owner))
+    let mut lines = source.lines();
+    while let Some(head) = lines.next() {
+        if !opens(head, owner) {
+            continue;
+        }
+        // Source is formatted: a block ends at the brace below its beginning, and its members stand
+        // one step to the right.
+        let margin = &head[..head.len() - head.trim_start().len()];
+        let (end, step) = (format!("{margin}}}"), format!("{margin}    "));
+        let is_enum = declares(head, owner, &["enum"]);
+        let mut members = lines.by_ref().take_while(|line| **line != end);
+        if members.any(|line| {
+            let member = line.strip_prefix(&step).filter(|line| !line.starts_with(' '));
+            member.is_some_and(|line| {
+                declares(line, name, &KEYWORDS) || is_enum && starts_with_word(line, name)
+            })
+        }) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a line opens the block of a type, trait or module, or an `impl` of it.
+fn opens(line: &str, owner: &str) -> bool {
+    let implemented = || {
+        let rest = line.trim_start().strip_prefix("impl")?;
+        let of = rest.rsplit_once(" for ").map(|(_, of)| of);
+        Some(of.unwrap_or_else(|| past_generics(rest).trim_start()))
+    };
+    !line.ends_with([';', '}'])
+        && (declares(line, owner, &["struct", "enum", "trait", "mod"])
+            || implemented().is_some_and(|of| starts_with_word(of, owner)))
+}
+
+/// What follows parameters in angle brackets, if the text begins with any.
+fn past_generics(text: &str) -> &str {
+    let mut depth = 0_u32;
+    let end = text.find(|c| {
+        depth = depth.saturating_add_signed(i32::from(c == '<') - i32::from(c == '>'));
+        depth == 0
     });
-    lines.any(|line| declares(line, name, &KEYWORDS) || starts_with_word(line.trim_start(), name))
+    end.map_or("", |end| text[end..].trim_start_matches('>'))
 }
 
 const KEYWORDS: [&str; 9] =
@@ -86,10 +123,6 @@ fn declares(line: &str, name: &str, keywords: &[&str]) -> bool {
 fn starts_with_word(text: &str, name: &str) -> bool {
     let rest = text.strip_prefix(name);
     rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
-}
-
-fn has_word(line: &str, name: &str) -> bool {
-    line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
 }
 
 #[cfg(test)]
@@ -111,11 +144,16 @@ mod tests {
     fn items_are_definitions_not_mentions() {
         let source = "//! prose about fn new_thing\npub struct Thing<T> {\n}\n\
                       impl<T> Thing<T> {\n    pub fn new(x: T) -> Self {\n        other(x)\n    }\n}\n\
+                      impl From<Kind> for Thing<Kind> {\n    fn from(kind: Kind) {}\n}\n\
                       enum Kind {\n    Small,\n}\nconst MOST: usize = 3;\n";
-        for item in ["Thing", "Thing::new", "Kind::Small", "MOST"] {
+        for item in ["Thing", "Thing::new", "Thing::from", "Kind::Small", "MOST"] {
             assert!(defines(source, item), "{item}");
         }
         for item in ["other", "new_thing", "Kind::Large", "Thing::ne", "Small"] {
+            assert!(!defines(source, item), "{item}");
+        }
+        // What stands behind its owner is not its owner's, nor is what stands within a member.
+        for item in ["Kind::from", "Thing::Small", "Thing::other", "Thing::MOST", "From::from"] {
             assert!(!defines(source, item), "{item}");
         }
     }

@@ -25,15 +25,24 @@ pub fn marginal_velocity(mixture: Mixture, x: f64, sigma: f64) -> f64 {
     velocity / weight
 }
 
-/// Where the flow takes noise `x`. On the line a flow cannot let points overtake one another, so
-/// it keeps the share of probability to their left: Φ(x) = F₀(end). Solved by bisection.
-pub fn exact_end(mixture: Mixture, x: f64) -> f64 {
-    let share =
-        |y: f64| -> f64 { mixture.iter().map(|&(w, m, s)| w * normal_cdf((y - m) / s)).sum() };
+/// Where the flow has taken noise `x` by the time σ. On the line a flow cannot let points overtake
+/// one another, so it keeps the share of probability to their left: Φ(x) = F_σ(y). Solved by
+/// bisection.
+pub fn exact_flow(mixture: Mixture, x: f64, sigma: f64) -> f64 {
+    let a = 1.0 - sigma;
+    let below = |y: f64, (w, m, s): (f64, f64, f64)| {
+        w * normal_cdf((y - a * m) / ((a * s).powi(2) + sigma * sigma).sqrt())
+    };
+    let share = |y: f64| mixture.iter().map(|&part| below(y, part)).sum::<f64>();
     let (mut low, mut high) = (-6.0, 6.0);
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
         *(if share(middle) < normal_cdf(x) { &mut low } else { &mut high }) = middle;
     }
     0.5 * (low + high)
+}
+
+/// Where the flow takes noise `x` in the end.
+pub fn exact_end(mixture: Mixture, x: f64) -> f64 {
+    exact_flow(mixture, x, 0.0)
 }

@@ -1,11 +1,13 @@
 //! `docs/` and the examples stay true: links lead to the items they name, the code of the tour is
-//! the code of its test, plots are what the library draws, and every equation has its test.
+//! the code of its test, plots are what the library draws, every equation has its test, and mistakes
+//! that the page of mutations describes can be made.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use tests::links::links;
 use tests::mixture::{TWO_PEAKS, exact_end};
+use tests::mutations::mutations;
 
 #[path = "../../samplers/examples/own_flow.rs"]
 mod own_flow;
@@ -24,9 +26,14 @@ fn read(path: &str) -> String {
 #[test]
 fn links_lead_to_the_items_they_name() {
     let mut broken = Vec::new();
-    for page in
-        ["README.md", "ARCHITECTURE.md", "docs/tour.md", "docs/equations.md", "docs/operations.md"]
-    {
+    for page in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/tour.md",
+        "docs/equations.md",
+        "docs/operations.md",
+        "docs/mutations.md",
+    ] {
         let folder = root().join(page);
         let folder = folder.parent().expect("a file is in a folder");
         let found = links(&read(page));
@@ -56,6 +63,18 @@ fn code_of_the_tour_is_tested_code() {
         rest = &rest[place + code.len()..];
     }
     assert!(blocks.len() > 5, "the tour shows the step");
+}
+
+/// Each mistake of the page can be made, and there is a test of that name where it says.
+/// The example `mutations` makes them and runs the tests.
+#[test]
+fn mutations_can_be_made() {
+    let mutations = mutations(&read("docs/mutations.md"));
+    assert!(mutations.len() >= 20, "the page has lost mutations");
+    for mutation in mutations {
+        let wrong = mutation.mutated(&root()).unwrap_or_else(|error| panic!("{error}"));
+        assert_ne!(wrong, read(&mutation.file), "{} changes nothing", mutation.title);
+    }
 }
 
 /// The names of all tests `equation_N_…` of the workspace, with N.
@@ -107,9 +126,7 @@ fn every_equation_has_function_test_and_plot() {
 
 #[test]
 fn plots_are_what_the_library_draws() {
-    let mut plots = tests::figures::all().unwrap();
-    plots.push(("equation-2.svg".to_owned(), own_flow::plot().unwrap()));
-    for (name, svg) in plots {
+    for (name, svg) in tests::figures::all().unwrap() {
         let stored = read(&format!("docs/plots/{name}"));
         assert!(stored == svg, "{name} differs: cargo run --release -p tests --example docs");
     }

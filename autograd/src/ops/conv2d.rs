@@ -1,9 +1,9 @@
 //! Convolution of pictures.
 
 use kernels::conv;
-use tensor::{DType, Element, Error, Result, Tensor};
+use tensor::{Result, Tensor};
 
-use super::product::check_floats;
+use super::convolution;
 use crate::backward::Gradient;
 use crate::spec::{Case, Draw};
 use crate::{Keep, Kept, OpMany, Spec, Var, apply_many};
@@ -23,6 +23,7 @@ impl Var {
     ///
     /// y\[b, o, i, j\] = bias\[o\] + Σ over c, u, v of
     /// w\[o, c, u, v\]·x\[b, c, stride·i + u − top, stride·j + v − left\], with zeros around x.
+    /// Source: Dumoulin & Visin 2016, §2.4.
     ///
     /// Shapes: x \[B, C, H, W\], w \[O, C, KH, KW\], bias \[O\] → \[B, O, H′, W′\] where
     /// H′ = (H + top + bottom − KH)/stride + 1, rounded down. Saves: x, w. Cost: 2·C·KH·KW flop an
@@ -41,11 +42,10 @@ impl Var {
 struct Conv2dOp(Conv);
 
 impl Conv2dOp {
-    /// The kernel's description of a convolution of operands of these shapes, and its output's
-    /// shape; `None` where they do not fit.
-    fn sizes(&self, x: &[usize], weight: &[usize]) -> Option<(conv::Conv, [usize; 4])> {
-        let (&[batch, channels, height, width], &[filters, inputs, kernel_height, kernel_width]) =
-            (x, weight)
+    /// The kernel's description of a convolution of operands of these shapes; `None` where they do
+    /// not fit.
+    fn sizes(&self, x: &[usize], weight: &[usize]) -> Option<conv::Conv> {
+        let (&[batch, channels, height, width], &[filters, inputs, rows, columns]) = (x, weight)
         else {
             return None;
         };
@@ -54,30 +54,11 @@ impl Conv2dOp {
             channels,
             input: [height, width],
             filters,
-            kernel: [kernel_height, kernel_width],
+            kernel: [rows, columns],
             stride: self.0.stride,
             pad: self.0.pad,
         };
-        let [rows, columns] = conv.output()?;
-        (inputs == channels).then_some((conv, [batch, filters, rows, columns]))
-    }
-
-    fn check(&self, x: &[&Tensor]) -> Result<(conv::Conv, [usize; 4])> {
-        let (image, weight, bias) = (x[0], x[1], x.get(2));
-        let sizes = self.sizes(image.shape(), weight.shape());
-        let fits = bias.is_none_or(|bias| bias.shape()[..] == weight.shape()[..1]);
-        let Some(sizes) = sizes.filter(|_| fits) else {
-            let message = format!("no such convolution with {:?}", self.0);
-            let error = Error::shape(Self::NAME, message)
-                .operand("x", (image, "[B, C, H, W]"))
-                .operand("weight", (weight, "[O, C, KH, KW]"));
-            return Err(match bias {
-                Some(bias) => error.operand("bias", (*bias, "[O]")),
-                None => error,
-            });
-        };
-        check_floats(Self::NAME, &[("x", image), ("weight", weight)])?;
-        Ok(sizes)
+        (inputs == channels && conv.output().is_some()).then_some(conv)
     }
 }
 
@@ -90,22 +71,10 @@ impl OpMany for Conv2dOp {
     }
 
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, ())> {
-        fn run<T: kernels::Real + Element>(
-            (conv, shape): (conv::Conv, [usize; 4]),
-            x: &[Tensor],
-        ) -> Result<Tensor> {
-            let mut y = Tensor::uninit(shape, x[0].dtype());
-            let bias = x.get(2).map(Tensor::slice::<T>).transpose()?;
-            conv::forward(conv, x[0].slice()?, x[1].slice()?, bias, y.slice_mut()?);
-            Ok(y)
-        }
-        let sizes = self.check(x)?;
-        let packed: Vec<_> = x.iter().map(|x| x.contiguous()).collect();
-        let y = match x[0].dtype() {
-            DType::F64 => run::<f64>(sizes, &packed)?,
-            _ => run::<f32>(sizes, &packed)?,
-        };
-        Ok((vec![y], ()))
+        let sizes = self.sizes(x[0].shape(), x[1].shape());
+        let message = || format!("no such convolution with {:?}", self.0);
+        let conv = convolution::check(Self::NAME, sizes, x, message)?;
+        Ok((vec![convolution::forward(conv, x)?], ()))
     }
 
     fn vjp(
@@ -114,42 +83,9 @@ impl OpMany for Conv2dOp {
         dy: &[Option<Var>],
         needs: &[bool],
     ) -> Result<Vec<Option<Gradient>>> {
-        fn along_x<T: kernels::Real + Element>(
-            conv: conv::Conv,
-            weight: &Tensor,
-            dy: &Tensor,
-            dx: &mut Tensor,
-        ) -> Result<()> {
-            conv::transposed::<T>(conv, weight.slice()?, None, dy.slice()?, dx.slice_mut()?);
-            Ok(())
-        }
-        fn along_weight<T: kernels::Real + Element>(
-            conv: conv::Conv,
-            x: &Tensor,
-            dy: &Tensor,
-            dw: &mut Tensor,
-        ) -> Result<()> {
-            conv::weight_gradient::<T>(conv, x.slice()?, dy.slice()?, dw.slice_mut()?);
-            Ok(())
-        }
-        let dy_var = dy[0].as_ref().expect("the only output is used");
-        let dy = dy_var.value().contiguous();
-        let (conv, _) = self.sizes(kept.shape(0), kept.shape(1)).expect("the forward pass has run");
-        let gradient = |i: usize| {
-            let other = kept.x(1 - i).value().contiguous();
-            let mut gradient = Tensor::uninit(kept.shape(i), dy.dtype());
-            match (i, dy.dtype()) {
-                (0, DType::F64) => along_x::<f64>(conv, &other, &dy, &mut gradient)?,
-                (0, _) => along_x::<f32>(conv, &other, &dy, &mut gradient)?,
-                (_, DType::F64) => along_weight::<f64>(conv, &other, &dy, &mut gradient)?,
-                (_, _) => along_weight::<f32>(conv, &other, &dy, &mut gradient)?,
-            }
-            Ok(Var::constant(gradient))
-        };
-        let along_bias = || dy_var.sum(&[0, 2, 3], false);
-        let all: [&dyn Fn() -> Result<Var>; 3] = [&|| gradient(0), &|| gradient(1), &along_bias];
-        let wanted = needs.iter().zip(all);
-        wanted.map(|(&need, f)| need.then(|| f().map(Gradient::Whole)).transpose()).collect()
+        let conv = self.sizes(kept.shape(0), kept.shape(1)).expect("the forward pass has run");
+        let dy = dy[0].as_ref().expect("the only output is used");
+        convolution::vjp(conv, &kept, dy, needs)
     }
 }
 
@@ -174,12 +110,11 @@ impl Spec for Conv2d {
         let x = draw.uniform([batch, channels, input[0], input[1]], -1.0, 1.0)?;
         let weight = draw.uniform([filters, channels, kernel[0], kernel[1]], -1.0, 1.0)?;
         let bias = draw.uniform([filters], -1.0, 1.0)?;
-        let op = Conv2dOp(conv);
-        let (sizes, shape) =
-            op.sizes(x.shape(), weight.shape()).expect("the filter fits the picture");
+        let sizes = Conv2dOp(conv).sizes(x.shape(), weight.shape());
+        let sizes = sizes.expect("the filter fits the picture");
         let reference = move |x: &[Vec<f64>]| conv::reference(sizes, &x[0], &x[1], Some(&x[2]));
         let forward = move |x: &[Var]| x[0].conv2d(&x[1], Some(&x[2]), conv);
-        let magnitude = ((shape.iter().product::<usize>() / filters) as f64).sqrt();
+        let magnitude = ((sizes.lens()[2] / filters) as f64).sqrt();
         let case = Case::new(format!("{conv:?}"), [x, weight, bias], forward, reference);
         Ok(case.magnitude(magnitude))
     }
@@ -198,6 +133,7 @@ impl Spec for Conv2d {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tensor::DType;
 
     #[test]
     fn misfits_are_errors_and_no_pictures_are_no_trouble() {

@@ -24,9 +24,10 @@ macro_rules! unary {
         impl Var {$(
             #[doc = concat!(
                 "[`", stringify!($formula), "`](kernels::elementwise::exprs::",
-                stringify!($formula), ") of every element: equation and source are there.\n\n",
-                "Shapes: any → the same. Saves: what the formula's `SLOPE_OF` says. ",
-                "Cost: one read and one write.\nErrors: elements are not floating-point numbers.",
+                stringify!($formula), ") of every element: its equation, its source, and which of ",
+                "x and y it saves are there.\n\nShapes: any → the same. Saves: what the formula ",
+                "says. Cost: one read and one write.\nErrors: elements are not floating-point ",
+                "numbers.",
             )]
             #[track_caller]
             pub fn $name(&self, $($arg: $type),*) -> Result<Self> {
@@ -52,9 +53,9 @@ macro_rules! binary {
         impl Var {$(
             #[doc = concat!(
                 "[`", stringify!($formula), "`](kernels::elementwise::exprs::",
-                stringify!($formula), ") of every pair of elements: equation and source are ",
-                "there.\n\nShapes: any two that broadcast → their common shape. ",
-                "Saves: what the formula's `SLOPE_OF` says. Cost: two reads and one write.\n",
+                stringify!($formula), ") of every pair of elements: its equation, its source, and ",
+                "which of a and b it saves are there.\n\nShapes: any two that broadcast → their ",
+                "common shape. Saves: what the formula says. Cost: two reads and one write.\n",
                 "Errors: shapes do not broadcast; elements are not floating-point numbers, ",
                 "or of two precisions.",
             )]

@@ -14,6 +14,7 @@
 
 pub mod attention;
 pub mod conv2d;
+mod convolution;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod group_norm;

@@ -56,8 +56,8 @@ impl Var {
     ///
     /// y\[i, k, j\] = x\[i, j, k\], for the axes \[0, 2, 1\].
     ///
-    /// Shapes: a permutation. Saves: nothing. Cost: none. Errors: `axes` does not name each axis
-    /// once.
+    /// Shapes: any → its lengths in that order. Saves: nothing. Cost: none. Errors: `axes` does not
+    /// name each axis once.
     #[track_caller]
     pub fn permute(&self, axes: &[usize]) -> Result<Self> {
         apply(PermuteOp(axes.to_vec()), [self])

@@ -1,9 +1,9 @@
 //! Enlarging pictures by repeating pixels, then convolution.
 
-use kernels::{Real, conv};
-use tensor::{DType, Element, Error, Result, Tensor};
+use kernels::conv;
+use tensor::{Result, Tensor};
 
-use super::product::check_floats;
+use super::convolution;
 use crate::backward::Gradient;
 use crate::spec::{Case, Draw};
 use crate::{Keep, Kept, OpMany, Spec, Var, apply_many};
@@ -42,23 +42,6 @@ fn sizes(x: &[usize], weight: &[usize]) -> Option<conv::Upsample> {
     fits.then_some(conv::Upsample { batch, channels, input, filters, kernel })
 }
 
-fn check(x: &[&Tensor]) -> Result<conv::Upsample> {
-    let (image, weight, bias) = (x[0], x[1], x.get(2));
-    let fits = bias.is_none_or(|bias| bias.shape()[..] == weight.shape()[..1]);
-    let Some(sizes) = sizes(image.shape(), weight.shape()).filter(|_| fits) else {
-        let message = "expected pictures, and filters of odd sides";
-        let error = Error::shape(UpsampleConv2dOp::NAME, message)
-            .operand("x", (image, "[B, C, H, W]"))
-            .operand("weight", (weight, "[O, C, KH, KW]"));
-        return Err(match bias {
-            Some(bias) => error.operand("bias", (*bias, "[O]")),
-            None => error,
-        });
-    };
-    check_floats(UpsampleConv2dOp::NAME, &[("x", image), ("weight", weight)])?;
-    Ok(sizes)
-}
-
 impl OpMany for UpsampleConv2dOp {
     const NAME: &'static str = "upsample_conv2d";
     type Aux = ();
@@ -68,20 +51,10 @@ impl OpMany for UpsampleConv2dOp {
     }
 
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, ())> {
-        fn run<T: Real + Element>(sizes: conv::Upsample, x: &[Tensor]) -> Result<Tensor> {
-            let [rows, columns] = sizes.input.map(|side| 2 * side);
-            let mut y = Tensor::uninit([sizes.batch, sizes.filters, rows, columns], x[0].dtype());
-            let bias = x.get(2).map(Tensor::slice::<T>).transpose()?;
-            sizes.forward(x[0].slice()?, x[1].slice()?, bias, y.slice_mut()?);
-            Ok(y)
-        }
-        let sizes = check(x)?;
-        let packed: Vec<_> = x.iter().map(|x| x.contiguous()).collect();
-        let y = match x[0].dtype() {
-            DType::F64 => run::<f64>(sizes, &packed)?,
-            _ => run::<f32>(sizes, &packed)?,
-        };
-        Ok((vec![y], ()))
+        let sizes = sizes(x[0].shape(), x[1].shape());
+        let message = || "expected pictures, and filters of odd sides".into();
+        let conv = convolution::check(Self::NAME, sizes, x, message)?;
+        Ok((vec![convolution::forward(conv, x)?], ()))
     }
 
     fn vjp(
@@ -90,37 +63,9 @@ impl OpMany for UpsampleConv2dOp {
         dy: &[Option<Var>],
         needs: &[bool],
     ) -> Result<Vec<Option<Gradient>>> {
-        /// The gradient of operand `i` from the other one.
-        fn run<T: Real + Element>(
-            sizes: conv::Upsample,
-            i: usize,
-            other: &Tensor,
-            dy: &Tensor,
-            gradient: &mut Tensor,
-        ) -> Result<()> {
-            let (other, dy, gradient) = (other.slice::<T>()?, dy.slice()?, gradient.slice_mut()?);
-            match i {
-                0 => sizes.input_gradient(other, dy, gradient),
-                _ => sizes.weight_gradient(other, dy, gradient),
-            }
-            Ok(())
-        }
-        let dy_var = dy[0].as_ref().expect("the only output is used");
-        let dy = dy_var.value().contiguous();
-        let sizes = sizes(kept.shape(0), kept.shape(1)).expect("the forward pass has run");
-        let gradient = |i: usize| {
-            let other = kept.x(1 - i).value().contiguous();
-            let mut gradient = Tensor::uninit(kept.shape(i), dy.dtype());
-            match dy.dtype() {
-                DType::F64 => run::<f64>(sizes, i, &other, &dy, &mut gradient)?,
-                _ => run::<f32>(sizes, i, &other, &dy, &mut gradient)?,
-            }
-            Ok(Var::constant(gradient))
-        };
-        let along_bias = || dy_var.sum(&[0, 2, 3], false);
-        let all: [&dyn Fn() -> Result<Var>; 3] = [&|| gradient(0), &|| gradient(1), &along_bias];
-        let wanted = needs.iter().zip(all);
-        wanted.map(|(&need, f)| need.then(|| f().map(Gradient::Whole)).transpose()).collect()
+        let conv = sizes(kept.shape(0), kept.shape(1)).expect("the forward pass has run");
+        let dy = dy[0].as_ref().expect("the only output is used");
+        convolution::vjp(conv, &kept, dy, needs)
     }
 }
 
@@ -169,6 +114,7 @@ impl Spec for UpsampleConv2d {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tensor::DType;
 
     #[test]
     fn misfits_are_errors_and_no_pictures_are_no_trouble() {

@@ -90,13 +90,16 @@ fn print(case: &Case, report: &Report, output: &Output) -> Result<()> {
     for name in &report.unsupported {
         output.text(format_args!("  {name} is not supported"))?;
     }
+    for name in &report.not_compared {
+        output.text(format_args!("  {name} is not compared"))?;
+    }
     Ok(())
 }
 
 fn record(summary: &Summary, broken: usize) -> Value {
-    let Summary { cases, tensors, over, unsupported } = summary;
+    let Summary { cases, tensors, over, unsupported, not_compared } = summary;
     json!({
         "summary": summary.to_string(), "cases": cases, "tensors": tensors, "over": over,
-        "broken": broken, "unsupported": unsupported,
+        "broken": broken, "unsupported": unsupported, "not_compared": not_compared,
     })
 }

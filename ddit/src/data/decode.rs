@@ -44,7 +44,7 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage> {
         return Err(fail("this is neither PNG nor JPEG nor WebP"));
     }
     if reader.format() == Some(ImageFormat::Jpeg) && !has_end(bytes) {
-        return Err(fail("the file is cut off"));
+        return Err(fail("the file is cut off: the mark that ends a JPEG is missing"));
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(MOST_BYTES);
@@ -61,7 +61,9 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage> {
     Ok(image)
 }
 
-/// Whether a JPEG goes on to its end. The decoder makes up what is missing of one that does not.
+/// Whether a JPEG goes on to its end. The decoder makes up what is missing of one that does not, as
+/// browsers do; for training that is refused, as Pillow refuses it, even where nothing but the mark
+/// is missing: what was lost before it cannot be seen.
 fn has_end(jpeg: &[u8]) -> bool {
     let mut rest = jpeg;
     loop {
@@ -182,13 +184,24 @@ mod tests {
         }
     }
 
+    /// A file that lost what no pixel depends on, the last chunk of a PNG, is still the picture.
     #[test]
-    fn cut_files_are_errors() {
+    fn cut_files_are_errors_or_the_whole_picture() {
         for format in FORMATS {
             let file = quarters(format);
-            for length in 0..file.len() - 12 {
-                let error = decode_picture(&file[..length], Alpha::Drop);
-                assert!(error.is_err(), "{length} bytes of a {format:?}");
+            let whole = decode_picture(&file, Alpha::Drop).unwrap();
+            for length in 0..file.len() {
+                match decode_picture(&file[..length], Alpha::Drop) {
+                    Err(error) if format == ImageFormat::Jpeg && length + 2 == file.len() => {
+                        assert!(error.to_string().contains("the mark that ends a JPEG"), "{error}");
+                    }
+                    Err(_) => {}
+                    Ok(picture) => {
+                        assert!(format != ImageFormat::Jpeg, "{length} bytes of a JPEG");
+                        assert!(file.len() - length <= 12, "{length} bytes of a {format:?}");
+                        assert_eq!(picture, whole, "{length} bytes of a {format:?}");
+                    }
+                }
             }
         }
     }

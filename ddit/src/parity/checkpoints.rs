@@ -117,6 +117,12 @@ pub fn shapes(trial: &mut Trial) -> Result<()> {
         let same = told.parameters.get(count) == Some(&trained.sum());
         trial.compare_flag(&format!("parameters.{count}"), same);
     }
+    for (key, prefix) in [("vae_encoder", "encoder."), ("vae_decoder", "decoder.")] {
+        let Some(&count) = told.parameters.get(key) else { continue };
+        let part = vae.inventory()?;
+        let part = part.iter().filter(|w| w.name.starts_with(prefix)).map(|w| w.shape.numel());
+        trial.compare_flag(&format!("parameters.{key}"), count == part.sum::<usize>());
+    }
     let translated = translate_all(&told.original_single_file);
     for (key, wanted, expected) in [
         ("original_single_file: transformer", Network::Transformer, &told.sd3_diffusers),

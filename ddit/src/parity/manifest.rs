@@ -137,7 +137,7 @@ impl<'a> Case<'a> {
     pub fn run(&self) -> Result<Report> {
         let Some((_, compare)) = KINDS.iter().find(|(kind, _)| *kind == self.kind) else {
             let unsupported = vec![self.kind.to_owned()];
-            return Ok(Report { comparisons: Vec::new(), unsupported });
+            return Ok(Report { unsupported, ..Report::default() });
         };
         let run = || {
             let mut trial = Trial::open(self.set, self.entry, self.id)?;

@@ -1,8 +1,10 @@
 //! Scores of texts, from a JSON document in place of tensors.
 
 use serde::Deserialize;
-use tensor::{Error, Result};
+use serde_json::{Map, Value, json};
+use tensor::{DType, Error, Result};
 
+use super::compare::Tolerance;
 use super::{Deviation, Trial};
 use crate::eval::agreement::{normalise, vqa_accuracy};
 use crate::eval::cider::cider_d;
@@ -18,6 +20,9 @@ struct Document {
     vqa_accuracy: Vec<Answered>,
     #[serde(default)]
     cider_d: Vec<Captioned>,
+    /// Scores that are not computed here.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -42,7 +47,8 @@ struct Captioned {
     tolerance: f64,
 }
 
-/// VQA accuracy with its normalisation of answers, and CIDEr-D.
+/// VQA accuracy with its normalisation of answers, and CIDEr-D; any other section is told as not
+/// supported.
 pub fn scores(trial: &mut Trial) -> Result<()> {
     let document: Document = trial.document()?;
     for (i, Normalised { text, expect }) in document.vqa_normalise.iter().enumerate() {
@@ -58,14 +64,14 @@ pub fn scores(trial: &mut Trial) -> Result<()> {
             let message = format!("{} scores of {} captions", case.scores.len(), scores.len());
             return Err(Error::value("parity", message).key(format!("cider_d[{i}].scores")));
         }
+        let rule = Tolerance::parse(&json!({ "atol": case.tolerance }), DType::F64)
+            .map_err(|error| error.key(format!("cider_d[{i}].tolerance")))?;
         let mean = scores.iter().sum::<f64>() / scores.len() as f64;
-        let tolerance = case.tolerance;
-        let error = (mean - case.mean).abs();
-        trial.record(&format!("cider_d[{i}].mean"), Deviation { error, tolerance });
+        trial.record(&format!("cider_d[{i}].mean"), rule.judge(&[mean], &[case.mean]));
         for (j, (got, want)) in scores.iter().zip(&case.scores).enumerate() {
-            let error = (got - want).abs();
-            trial.record(&format!("cider_d[{i}].scores[{j}]"), Deviation { error, tolerance });
+            trial.record(&format!("cider_d[{i}].scores[{j}]"), rule.judge(&[*got], &[*want]));
         }
     }
+    document.others.keys().for_each(|name| trial.leave(name));
     Ok(())
 }

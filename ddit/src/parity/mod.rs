@@ -15,7 +15,8 @@
 //!
 //! A kind is a function from a [`Trial`] to comparisons, and one line in [`KINDS`]. What is not in
 //! the list is reported as not supported, and so is an expected result that the function of its
-//! kind does not compute.
+//! kind does not compute. Values on the way and extras that it does not compute are told as not
+//! compared.
 
 mod checkpoints;
 mod compare;
@@ -74,12 +75,14 @@ const KINDS: [Kind; 25] = [
 ];
 
 /// What became of a case.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// Expected results beside ours, in the order in which they were computed.
     pub comparisons: Vec<Comparison>,
     /// What of the case is not supported: its kind, or some of its results.
     pub unsupported: Vec<String>,
+    /// Values on the way and extras that are stored, but not computed here.
+    pub not_compared: Vec<String>,
 }
 
 /// What became of several cases.
@@ -93,6 +96,8 @@ pub struct Summary {
     pub over: usize,
     /// What is not supported, and how often it occurred.
     pub unsupported: BTreeMap<String, usize>,
+    /// What else is stored and was not compared, and how often it occurred.
+    pub not_compared: BTreeMap<String, usize>,
 }
 
 impl Summary {
@@ -101,25 +106,30 @@ impl Summary {
         self.cases += usize::from(!report.comparisons.is_empty());
         self.tensors += report.comparisons.len();
         self.over += report.comparisons.iter().filter(|c| !c.ok()).count();
-        for name in &report.unsupported {
-            *self.unsupported.entry(name.clone()).or_default() += 1;
+        for (count, names) in [
+            (&mut self.unsupported, &report.unsupported),
+            (&mut self.not_compared, &report.not_compared),
+        ] {
+            names.iter().for_each(|name| *count.entry(name.clone()).or_default() += 1);
         }
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cases, tensors, over, unsupported } = self;
+        let Self { cases, tensors, over, unsupported, not_compared } = self;
         match over {
             0 => write!(f, "all of {tensors} tensors of {cases} cases are within tolerance")?,
             _ => write!(f, "{over} of {tensors} tensors of {cases} cases are OVER TOLERANCE")?,
         }
-        let names: Vec<String> =
-            unsupported.iter().map(|(name, count)| format!("{name} ({count})")).collect();
-        match names.is_empty() {
-            true => Ok(()),
-            false => write!(f, "; not supported: {}", names.join(", ")),
+        for (told, names) in [("not compared", not_compared), ("not supported", unsupported)] {
+            let names: Vec<String> =
+                names.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+            if !names.is_empty() {
+                write!(f, "; {told}: {}", names.join(", "))?;
+            }
         }
+        Ok(())
     }
 }
 

@@ -97,6 +97,14 @@ pub fn texts(trial: &mut Trial) -> Result<()> {
     trial.compare_flag("decoded_clean", decoded);
     let answer = tokenizer.decode_until_end(&ids[given..])? == trial.said::<String>("answer")?;
     trial.compare_flag("answer", answer);
+    if let Some(told) = trial.said::<Option<Vec<u32>>>("answer_ids")? {
+        let length = ids[given..].iter().take_while(|&&id| id != tokenizer.end()).count();
+        trial.compare_flag("answer_ids", ids[given..][..length] == told);
+    }
+    // With the spaces before punctuation, which the pipeline takes away.
+    if trial.said::<Option<String>>("decoded")?.is_some() {
+        trial.pass_over("decoded");
+    }
     Ok(())
 }
 

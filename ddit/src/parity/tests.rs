@@ -82,14 +82,16 @@ fn a_summary_counts_what_was_compared_and_what_cannot_be() {
     let report = |comparisons, unsupported: &[&str]| Report {
         comparisons,
         unsupported: unsupported.iter().map(|name| (*name).to_owned()).collect(),
+        not_compared: Vec::new(),
     };
     summary.add(&report(vec![comparison(0.5), comparison(0.1)], &[]));
     assert_eq!(summary.to_string(), "all of 2 tensors of 1 cases are within tolerance");
     summary.add(&report(vec![comparison(2.0)], &["out.y of kind"]));
     summary.add(&report(vec![], &["t5"]));
-    summary.add(&report(vec![], &["t5"]));
-    let told =
-        "1 of 3 tensors of 2 cases are OVER TOLERANCE; not supported: out.y of kind (1), t5 (2)";
+    let extra = Report { not_compared: vec!["aux.z of kind".into()], ..report(vec![], &["t5"]) };
+    summary.add(&extra);
+    let told = "1 of 3 tensors of 2 cases are OVER TOLERANCE; not compared: aux.z of kind (1); \
+                not supported: out.y of kind (1), t5 (2)";
     assert_eq!(summary.to_string(), told);
 }
 

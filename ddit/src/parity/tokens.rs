@@ -1,6 +1,9 @@
 //! Texts as token ids, from JSON documents in place of tensors.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Deserialize;
+use serde_json::Value;
 use tensor::Result;
 
 use super::Trial;
@@ -22,6 +25,9 @@ struct Text {
     text: String,
     ids: Vec<u32>,
     decoded_clean: String,
+    /// The same decoded in other ways.
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -40,7 +46,8 @@ struct Example {
     label_mask: Vec<u32>,
 }
 
-/// Texts to ids and back; the number of tokens, and which of them is the mask.
+/// Texts to ids and back; the number of tokens, and which of them is the mask. Ids become text as
+/// the pipeline makes it of them, and in no other way that a document may have besides.
 pub fn tokenizer(trial: &mut Trial) -> Result<()> {
     let document: Tokenized = trial.document()?;
     let folder = match document.tokenizer.as_str() {
@@ -50,11 +57,13 @@ pub fn tokenizer(trial: &mut Trial) -> Result<()> {
     let tokenizer = Tokenizer::open(folder)?;
     trial.compare_flag("length", tokenizer.len() == document.length);
     trial.compare_flag("mask_id", tokenizer.mask() == document.mask_id);
-    for (i, Text { text, ids, decoded_clean }) in document.cases.iter().enumerate() {
+    for (i, Text { text, ids, decoded_clean, .. }) in document.cases.iter().enumerate() {
         trial.compare_flag(&format!("cases[{i}].ids"), tokenizer.encode(text)? == *ids);
         let decoded = tokenizer.decode(ids)? == *decoded_clean;
         trial.compare_flag(&format!("cases[{i}].decoded_clean"), decoded);
     }
+    let others = document.cases.iter().flat_map(|text| text.others.keys());
+    others.collect::<BTreeSet<_>>().into_iter().for_each(|name| trial.pass_over(name));
     Ok(())
 }
 

@@ -21,6 +21,9 @@ pub struct Trial<'a> {
     /// The tensors of the case; those of its file that the manifest describes.
     tensors: BTreeMap<String, Tensor>,
     comparisons: Vec<Comparison>,
+    /// Expected results, and other things stored, that are not computed here.
+    unsupported: Vec<String>,
+    not_compared: Vec<String>,
 }
 
 impl<'a> Trial<'a> {
@@ -31,7 +34,15 @@ impl<'a> Trial<'a> {
         let Some(entry) = entry.as_object() else {
             return Err(set.malformed(id, "expected an object"));
         };
-        let mut trial = Self { set, id, entry, tensors: BTreeMap::new(), comparisons: Vec::new() };
+        let mut trial = Self {
+            set,
+            id,
+            entry,
+            tensors: BTreeMap::new(),
+            comparisons: Vec::new(),
+            unsupported: Vec::new(),
+            not_compared: Vec::new(),
+        };
         if entry.contains_key("tensors") {
             let file = SafeTensors::open(set.file(entry, id)?)?;
             for (name, description) in trial.descriptions()? {
@@ -50,20 +61,22 @@ impl<'a> Trial<'a> {
         Ok(trial)
     }
 
-    /// What was compared, and what should have been.
+    /// What was compared, and everything stored that was not.
     ///
     /// Errors: nothing was compared.
     pub(super) fn finish(self, kind: &str) -> Result<Report> {
-        if self.comparisons.is_empty() {
+        if self.comparisons.is_empty() && self.unsupported.is_empty() {
             return Err(self.malformed("tensors", "nothing of this case can be compared"));
         }
-        let compared = |name: &&String| self.comparisons.iter().any(|c| c.tensor == **name);
-        let results = self.tensors.keys().filter(|name| is_result(name));
-        let left: Vec<String> = results
-            .filter(|name| !compared(name))
-            .map(|name| format!("{name} of {kind}"))
-            .collect();
-        Ok(Report { comparisons: self.comparisons, unsupported: left })
+        let compared = |name: &str| self.comparisons.iter().any(|c| c.tensor == name);
+        let left = self.tensors.keys().filter(|name| !name.starts_with("in.") && !compared(name));
+        let (results, others): (Vec<_>, Vec<_>) = left.partition(|name| is_result(name));
+        let told = |name: &String| format!("{name} of {kind}");
+        Ok(Report {
+            unsupported: self.unsupported.iter().chain(results).map(told).collect(),
+            not_compared: self.not_compared.iter().chain(others).map(told).collect(),
+            comparisons: self.comparisons,
+        })
     }
 
     fn descriptions(&self) -> Result<&'a Map<String, Value>> {
@@ -322,6 +335,16 @@ impl Trial<'_> {
             self.compare_flag(&format!("grad.{name}"), absent);
         }
         Ok(())
+    }
+
+    /// Records an expected result that is not computed here.
+    pub fn leave(&mut self, name: &str) {
+        self.unsupported.push(name.to_owned());
+    }
+
+    /// Records something else that is stored and not computed here.
+    pub fn pass_over(&mut self, name: &str) {
+        self.not_compared.push(name.to_owned());
     }
 
     /// Records something that is right or wrong.

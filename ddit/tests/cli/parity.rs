@@ -281,3 +281,47 @@ fn a_broken_file_names_its_tensor_and_the_other_cases_are_compared() {
     let set = Set::new().damaged("vae.safetensors", |bytes| bytes.clear());
     set.is_refused(&["vae.safetensors"]);
 }
+
+#[test]
+fn everything_stored_is_compared_or_told() {
+    let mut set = Set::new();
+    let features = time_features(&[3.0], 6, DType::F32).unwrap();
+    let near = || json!({ "atol": 1e-5 });
+    let tensors = [
+        ("in.t", Tensor::from_slice(&[3.0_f32], [1]).unwrap(), json!({})),
+        ("out.emb6", features.clone(), near()),
+        ("aux.bf16_emb6", features.clone(), near()),
+        ("mid.angles", features, near()),
+    ];
+    set.case("more", "timestep_features", json!({}), &tensors);
+    let set = set.write();
+    let text = set.run(&["--only", "more"]).succeeded().stdout;
+    assert!(text.contains("  aux.bf16_emb6 of timestep_features is not compared\n"), "{text}");
+    let told = "all of 1 tensors of 1 cases are within tolerance; not compared: aux.bf16_emb6 of \
+                timestep_features (1), mid.angles of timestep_features (1)";
+    assert_eq!(text.lines().last(), Some(told));
+    let lines = set.run(&["--json", "--only", "more"]).succeeded().lines();
+    let told = &lines.last().unwrap()["not_compared"];
+    assert_eq!(told["mid.angles of timestep_features"], 1, "{told}");
+}
+
+#[test]
+fn scores_of_another_kind_are_not_passed_over() {
+    let with = |scores: Value| {
+        let set = Set::new().changed(|manifest| {
+            let case = json!({ "id": "scores", "kind": "metrics", "file": "scores.json" });
+            manifest["cases"].as_array_mut().unwrap().push(case);
+        });
+        std::fs::write(set.path("scores.json"), scores.to_string()).unwrap();
+        set
+    };
+    let normalised = json!([{ "text": "A cat", "expect": "cat" }]);
+    let ran = with(json!({ "vqa_normalise": normalised, "bleu": [] })).run(&[]);
+    assert_eq!(ran.code, 3, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.ends_with("; not supported: bleu of metrics (1)\n"), "{}", ran.stdout);
+    let captions = json!({
+        "candidates": ["a cat"], "references": [["a cat"]], "scores": [0.0], "mean": 0.0,
+        "tolerance": -1.0,
+    });
+    with(json!({ "cider_d": [captions] })).is_refused(&["cider_d[0].tolerance", "-1"]);
+}

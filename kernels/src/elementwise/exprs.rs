@@ -10,7 +10,7 @@ use std::f64::consts::PI;
 use super::formula::{Binary, Domain, SlopeOf, Unary};
 use crate::num::Num;
 
-/// Negation, y = −x.
+/// Negation, y = −x. Saves: nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Neg;
 
@@ -24,7 +24,7 @@ impl Unary for Neg {
     }
 }
 
-/// Multiplication by a constant, y = c·x.
+/// Multiplication by a constant, y = c·x. Saves: nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct MulScalar(pub f64);
 
@@ -38,7 +38,7 @@ impl Unary for MulScalar {
     }
 }
 
-/// Addition of a constant, y = x + c.
+/// Addition of a constant, y = x + c. Saves: nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct AddScalar(pub f64);
 
@@ -53,6 +53,7 @@ impl Unary for AddScalar {
 }
 
 /// Limits to an interval, y = min(max(x, low), high); slope 1 inside and at both ends, else 0.
+/// Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct Clamp {
     /// The least result.
@@ -74,7 +75,7 @@ impl Unary for Clamp {
     }
 }
 
-/// The exponential function, y = eˣ.
+/// The exponential function, y = eˣ. Saves: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Exp;
 
@@ -92,7 +93,7 @@ impl Unary for Exp {
     }
 }
 
-/// The natural logarithm, y = ln x; −∞ at 0 and NaN below.
+/// The natural logarithm, y = ln x; −∞ at 0 and NaN below. Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct Ln;
 
@@ -108,7 +109,7 @@ impl Unary for Ln {
     }
 }
 
-/// The square root, y = √x.
+/// The square root, y = √x. Saves: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Sqrt;
 
@@ -129,7 +130,7 @@ impl Unary for Sqrt {
     }
 }
 
-/// The square, y = x².
+/// The square, y = x². Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct Square;
 
@@ -142,7 +143,7 @@ impl Unary for Square {
     }
 }
 
-/// The reciprocal, y = 1/x.
+/// The reciprocal, y = 1/x. Saves: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Recip;
 
@@ -163,7 +164,7 @@ impl Unary for Recip {
     }
 }
 
-/// The absolute value, y = |x|; slope 0 at 0.
+/// The absolute value, y = |x|; slope 0 at 0. Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct Abs;
 
@@ -185,7 +186,7 @@ impl Unary for Abs {
 }
 
 /// The rectifier, y = max(x, 0); slope 0 at 0, and a NaN stays one.
-/// Source: Nair & Hinton 2010.
+/// Source: Nair & Hinton 2010. Saves: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Relu;
 
@@ -208,7 +209,7 @@ impl Unary for Relu {
     }
 }
 
-/// The hyperbolic tangent, y = tanh x.
+/// The hyperbolic tangent, y = tanh x. Saves: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Tanh;
 
@@ -226,7 +227,7 @@ impl Unary for Tanh {
     }
 }
 
-/// The logistic function, y = σ(x) = 1/(1 + e⁻ˣ).
+/// The logistic function, y = σ(x) = 1/(1 + e⁻ˣ). Saves: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Sigmoid;
 
@@ -247,7 +248,7 @@ impl Unary for Sigmoid {
 }
 
 /// SiLU, also called Swish, y = x·σ(x).
-/// Source: Hendrycks & Gimpel 2016, §2; Ramachandran et al. 2017.
+/// Source: Hendrycks & Gimpel 2016, §2; Ramachandran et al. 2017. Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct Silu;
 
@@ -261,7 +262,7 @@ impl Unary for Silu {
 }
 
 /// GELU, tanh form, y = ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
-/// Source: Hendrycks & Gimpel 2016, §2.
+/// Source: Hendrycks & Gimpel 2016, §2. Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct GeluTanh;
 
@@ -276,7 +277,7 @@ impl Unary for GeluTanh {
 }
 
 /// The smooth rectifier, y = ln(1 + eˣ), computed as max(x, 0) + ln(1 + e⁻|ˣ|).
-/// Source: Dugas et al. 2001.
+/// Source: Dugas et al. 2001. Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct Softplus;
 
@@ -293,7 +294,7 @@ impl Unary for Softplus {
     }
 }
 
-/// The sum, y = a + b.
+/// The sum, y = a + b. Saves: nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Add;
 
@@ -307,7 +308,7 @@ impl Binary for Add {
     }
 }
 
-/// The difference, y = a − b.
+/// The difference, y = a − b. Saves: nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Sub;
 
@@ -321,7 +322,7 @@ impl Binary for Sub {
     }
 }
 
-/// The product, y = a·b.
+/// The product, y = a·b. Saves: a, b.
 #[derive(Clone, Copy, Debug)]
 pub struct Mul;
 
@@ -339,7 +340,7 @@ impl Binary for Mul {
     }
 }
 
-/// The quotient, y = a/b.
+/// The quotient, y = a/b. Saves: a, b.
 #[derive(Clone, Copy, Debug)]
 pub struct Div;
 
@@ -360,7 +361,7 @@ impl Binary for Div {
     }
 }
 
-/// The larger of two, y = max(a, b); where they are equal the slope goes to a.
+/// The larger of two, y = max(a, b); where they are equal the slope goes to a. Saves: a, b.
 #[derive(Clone, Copy, Debug)]
 pub struct Maximum;
 
@@ -373,7 +374,7 @@ impl Binary for Maximum {
     }
 }
 
-/// The smaller of two, y = min(a, b); where they are equal the slope goes to a.
+/// The smaller of two, y = min(a, b); where they are equal the slope goes to a. Saves: a, b.
 #[derive(Clone, Copy, Debug)]
 pub struct Minimum;
 
