@@ -81,7 +81,7 @@ impl Memory {
     pub fn write(&mut self, address: u64, data: &[u8]) -> Result<(), FaultKind> {
         let (i, offset) = self.locate(address, data.len(), 0)?;
         let to = &self.allocations[i];
-        let aligned = if offset % 4 == 0 { data.len() / 4 } else { 0 };
+        let aligned = if offset.is_multiple_of(4) { data.len() / 4 } else { 0 };
         for (k, word) in data[..4 * aligned].as_chunks::<4>().0.iter().enumerate() {
             to.words[offset / 4 + k].store(u32::from_le_bytes(*word), Relaxed);
             to.written[offset / 4 + k].store(15, Relaxed);
@@ -99,7 +99,7 @@ impl Memory {
     pub fn read(&self, address: u64, data: &mut [u8]) -> Result<(), FaultKind> {
         let (i, offset) = self.locate(address, data.len(), 0)?;
         let from = &self.allocations[i];
-        let aligned = if offset % 4 == 0 { data.len() / 4 } else { 0 };
+        let aligned = if offset.is_multiple_of(4) { data.len() / 4 } else { 0 };
         for (k, word) in data[..4 * aligned].as_chunks_mut::<4>().0.iter_mut().enumerate() {
             *word = from.words[offset / 4 + k].load(Relaxed).to_le_bytes();
         }
@@ -107,6 +107,34 @@ impl Memory {
             *byte = from.load(offset + k, 1) as u8;
         }
         Ok(())
+    }
+
+    /// Copies bytes from one place to another, which may overlap. Bytes that were never written stay
+    /// so.
+    ///
+    /// # Errors
+    /// Unless both ranges lie in live buffers.
+    pub fn copy(&mut self, to: u64, from: u64, bytes: usize) -> Result<(), FaultKind> {
+        let (from, start) = self.locate(from, bytes, 0)?;
+        let (to, end) = self.locate(to, bytes, 0)?;
+        let (from, to) = (&self.allocations[from], &self.allocations[to]);
+        let byte = |k| (from.load(start + k, 1), from.is_written(start + k, 1));
+        let data: Vec<(u64, bool)> = (0..bytes).map(byte).collect();
+        for (k, (value, written)) in data.into_iter().enumerate() {
+            to.store(end + k, 1, value);
+            if !written {
+                to.forget(end + k);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one byte to a whole range.
+    ///
+    /// # Errors
+    /// Unless it lies in one live buffer.
+    pub fn fill(&mut self, address: u64, value: u8, bytes: usize) -> Result<(), FaultKind> {
+        self.write(address, &vec![value; bytes])
     }
 
     /// The first byte of a range that nothing was written to, as an offset into the range.
@@ -212,10 +240,15 @@ impl Allocation {
     /// Whether all these bytes were written.
     #[inline]
     pub fn is_written(&self, offset: usize, bytes: usize) -> bool {
-        if offset % 4 == 0 && bytes % 4 == 0 {
+        if offset.is_multiple_of(4) && bytes.is_multiple_of(4) {
             return (offset / 4..(offset + bytes) / 4).all(|i| self.written[i].load(Relaxed) == 15);
         }
         (offset..offset + bytes).all(|k| self.written[k / 4].load(Relaxed) >> (k % 4) & 1 == 1)
+    }
+
+    /// Marks a byte as never written.
+    fn forget(&self, offset: usize) {
+        self.written[offset / 4].fetch_and(!(1 << (offset % 4)), Relaxed);
     }
 
     /// Applies a read-modify-write to 4 or 8 aligned bytes; returns what was there. Blocks with

@@ -130,7 +130,8 @@ macro_rules! from_int {
 }
 
 fn from_integer(m: &Mnemonic<'_>, to: Ty, from: Ty) -> Option<AluFn> {
-    if !m.has("rn") && !(to == F64 && from.bytes() < 8) {
+    let exact = to == F64 && from.bytes() < 8;
+    if !exact && !m.has("rn") {
         return None;
     }
     Some(match to {

@@ -1,7 +1,7 @@
 //! Floating-point arithmetic. `.rn` results are IEEE 754's; `.approx` results are computed as well as
 //! f32 allows, and [`error_bound`] says how far hardware may be from that.
 
-use crate::float::{self, Toward, extreme, extreme64};
+use crate::float::{self, Toward, extreme, extreme64, fma};
 use crate::isa::AluFn::{self, *};
 use crate::isa::{ErrorBound, Ty};
 use crate::lanes::{f32s, f64s, lanes};
@@ -38,7 +38,7 @@ fn narrow(m: &Mnemonic<'_>) -> Option<AluFn> {
         "add" => Bin32(f32s!(a, b => a + b)),
         "sub" => Bin32(f32s!(a, b => a - b)),
         "mul" => Bin32(f32s!(a, b => a * b)),
-        "fma" | "mad" => Tern32(f32s!(a, b, c => a.mul_add(b, c))),
+        "fma" | "mad" => Tern32(f32s!(a, b, c => fma(a, b, c))),
         "div" => Bin32(f32s!(a, b => a / b)),
         "min" if nan => Bin32(f32s!(a, b => extreme::<false, true>(a, b))),
         "max" if nan => Bin32(f32s!(a, b => extreme::<true, true>(a, b))),
@@ -97,7 +97,8 @@ fn wide(m: &Mnemonic<'_>) -> Option<AluFn> {
 /// arguments in the ordinary range.
 pub(super) fn error_bound(m: &Mnemonic<'_>) -> Option<ErrorBound> {
     use ErrorBound::*;
-    if !m.has("approx") && !(m.name == "div" && m.has("full")) {
+    let full = m.name == "div" && m.has("full");
+    if !full && !m.has("approx") {
         return None;
     }
     Some(match m.name {

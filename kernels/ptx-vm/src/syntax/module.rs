@@ -88,7 +88,8 @@ impl Module {
                 ".version" => module.version = reader.rest_of_line().join(""),
                 ".target" => module.target = reader.rest_of_line().join(" "),
                 ".address_size" | ".file" => drop(reader.rest_of_line()),
-                ".visible" | ".weak" | ".extern" | ".pragma" => {}
+                ".pragma" => reader.skip_statement(),
+                ".visible" | ".weak" | ".extern" => {}
                 ".section" => reader.skip_block()?,
                 ".shared" => outer.shared(&mut reader)?,
                 ".entry" => module.kernels.push(kernel(&mut reader, &outer, &lines)?),
@@ -243,9 +244,12 @@ fn statement<'a>(
             return match word {
                 ".reg" => scope.registers(reader),
                 ".shared" => scope.shared(reader),
-                ".loc" => Ok(drop(reader.rest_of_line())),
+                ".loc" => {
+                    reader.rest_of_line();
+                    Ok(())
+                }
                 ".pragma" => {
-                    reader.next();
+                    reader.skip_statement();
                     Ok(())
                 }
                 other => Err(reader.error(format!("`{other}` is not supported in a kernel"))),
