@@ -1,0 +1,97 @@
+//! What a stream does: now, or, while it is captured, at each launch of the graph.
+
+use crate::driver::{Driver, Function};
+use crate::raw::{Callback, Host};
+use crate::status::{Error, Status};
+use ptx_vm::{Counts, FaultKind, Launch};
+use std::sync::Arc;
+
+/// Work on a stream.
+#[derive(Clone)]
+pub(crate) enum Operation {
+    Launch { function: Arc<Function>, launch: Launch, parameters: Vec<u8> },
+    Upload { to: u64, from: Host, bytes: usize },
+    Download { to: Host, from: u64, bytes: usize },
+    Copy { to: u64, from: u64, bytes: usize },
+    Fill { to: u64, value: u8, bytes: usize },
+    Call(Callback),
+}
+
+/// Sums over the launches of one kernel.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct KernelStatistics {
+    pub launches: u64,
+    pub blocks: u64,
+    pub counts: Counts,
+}
+
+impl Driver {
+    /// Does it, or records it if the stream is being captured.
+    pub fn submit(&mut self, stream: usize, operation: Operation) -> Status {
+        match self.captured(stream)? {
+            Some(capture) => {
+                self.capture_mut(capture)?.operations.push(operation);
+                Ok(())
+            }
+            None => self.perform(&operation),
+        }
+    }
+
+    /// Does it now.
+    pub fn perform(&mut self, operation: &Operation) -> Status {
+        let memory = &mut self.machine.memory;
+        let (what, result) = match operation {
+            Operation::Launch { function, launch, parameters } => {
+                return self.launch(function, *launch, parameters);
+            }
+            Operation::Call(callback) => {
+                callback.call();
+                return Ok(());
+            }
+            Operation::Upload { to, from, bytes } => {
+                ("host-to-device copy", memory.write(*to, &from.read(*bytes)?))
+            }
+            Operation::Download { to, from, bytes } => {
+                let mut data = vec![0; *bytes];
+                let read = memory.read(*from, &mut data);
+                if read.is_ok() {
+                    to.write(&data)?;
+                }
+                ("device-to-host copy", read)
+            }
+            Operation::Copy { to, from, bytes } => {
+                ("device-to-device copy", memory.copy(*to, *from, *bytes))
+            }
+            Operation::Fill { to, value, bytes } => ("memset", memory.fill(*to, *value, *bytes)),
+        };
+        result.map_err(|kind| {
+            let reason = match kind {
+                FaultKind::UseAfterFree => "a buffer already freed",
+                _ => "bytes outside every buffer",
+            };
+            self.fail(Error::InvalidValue, format!("{what} of {reason}"))
+        })
+    }
+
+    fn launch(&mut self, function: &Function, launch: Launch, parameters: &[u8]) -> Status {
+        let kernel = &function.kernel;
+        match self.machine.launch_packed(kernel, launch, parameters) {
+            Ok(statistics) => {
+                let sum = self.statistics.entry(kernel.name.clone()).or_default();
+                sum.launches += 1;
+                sum.blocks += statistics.blocks;
+                sum.counts += statistics.total();
+                Ok(())
+            }
+            Err(fault) => {
+                let error = match fault.kind {
+                    FaultKind::OutOfBounds | FaultKind::UseAfterFree => Error::IllegalAddress,
+                    FaultKind::Misaligned => Error::MisalignedAddress,
+                    FaultKind::BadLaunch => Error::InvalidValue,
+                    _ => Error::LaunchFailed,
+                };
+                Err(self.fail(error, fault.to_string()))
+            }
+        }
+    }
+}
