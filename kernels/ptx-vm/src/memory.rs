@@ -74,6 +74,11 @@ impl Memory {
         self.allocations.iter().map(|a| (a.base, a.bytes))
     }
 
+    /// The address of the live buffer that holds an address.
+    pub fn buffer_of(&self, address: u64) -> Option<u64> {
+        self.locate(address, 1, 0).ok().map(|(i, _)| self.allocations[i].base)
+    }
+
     /// Writes bytes from the host.
     ///
     /// # Errors
@@ -98,14 +103,7 @@ impl Memory {
     /// Unless all of them lie in one live buffer.
     pub fn read(&self, address: u64, data: &mut [u8]) -> Result<(), FaultKind> {
         let (i, offset) = self.locate(address, data.len(), 0)?;
-        let from = &self.allocations[i];
-        let aligned = if offset.is_multiple_of(4) { data.len() / 4 } else { 0 };
-        for (k, word) in data[..4 * aligned].as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            *word = from.words[offset / 4 + k].load(Relaxed).to_le_bytes();
-        }
-        for (k, byte) in data.iter_mut().enumerate().skip(4 * aligned) {
-            *byte = from.load(offset + k, 1) as u8;
-        }
+        self.allocations[i].read(offset, data);
         Ok(())
     }
 
@@ -207,6 +205,18 @@ impl Allocation {
             8 if at == 0 => word(i) | word(i + 1) << 32,
             _ if at + bytes <= 4 => word(i) >> (8 * at) & ((1 << (8 * bytes)) - 1),
             _ => (0..bytes).map(|k| self.load(offset + k, 1) << (8 * k)).sum(),
+        }
+    }
+
+    /// Any number of bytes, at any offset.
+    #[inline]
+    pub fn read(&self, offset: usize, out: &mut [u8]) {
+        let aligned = if offset.is_multiple_of(4) { out.len() / 4 } else { 0 };
+        for (k, word) in out[..4 * aligned].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *word = self.words[offset / 4 + k].load(Relaxed).to_le_bytes();
+        }
+        for (k, byte) in out.iter_mut().enumerate().skip(4 * aligned) {
+            *byte = self.load(offset + k, 1) as u8;
         }
     }
 
