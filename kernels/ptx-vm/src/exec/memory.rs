@@ -257,6 +257,7 @@ impl Block<'_> {
     }
 
     /// Which buffer an access lies in and where.
+    #[inline]
     fn place(
         &self,
         warp: &mut Warp,
