@@ -2,6 +2,7 @@
 
 use crate::card::{self, CARDS, Card};
 use crate::operation::{KernelStatistics, Operation};
+use crate::order::Order;
 use crate::raw::Host;
 use crate::status::{Error, Status};
 use ptx_vm::{Kernel, Machine};
@@ -57,6 +58,9 @@ pub(crate) struct Driver {
     pub initialised: bool,
     objects: HashMap<usize, Object>,
     next: usize,
+    pub order: Order,
+    /// Whether unordered work on streams is an error.
+    pub check_order: bool,
     /// Bytes of dynamic shared memory each function has opted in to.
     pub opted_in: HashMap<usize, u32>,
     /// Pinned host memory: address and size.
@@ -93,6 +97,8 @@ impl Driver {
             initialised: false,
             objects: HashMap::new(),
             next: 0x1000,
+            order: Order::default(),
+            check_order: true,
             opted_in: HashMap::new(),
             host: BTreeMap::new(),
             statistics: BTreeMap::new(),
@@ -232,7 +238,8 @@ impl Driver {
             .retain(|_, object| !matches!(object, Object::Function(f) if f.module == module));
     }
 
-    pub fn used(&self) -> u64 {
+    /// Bytes of live buffers.
+    pub fn allocated(&self) -> u64 {
         self.machine.memory.live().map(|(_, bytes)| bytes as u64).sum()
     }
 
@@ -240,7 +247,7 @@ impl Driver {
         if bytes == 0 {
             return Err(self.fail(Error::InvalidValue, "an allocation of no bytes".to_owned()));
         }
-        let free = self.card.memory - self.used();
+        let free = self.card.memory - self.allocated();
         if bytes as u64 > free {
             let text = format!("{bytes} bytes asked for, {free} free");
             return Err(self.fail(Error::OutOfMemory, text));
@@ -248,7 +255,30 @@ impl Driver {
         Ok(self.machine.memory.alloc(bytes))
     }
 
+    /// A stream uses the buffer that holds an address.
+    pub fn used(&mut self, stream: usize, address: u64, write: bool) -> Status {
+        let Some(buffer) = self.machine.memory.buffer_of(address) else { return Ok(()) };
+        match self.order.used(stream, buffer, write) {
+            Some(other) if self.check_order => {
+                let verb = if write { "writes" } else { "reads" };
+                let text = format!(
+                    "stream {stream:#x} {verb} the buffer at {buffer:#x}, which stream {other:#x} \
+                     uses, with no event or synchronisation between"
+                );
+                Err(self.fail(Error::LaunchFailed, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a host address lies in pinned memory.
+    pub fn is_pinned(&self, memory: Host) -> bool {
+        let before = self.host.range(..=memory.address()).next_back();
+        before.is_some_and(|(start, bytes)| memory.address() < start + bytes)
+    }
+
     pub fn free(&mut self, address: u64) -> Status {
+        self.order.freed(address);
         self.machine.memory.free(address).map_err(|kind| {
             let how = match kind {
                 ptx_vm::FaultKind::UseAfterFree => "was freed before",

@@ -64,9 +64,10 @@ driver_api! {
     };
 
     /// Turns checks on and off, by bits: races 1, asynchronous copies 2, bounds 4, alignment 8,
-    /// uninitialised reads 16, divergence 32.
+    /// uninitialised reads 16, divergence 32, order of streams 64.
     fn fakecuda_set_checks(bits: c_uint) |driver| {
         driver.machine.checks = from_bits(bits);
+        driver.check_order = bits >> 6 & 1 == 1;
         Ok(())
     };
 

@@ -24,8 +24,8 @@
 //!
 //! # What differs from a real driver
 //!
-//! Everything happens at once, in the order of the calls: streams are checked but never run late. A
-//! faulting kernel does not poison the context. Registers are those PTX declares, not the ones ptxas
+//! Everything happens at once, in the order of the calls; that streams are ordered where they have to
+//! be is checked apart, in `order.rs`. A faulting kernel does not poison the context. Registers are those PTX declares, not the ones ptxas
 //! would allocate, so register limits are enforced only where a kernel states its own.
 //!
 //! # Safety
@@ -42,5 +42,6 @@ pub mod card;
 mod driver;
 pub mod extra;
 mod operation;
+mod order;
 mod raw;
 pub mod status;

@@ -6,6 +6,9 @@ use crate::status::{Error, Status};
 use ptx_vm::{Counts, FaultKind, Launch};
 use std::sync::Arc;
 
+/// The default stream.
+const DEFAULT_STREAM: usize = 0;
+
 /// Work on a stream.
 #[derive(Clone)]
 pub(crate) enum Operation {
@@ -33,16 +36,39 @@ impl Driver {
                 self.capture_mut(capture)?.operations.push(operation);
                 Ok(())
             }
-            None => self.perform(&operation),
+            None => self.perform(stream, &operation),
         }
     }
 
-    /// Does it now.
-    pub fn perform(&mut self, operation: &Operation) -> Status {
+    /// Does it now and waits for it: the functions without `Async` in their names.
+    pub fn perform_and_wait(&mut self, operation: &Operation) -> Status {
+        self.perform(DEFAULT_STREAM, operation)?;
+        self.order.synchronised(DEFAULT_STREAM);
+        Ok(())
+    }
+
+    /// Does it now, on a stream.
+    fn perform(&mut self, stream: usize, operation: &Operation) -> Status {
+        self.order.begin(stream);
+        match operation {
+            Operation::Upload { to, .. } | Operation::Fill { to, .. } => {
+                self.used(stream, *to, true)?
+            }
+            Operation::Download { from, .. } => self.used(stream, *from, false)?,
+            Operation::Copy { to, from, .. } => {
+                self.used(stream, *from, false)?;
+                self.used(stream, *to, true)?;
+            }
+            Operation::Launch { .. } | Operation::Call(_) => {}
+        }
+        self.run(stream, operation)
+    }
+
+    fn run(&mut self, stream: usize, operation: &Operation) -> Status {
         let memory = &mut self.machine.memory;
         let (what, result) = match operation {
             Operation::Launch { function, launch, parameters } => {
-                return self.launch(function, *launch, parameters);
+                return self.launch(stream, function, *launch, parameters);
             }
             Operation::Call(callback) => {
                 callback.call();
@@ -56,6 +82,10 @@ impl Driver {
                 let read = memory.read(*from, &mut data);
                 if read.is_ok() {
                     to.write(&data)?;
+                }
+                // Into pageable memory the driver copies by itself, and returns when it has.
+                if !self.is_pinned(*to) {
+                    self.order.synchronised(stream);
                 }
                 ("device-to-host copy", read)
             }
@@ -73,7 +103,13 @@ impl Driver {
         })
     }
 
-    fn launch(&mut self, function: &Function, launch: Launch, parameters: &[u8]) -> Status {
+    fn launch(
+        &mut self,
+        stream: usize,
+        function: &Function,
+        launch: Launch,
+        parameters: &[u8],
+    ) -> Status {
         let kernel = &function.kernel;
         match self.machine.launch_packed(kernel, launch, parameters) {
             Ok(statistics) => {
@@ -81,7 +117,9 @@ impl Driver {
                 sum.launches += 1;
                 sum.blocks += statistics.blocks;
                 sum.counts += statistics.total();
-                Ok(())
+                statistics.traffic.iter().try_for_each(|(buffer, traffic)| {
+                    self.used(stream, *buffer, traffic.written > 0)
+                })
             }
             Err(fault) => {
                 let error = match fault.kind {

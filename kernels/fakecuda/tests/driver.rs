@@ -283,6 +283,24 @@ fn pinned_memory_events_and_copies() {
 }
 
 #[test]
+fn streams_must_be_ordered_where_they_share_a_buffer() {
+    let (_turn, context) = context();
+    // SAFETY: without tracking, cudarc places no events; that is what is tested.
+    unsafe { context.disable_event_tracking() };
+    let (one, two) = (context.new_stream().unwrap(), context.new_stream().unwrap());
+    let mut buffer = one.clone_htod(&[1u8; 64]).unwrap();
+    let error = two.clone_dtoh(&buffer).unwrap_err();
+    assert!(format!("{error:?}").contains("no event or synchronisation between"), "{error:?}");
+    two.join(&one).unwrap();
+    assert_eq!(two.clone_dtoh(&buffer).unwrap(), [1; 64]);
+    one.memset_zeros(&mut buffer).unwrap();
+    assert!(two.memset_zeros(&mut buffer).is_err());
+    one.synchronize().unwrap();
+    two.memset_zeros(&mut buffer).unwrap();
+    two.synchronize().unwrap();
+}
+
+#[test]
 fn a_captured_graph_runs_when_launched() {
     let (_turn, context) = context();
     // SAFETY: one stream at a time is used, so no events are needed between them.

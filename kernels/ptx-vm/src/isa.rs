@@ -58,8 +58,10 @@ pub(crate) enum ErrorBound {
 /// What is done around an arithmetic operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Modifiers {
-    /// `.ftz`: subnormal f32 inputs and results become zero of the same sign.
-    pub flush: bool,
+    /// `.ftz`: subnormal f32 operands become zero of the same sign.
+    pub flush_operands: bool,
+    /// `.ftz`: so do subnormal f32 results.
+    pub flush_result: bool,
     /// `.sat`: results are clamped to [0, 1], NaN to 0.
     pub saturate: bool,
     /// `.approx`: how far hardware may be off.

@@ -126,6 +126,8 @@ fn conversions() {
         ("cvt.rzi.u32.f32", -5.0, 0),
         ("cvt.rzi.s32.f32", 1e20, i32::MAX as u32),
         ("cvt.rzi.s32.f32", f32::NAN, 0),
+        ("cvt.rzi.ftz.s32.f32", 5.5, 5),
+        ("cvt.rzi.ftz.s32.f32", 1e-40, 0),
         ("cvt.rn.bf16.f32", 1.0, 0x3F80),
         ("cvt.rn.f16.f32", 1.0, 0x3C00),
         ("cvt.rna.tf32.f32", 1.000_5, 0x3F80_2000),

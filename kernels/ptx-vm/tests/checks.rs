@@ -278,3 +278,27 @@ fn the_fault_does_not_depend_on_scheduling() {
         assert_eq!((fault.kind, fault.block), (FaultKind::OutOfBounds, [37, 0, 0]));
     }
 }
+
+/// Bytes that were never written stay so when they are copied, and the copy is exact at any offset.
+#[test]
+fn copies_between_buffers_keep_what_is_unwritten() {
+    let mut machine = Machine::new();
+    let (from, to) = (machine.alloc::<u8>(16).address, machine.upload(&[9u8; 16]).address);
+    machine.memory.write(from + 4, &[1, 2, 3, 4, 5]).unwrap();
+    machine.memory.copy(to, from, 16).unwrap();
+    let mut bytes = [0; 16];
+    machine.memory.read(to, &mut bytes).unwrap();
+    assert_eq!(bytes[4..9], [1, 2, 3, 4, 5]);
+    assert_eq!(machine.memory.first_unwritten(to, 16), Ok(Some(0)));
+    assert_eq!(machine.memory.first_unwritten(to + 4, 12), Ok(Some(5)));
+    machine.memory.copy(to + 1, from + 5, 3).unwrap();
+    machine.memory.read(to, &mut bytes).unwrap();
+    assert_eq!(bytes[1..4], [2, 3, 4]);
+    // Overlapping, within one buffer.
+    machine.memory.copy(to + 2, to + 1, 3).unwrap();
+    machine.memory.read(to, &mut bytes).unwrap();
+    assert_eq!(bytes[1..5], [2, 2, 3, 4]);
+    assert_eq!(machine.memory.copy(to + 10, from, 7), Err(FaultKind::OutOfBounds));
+    machine.memory.fill(to, 7, 16).unwrap();
+    assert_eq!(machine.memory.first_unwritten(to, 16), Ok(None));
+}

@@ -99,7 +99,7 @@ driver_api! {
     fn cuMemPoolGetAttribute(pool: usize, attribute: c_uint, value: Out<u64>) |driver| {
         match attribute {
             _ if pool != POOL => Err(Error::InvalidHandle),
-            5..=8 => value.put(driver.used()),
+            5..=8 => value.put(driver.allocated()),
             4 => value.put(0),
             _ => Err(Error::InvalidValue),
         }
@@ -131,8 +131,12 @@ driver_api! {
     /// The context of this thread, or null.
     fn cuCtxGetCurrent(context: Out<usize>) |_| context.put(CURRENT.get());
 
-    /// Everything has happened already.
-    fn cuCtxSynchronize() |driver| bound(driver);
+    /// Waits for everything.
+    fn cuCtxSynchronize() |driver| {
+        bound(driver)?;
+        driver.order.all_synchronised();
+        Ok(())
+    };
 
     /// The name of an error.
     fn cuGetErrorName(error: c_int, name: Out<*const c_char>) |_| {

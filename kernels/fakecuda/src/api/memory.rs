@@ -12,8 +12,12 @@ use std::ffi::{c_uchar, c_uint};
 fn alloc_on(driver: &mut Driver, stream: usize, bytes: usize) -> Result<u64, Error> {
     let capture = driver.captured(stream)?;
     let address = driver.alloc(bytes)?;
-    if let Some(capture) = capture {
-        driver.capture_mut(capture)?.buffers.push(address);
+    match capture {
+        Some(capture) => driver.capture_mut(capture)?.buffers.push(address),
+        None => {
+            driver.order.begin(stream);
+            driver.used(stream, address, true)?;
+        }
     }
     Ok(address)
 }
@@ -21,7 +25,11 @@ fn alloc_on(driver: &mut Driver, stream: usize, bytes: usize) -> Result<u64, Err
 /// Freeing in a capture what was allocated in it leaves the buffer to the graph; freeing anything
 /// else there would free it at each launch, and is refused.
 fn free_on(driver: &mut Driver, stream: usize, address: u64) -> Status {
-    let Some(capture) = driver.captured(stream)? else { return driver.free(address) };
+    let Some(capture) = driver.captured(stream)? else {
+        driver.order.begin(stream);
+        driver.used(stream, address, true)?;
+        return driver.free(address);
+    };
     if driver.capture_mut(capture)?.buffers.contains(&address) {
         return Ok(());
     }
@@ -48,9 +56,10 @@ driver_api! {
         address.put(alloc_on(driver, stream, bytes)?)
     };
 
-    /// Frees a buffer.
+    /// Frees a buffer, once everything is done.
     fn cuMemFree_v2(address: u64) |driver| {
         bound(driver)?;
+        driver.order.all_synchronised();
         driver.free(address)
     };
 
@@ -63,7 +72,7 @@ driver_api! {
     /// Bytes free, and in all.
     fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) |driver| {
         bound(driver)?;
-        free.put((driver.card.memory - driver.used()) as usize)?;
+        free.put((driver.card.memory - driver.allocated()) as usize)?;
         total.put(driver.card.memory as usize)
     };
 
@@ -82,7 +91,7 @@ driver_api! {
     /// Host to device.
     fn cuMemcpyHtoD_v2(to: u64, from: Host, bytes: usize) |driver| {
         bound(driver)?;
-        driver.perform(&Operation::Upload { to, from, bytes })
+        driver.perform_and_wait(&Operation::Upload { to, from, bytes })
     };
 
     /// Host to device.
@@ -94,7 +103,7 @@ driver_api! {
     /// Device to host.
     fn cuMemcpyDtoH_v2(to: Host, from: u64, bytes: usize) |driver| {
         bound(driver)?;
-        driver.perform(&Operation::Download { to, from, bytes })
+        driver.perform_and_wait(&Operation::Download { to, from, bytes })
     };
 
     /// Device to host.
@@ -106,7 +115,7 @@ driver_api! {
     /// Device to device.
     fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) |driver| {
         bound(driver)?;
-        driver.perform(&Operation::Copy { to, from, bytes })
+        driver.perform_and_wait(&Operation::Copy { to, from, bytes })
     };
 
     /// Device to device.
@@ -118,7 +127,7 @@ driver_api! {
     /// Fills bytes.
     fn cuMemsetD8_v2(to: u64, value: c_uchar, bytes: usize) |driver| {
         bound(driver)?;
-        driver.perform(&Operation::Fill { to, value, bytes })
+        driver.perform_and_wait(&Operation::Fill { to, value, bytes })
     };
 
     /// Fills bytes.

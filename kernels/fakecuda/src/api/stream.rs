@@ -1,5 +1,5 @@
-//! Streams and events. Work happens when it is submitted, so waiting only checks its arguments, and
-//! that no stream being captured is waited for.
+//! Streams and events. Work happens when it is submitted, so waiting only tells the order of the work
+//! to `order.rs`, and checks that no stream being captured is waited for.
 
 use super::device::bound;
 use super::driver_api;
@@ -9,6 +9,13 @@ use crate::raw::{Callback, Host, Out};
 use crate::status::{Error, Status};
 use std::ffi::{c_int, c_uint};
 use std::time::Instant;
+
+/// Flag 1: the stream does not wait for the default stream, nor that for it.
+fn create(driver: &mut Driver, flags: c_uint) -> usize {
+    let stream = driver.create(Object::Stream(None));
+    driver.order.created(stream, flags & 1 == 0);
+    stream
+}
 
 /// Milliseconds between two recorded events.
 fn elapsed(driver: &mut Driver, start: usize, end: usize) -> Result<f32, Error> {
@@ -23,12 +30,14 @@ fn record(driver: &mut Driver, event: usize, stream: usize) -> Status {
     let capture = driver.captured(stream)?;
     let at = if capture.is_none() { Some(Instant::now()) } else { None };
     *driver.event(event)? = Event { at, capture };
+    driver.order.recorded(event, stream);
     Ok(())
 }
 
 /// Waiting for an event of a capture makes the stream take part in it.
 fn wait(driver: &mut Driver, stream: usize, event: usize) -> Status {
     let own = driver.captured(stream)?;
+    driver.order.waits(stream, event);
     match driver.event(event)?.capture {
         Some(capture) if own.is_none() => driver.set_captured(stream, Some(capture)),
         other if own.is_some() && other != own => {
@@ -41,27 +50,30 @@ fn wait(driver: &mut Driver, stream: usize, event: usize) -> Status {
 
 driver_api! {
     /// A new stream.
-    fn cuStreamCreate(stream: Out<usize>, _flags: c_uint) |driver| {
+    fn cuStreamCreate(stream: Out<usize>, flags: c_uint) |driver| {
         bound(driver)?;
-        stream.put(driver.create(Object::Stream(None)))
+        stream.put(create(driver, flags))
     };
 
     /// A new stream; priorities do not matter here.
-    fn cuStreamCreateWithPriority(stream: Out<usize>, _flags: c_uint, _priority: c_int) |driver| {
+    fn cuStreamCreateWithPriority(stream: Out<usize>, flags: c_uint, _priority: c_int) |driver| {
         bound(driver)?;
-        stream.put(driver.create(Object::Stream(None)))
+        stream.put(create(driver, flags))
     };
 
     /// Destroys a stream.
     fn cuStreamDestroy_v2(stream: usize) |driver| {
         driver.captured(stream)?;
+        driver.order.destroyed(stream);
         driver.destroy(stream).map(drop)
     };
 
     /// Waits for a stream.
     fn cuStreamSynchronize(stream: usize) |driver| {
         bound(driver)?;
-        driver.not_captured(stream, "waiting")
+        driver.not_captured(stream, "waiting")?;
+        driver.order.synchronised(stream);
+        Ok(())
     };
 
     /// Whether a stream has nothing left to do.
@@ -92,6 +104,7 @@ driver_api! {
     /// Destroys an event.
     fn cuEventDestroy_v2(event: usize) |driver| {
         driver.event(event)?;
+        driver.order.destroyed(event);
         driver.destroy(event).map(drop)
     };
 
@@ -103,10 +116,12 @@ driver_api! {
 
     /// Waits for an event.
     fn cuEventSynchronize(event: usize) |driver| {
-        match driver.event(event)?.capture {
-            None => Ok(()),
-            Some(_) => Err(driver.fail(Error::StreamCaptureUnsupported, "waiting for a captured event".to_owned())),
+        if driver.event(event)?.capture.is_some() {
+            let text = "waiting for an event of a capture".to_owned();
+            return Err(driver.fail(Error::StreamCaptureUnsupported, text));
         }
+        driver.order.host_waits(event);
+        Ok(())
     };
 
     /// Whether an event has happened.

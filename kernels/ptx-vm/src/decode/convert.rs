@@ -13,7 +13,6 @@ pub(super) fn table(m: &Mnemonic<'_>, types: &[Ty]) -> Option<AluFn> {
     let &[to, from] = types else { return None };
     let integer = |t: Ty| !t.float() && t != Pred;
     match (integer(to), integer(from)) {
-        (true, true) if m.has("sat") => None,
         (true, true) => integers(to, from),
         (true, false) => to_integer(m, to, from),
         (false, true) => from_integer(m, to, from),

@@ -17,61 +17,62 @@ impl Block<'_> {
     ) -> Result<(), Trap> {
         let (each, total) = (what.ty.bytes(), what.ty.bytes() * dst.len());
         let addresses = addresses(warp, what.space, what.address, active)?;
-        let mut values = [[0u64; LANES]; 4];
         self.count(pc, what.space, &addresses, total, active);
+        let mut values = [[0u64; LANES]; 4];
         for lane in lanes(active) {
-            let mut bytes = [0u8; 32];
-            self.fetch(warp, what.space, lane, addresses[lane], &mut bytes[..total], each)?;
-            for (k, part) in bytes[..total].chunks_exact(each).enumerate() {
-                let mut word = [0; 8];
-                word[..each].copy_from_slice(part);
-                values[k][lane] = extend(u64::from_le_bytes(word), what.ty);
-            }
+            let loaded = self.load_lane(warp, what.space, lane, addresses[lane], [each, total])?;
+            (0..dst.len()).for_each(|k| values[k][lane] = loaded[k]);
         }
-        for (dst, value) in dst.iter().zip(&values) {
+        for (dst, value) in dst.iter().zip(&mut values) {
+            if what.ty.signed() {
+                *value = value.map(|x| extend(x, what.ty));
+            }
             warp.set_wide(*dst, value, active);
         }
         Ok(())
     }
 
-    /// The bytes one lane loads; those out of bounds, with that check off, are zero.
-    fn fetch(
+    /// What one lane loads: `total` bytes, `each` to a value. Out of bounds, with that check off, it
+    /// is zero.
+    #[inline]
+    fn load_lane(
         &mut self,
         warp: &mut Warp,
         space: Space,
         lane: usize,
         address: u64,
-        out: &mut [u8],
-        each: usize,
-    ) -> Result<(), Trap> {
+        [each, total]: [usize; 2],
+    ) -> Result<[u64; 4], Trap> {
+        let mut out = [0; 4];
+        let split = |bytes: &[u8], out: &mut [u64; 4]| {
+            out.iter_mut().zip(bytes.chunks_exact(each)).for_each(|(out, part)| *out = word(part));
+        };
         match space {
             Space::Param => {
                 let at = address as usize;
-                let Some(bytes) = self.env.parameters.get(at..at + out.len()) else {
-                    let text = format!("parameters end before byte {}", at + out.len());
+                let Some(bytes) = self.env.parameters.get(at..at + total) else {
+                    let text = format!("parameters end before byte {}", at + total);
                     return Err(Trap::new(FaultKind::OutOfBounds, lane, text));
                 };
-                out.copy_from_slice(bytes);
+                split(bytes, &mut out);
             }
             Space::Shared => {
-                if let Some(at) = self.shared_place(lane, address, out.len(), out.len())? {
+                if let Some(at) = self.shared_place(lane, address, total, total)? {
                     let now = self.stamp(warp, lane);
-                    out.copy_from_slice(self.shared.read(at, out.len(), now)?);
+                    split(self.shared.read(at, total, now)?, &mut out);
                 }
             }
             Space::Global => {
-                let size = out.len();
-                if let Some((i, at)) = self.global_place(warp, lane, address, size, size, false)? {
-                    self.counters.read(i, size);
+                if let Some((i, at)) =
+                    self.global_place(warp, lane, address, total, total, false)?
+                {
+                    self.counters.read(i, total);
                     let from = self.env.memory.allocation(i);
-                    for (k, part) in out.chunks_exact_mut(each).enumerate() {
-                        let value = from.load(at + k * each, each);
-                        part.copy_from_slice(&value.to_le_bytes()[..each]);
-                    }
+                    (0..total / each).for_each(|k| out[k] = from.load(at + k * each, each));
                 }
             }
         }
-        Ok(())
+        Ok(out)
     }
 
     pub(super) fn store(
@@ -90,13 +91,13 @@ impl Block<'_> {
             *value = warp.wide(*src, active)?;
         }
         for lane in lanes(active) {
-            let mut bytes = [0u8; 32];
-            for (k, part) in bytes[..total].chunks_exact_mut(each).enumerate() {
-                part.copy_from_slice(&values[k][lane].to_le_bytes()[..each]);
-            }
             let address = addresses[lane];
             if what.space == Space::Shared {
                 if let Some(at) = self.shared_place(lane, address, total, total)? {
+                    let mut bytes = [0u8; 32];
+                    for (k, part) in bytes[..total].chunks_exact_mut(each).enumerate() {
+                        put(part, values[k][lane]);
+                    }
                     let now = self.stamp(warp, lane);
                     self.shared.write(at, &bytes[..total], now)?;
                 }
@@ -166,8 +167,7 @@ impl Block<'_> {
                     self.global_place(warp, lane, from[lane], size, bytes, false)?
             {
                 self.counters.read(i, size);
-                let source = self.env.memory.allocation(i);
-                (0..size).for_each(|k| data[k] = source.load(at + k, 1) as u8);
+                self.env.memory.allocation(i).read(at, &mut data[..size]);
             }
             if let Some(at) = self.shared_place(lane, to[lane], bytes, bytes)? {
                 let now = self.stamp(warp, lane);
@@ -257,6 +257,7 @@ impl Block<'_> {
     }
 
     /// Which buffer an access lies in and where.
+    #[inline]
     fn place(
         &self,
         warp: &mut Warp,
@@ -281,7 +282,8 @@ impl Block<'_> {
     }
 
     fn aligned(&self, lane: usize, address: u64, align: usize) -> Result<(), Trap> {
-        if address.is_multiple_of(align as u64) || !self.env.checks.alignment {
+        // Sizes are powers of two: no division, of which there would be one for each lane.
+        if address & (align as u64 - 1) == 0 || !self.env.checks.alignment {
             return Ok(());
         }
         let text = format!("address {address:#x} is not a multiple of {align}");
@@ -299,6 +301,29 @@ pub(super) fn addresses(
     let base = warp.wide(address.base, active)?;
     let at = base.map(|b| b.wrapping_add_signed(address.offset));
     Ok(if space == Space::Shared { at.map(|a| u64::from(a as u32)) } else { at })
+}
+
+/// 1, 2, 4 or 8 bytes as a number. The lengths are spelt out so that each is one instruction.
+#[inline]
+fn word(bytes: &[u8]) -> u64 {
+    match *bytes {
+        [a] => a.into(),
+        [a, b] => u16::from_le_bytes([a, b]).into(),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]).into(),
+        [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => 0,
+    }
+}
+
+/// The reverse of [`word`].
+#[inline]
+fn put(bytes: &mut [u8], value: u64) {
+    match bytes.len() {
+        1 => bytes[0] = value as u8,
+        2 => bytes.copy_from_slice(&(value as u16).to_le_bytes()),
+        4 => bytes.copy_from_slice(&(value as u32).to_le_bytes()),
+        _ => bytes.copy_from_slice(&value.to_le_bytes()),
+    }
 }
 
 /// Signed types fill their register.

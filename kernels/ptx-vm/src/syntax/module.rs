@@ -8,6 +8,7 @@ use super::statements::{Statement, assemble};
 use crate::fault::ParseError;
 use crate::isa::Instruction;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A parsed PTX text.
 #[derive(Clone)]
@@ -62,7 +63,7 @@ pub struct Kernel {
     pub exact_threads: bool,
     pub(crate) code: Vec<Instruction>,
     pub(crate) mnemonics: Vec<String>,
-    source: Vec<String>,
+    source: Arc<[String]>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -82,7 +83,7 @@ impl Module {
         let mut module =
             Self { version: String::new(), target: String::new(), kernels: Vec::new() };
         let mut outer = Declarations::default();
-        let lines: Vec<&str> = text.lines().collect();
+        let source: Arc<[String]> = text.lines().map(|l| l.trim().to_owned()).collect();
         while let Some(word) = reader.word() {
             match word {
                 ".version" => module.version = reader.rest_of_line().join(""),
@@ -92,7 +93,7 @@ impl Module {
                 ".visible" | ".weak" | ".extern" => {}
                 ".section" => reader.skip_block()?,
                 ".shared" => outer.shared(&mut reader)?,
-                ".entry" => module.kernels.push(kernel(&mut reader, &outer, &lines)?),
+                ".entry" => module.kernels.push(kernel(&mut reader, &outer, source.clone())?),
                 other => return Err(reader.error(format!("`{other}` is not supported here"))),
             }
             reader.eat(';');
@@ -130,7 +131,7 @@ impl Kernel {
 fn kernel<'a>(
     reader: &mut Reader<'a, '_>,
     outer: &Declarations<'a>,
-    lines: &[&str],
+    source: Arc<[String]>,
 ) -> Result<Kernel, ParseError> {
     let name = reader.name()?.to_owned();
     let mut scope = outer.clone();
@@ -159,7 +160,7 @@ fn kernel<'a>(
         exact_threads,
         code,
         mnemonics,
-        source: lines.iter().map(|l| l.trim().to_owned()).collect(),
+        source,
     })
 }
 
