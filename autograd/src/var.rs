@@ -163,11 +163,6 @@ impl Var {
     pub fn detach(&self) -> Self {
         if self.is_tracked() { Self::constant(self.value()) } else { self.clone() }
     }
-
-    /// A constant with the same shape and element type, every element `value`.
-    pub fn full_like(&self, value: f64) -> Self {
-        Self::constant(Tensor::full(self.shape(), value, self.dtype()))
-    }
 }
 
 impl From<Tensor> for Var {

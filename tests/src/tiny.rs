@@ -3,7 +3,7 @@
 
 use autograd::{Params, Var};
 use ddit::config::{Recipe, TransformerConfig};
-use ddit::mmdit::{self, Input, Mmdit, TextInput, Want};
+use ddit::mmdit::{self, Mmdit, TextInput};
 use ddit::objective::Objective;
 use samplers::masked::Query;
 use serde_json::json;
@@ -88,14 +88,9 @@ pub fn denoise(model: &Mmdit, picture: &Tensor, query: &Query) -> Result<Tensor>
     let [rows, length] = query.ids.dims()?;
     let ids: Vec<u32> = query.ids.to_vec::<i64>()?.into_iter().map(|id| id as u32).collect();
     let latents = Var::constant(picture.index_rows(&vec![0; rows])?);
-    let output = model.forward(&Input {
-        latents: Some(&latents),
-        text: TextInput::Ids(&ids, length),
-        times: &vec![0.0; rows],
-        want: Want::Text,
-    })?;
-    let text = output.text.expect("the text was wanted");
-    let [_, _, width] = text.dims()?;
-    let masked = text.value().reshape([rows * length, width])?.index_rows(query.masked)?;
+    let text = TextInput::Ids(&ids, length);
+    let tokens = model.text_tokens(Some(&latents), text, &vec![0.0; rows])?;
+    let [_, _, width] = tokens.dims()?;
+    let masked = tokens.value().reshape([rows * length, width])?.index_rows(query.masked)?;
     Ok(model.text_logits(&Var::constant(masked))?.value())
 }

@@ -4,7 +4,7 @@
 use autograd::Params;
 use ddit::config::Recipe;
 use ddit::data::{Dataset, Order, Purpose, stream};
-use ddit::mmdit::{Input, Mmdit, TextInput, Want, inventory};
+use ddit::mmdit::{Mmdit, TextInput, inventory};
 use ddit::objective::{Corrupted, Draws, Noised, Texts, drop_captions};
 use ddit::text::{Row, Tokenizer};
 use ddit::train::learner::Learner;
@@ -81,13 +81,8 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
         let ids = drop_captions(&captions, &null, &drawn.drop)?;
         let noised = Noised::new(&clean, &drawn)?;
         let times: Vec<f32> = noised.sigma.iter().map(|&sigma| timestep(sigma)).collect();
-        let output = model.forward(&Input {
-            latents: Some(&noised.state),
-            text: TextInput::Ids(&ids, length),
-            times: &times,
-            want: Want::Image,
-        })?;
-        let velocity = output.velocity.expect("it was wanted");
+        let text = TextInput::Ids(&ids, length);
+        let velocity = model.velocity(&noised.state, text, &times)?;
         let image_loss = noised.velocity_loss(&velocity, ImageLoss::Velocity)?;
         let mut grads = image_loss.backward()?;
 

@@ -7,7 +7,7 @@ use tensor::{DType, Result};
 
 use super::clock::{Times, time};
 use super::workload::{Mode, Workload};
-use crate::mmdit::{self, Input, Mmdit, TextInput, Want};
+use crate::mmdit::{self, Mmdit, TextInput};
 
 /// Standard deviation of the weights: none are 0, as those of a fresh model partly are.
 const WEIGHTS: f64 = 0.02;
@@ -94,12 +94,11 @@ impl Bench {
     /// A training step; its loss.
     fn step(&mut self) -> Result<f64> {
         let times = self.times(1000.0);
-        let velocity = self.pass(&times, Want::Image)?.velocity;
-        let Some(velocity) = velocity else { unreachable!("the velocity was wanted") };
+        let velocity = self.model.velocity(&self.latents, self.text(), &times)?;
         let image_loss = velocity.mse(&self.target)?;
 
-        let tokens = self.pass(&self.times_of_clean(), Want::Text)?.text;
-        let Some(tokens) = tokens else { unreachable!("the text was wanted") };
+        let (latents, times) = (Some(&self.latents), self.times_of_clean());
+        let tokens = self.model.text_tokens(latents, self.text(), &times)?;
         let [batch, text, width] = tokens.dims()?;
         let tokens = tokens.reshape([batch * text, width])?.index_rows(&self.rows)?;
         let head = self.model.text_head();
@@ -116,15 +115,13 @@ impl Bench {
     fn forward(&mut self) -> Result<()> {
         let times = self.times(1000.0);
         no_grad(|| {
-            let output = self.pass(&times, Want::Both)?;
-            let Some(text) = output.text else { unreachable!("the text was wanted") };
+            let [_, text] = self.model.both(Some(&self.latents), self.text(), &times)?;
             self.model.text_logits(&text).map(drop)
         })
     }
 
-    fn pass(&self, times: &[f32], want: Want) -> Result<mmdit::Output> {
-        let text = TextInput::States(&self.states);
-        self.model.forward(&Input { latents: Some(&self.latents), text, times, want })
+    fn text(&self) -> TextInput<'_> {
+        TextInput::States(&self.states)
     }
 
     /// A random time below `most` for every sample.

@@ -8,20 +8,20 @@ use ddit::shapes::Picture;
 use ddit::text::sequence::question_prompt;
 use serde_json::json;
 
-use super::Outcome;
 use super::caption::show;
 use super::model::{ModelArgs, WriteArgs, item_seed, warn_of_texts};
 use super::output::Output;
 use super::reading::{self, Pictures};
+use super::{Outcome, parse};
 
 /// Answer questions about pictures
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A PNG or JPEG file of any size
+    /// A PNG, JPEG or WebP file of any size
     #[arg(value_name = "IMAGE", required_unless_present = "questions", requires = "question")]
     image: Option<PathBuf>,
     /// What to ask about it
-    #[arg(value_name = "QUESTION")]
+    #[arg(value_name = "QUESTION", value_parser = parse::words)]
     question: Option<String>,
     /// Read questions from a file, a line each: IMAGE, a tab character, QUESTION
     #[arg(long, value_name = "FILE", conflicts_with = "image")]

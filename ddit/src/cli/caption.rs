@@ -16,7 +16,7 @@ use super::unmasking;
 /// Tell what pictures show
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// PNG or JPEG files of any size
+    /// PNG, JPEG or WebP files of any size
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<PathBuf>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Prints a written text, with its steps if they were kept.
+/// Prints a written text, with its steps if they were kept; one without words is pointed out.
 pub fn show(
     pipeline: &Pipeline,
     written: &Written,
@@ -63,6 +63,11 @@ pub fn show(
     if trace {
         record["trace"] = unmasking::json(pipeline.tokenizer(), written)?;
         output.text(unmasking::table(pipeline.tokenizer(), written)?)?;
+    }
+    if written.text.trim().is_empty() {
+        let seed = written.seed;
+        output
+            .warn(format_args!("the model wrote no word with seed {seed}; another may have some"));
     }
     output.result(|| record, text)
 }

@@ -9,11 +9,11 @@ use ddit::demo::page::{Answered, Drawn, Page};
 use ddit::demo::{self, Options};
 use ddit::pipeline::Pipeline;
 use kernels::par;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::model::ModelArgs;
 use super::output::Output;
-use super::{Outcome, unmasking};
+use super::{Outcome, parse, unmasking};
 
 /// Show what the model can do: it draws, captions and answers, and all of it is judged exactly
 ///
@@ -26,7 +26,7 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Seed of prompts, scenes and samples
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = parse::seed)]
     seed: u64,
 }
 
@@ -68,7 +68,8 @@ fn describe(model: &ModelArgs, pipeline: &Pipeline) -> String {
 
 /// The page for a terminal, or a line for every picture and every answer.
 fn print(page: &Page, output: &Output) -> Result<()> {
-    output.text(format_args!("{}\n\nPictures of sentences", page.model))?;
+    output
+        .text(format_args!("{}\n\nPictures of sentences, and questions about them", page.model))?;
     for drawn in &page.drawn {
         let record = || {
             json!({
@@ -78,25 +79,29 @@ fn print(page: &Page, output: &Output) -> Result<()> {
             })
         };
         output.result(record, picture_line(drawn))?;
+        print_turns(&drawn.turns, json!(drawn.seed), output)?;
     }
-    output.text("\nQuestions about scenes")?;
-    for turn in page.turns() {
+    output.text("\nQuestions about other scenes")?;
+    for dialogue in &page.dialogues {
+        print_turns(&dialogue.turns, Value::Null, output)?;
+    }
+    output.text("\nA caption, token by token")?;
+    output.text(unmasking::columns(&page.unmasking.steps))?;
+    for (what, right, total) in page.scores() {
+        output.text(format_args!("{right} of {total} {what}"))?;
+    }
+    output.text("")
+}
+
+/// Answers about a picture, and the seed that it was drawn with, if it was.
+fn print_turns(turns: &[Answered], seed: Value, output: &Output) -> Result<()> {
+    for turn in turns {
+        let Answered { question, answer, right } = turn;
         let record =
-            || json!({ "question": turn.question, "answer": turn.answer, "right": turn.right });
+            || json!({ "question": question, "answer": answer, "right": right, "seed": seed });
         output.result(record, answer_line(turn))?;
     }
-    output.text("\nA caption being unmasked")?;
-    let steps: Vec<_> = page.unmasking.steps.iter().cloned().enumerate().collect();
-    output.text(unmasking::columns(&steps))?;
-    let drawn = page.drawn.iter().filter(|drawn| drawn.wrong.is_none()).count();
-    let told = page.drawn.iter().filter(|drawn| drawn.caption_wrong.is_none()).count();
-    let answered = page.turns().filter(|turn| turn.is_right()).count();
-    let (pictures, questions) = (page.drawn.len(), page.turns().count());
-    output.text(format_args!(
-        "{drawn} of {pictures} pictures show what was asked for\n\
-         {told} of {pictures} captions of them are true\n\
-         {answered} of {questions} answers are right\n"
-    ))
+    Ok(())
 }
 
 /// `✓ a red circle                     ✓ a large red circle`
@@ -110,7 +115,7 @@ fn picture_line(drawn: &Drawn) -> String {
 fn answer_line(turn: &Answered) -> String {
     let Answered { question, answer, right } = turn;
     let correction = if turn.is_right() { String::new() } else { format!("  (it is {right})") };
-    format!("  {} {question:<42}  {answer}{correction}", mark(turn.is_right()))
+    format!("      {} {question:<38}  {answer}{correction}", mark(turn.is_right()))
 }
 
 fn mark(is_right: bool) -> char {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use ddit::eval::run::{Examined, Subject};
-use ddit::eval::{Report, Size, Suite};
+use ddit::eval::{Part, Report, Size, Suite};
 use ddit::shapes::Picture;
-use ddit::shapes::suite::{Scores, Tally};
+use ddit::shapes::suite::Tally;
 use ddit::train::samples::{sheet, write_png};
 use samplers::flow::Guidance;
 use serde_json::{Value, json};
@@ -29,10 +29,10 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Items of each kind
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = parse::positive)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = parse::items)]
     per_kind: usize,
     /// Seed of the set and of the model's samples
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = parse::seed)]
     seed: u64,
     /// Steps of drawing or writing [default: the model's]
     #[arg(long, value_name = "N", value_parser = parse::positive)]
@@ -75,38 +75,38 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
 /// The tables, or a line for every kind and one for their mean.
 fn print(suite: &str, model: &str, report: &Report, output: &Output) -> Result<()> {
     output.text(format_args!("{suite}: {model}\n"))?;
-    for (part, scores) in [("seen", &report.seen), ("novel", &report.novel)] {
-        if scores.kinds.iter().all(|(_, tally)| tally.total == 0) {
+    for (name, heading, part) in [
+        ("seen", "combinations that occur in training", &report.seen),
+        ("novel", "novel: combinations held out of training", &report.novel),
+    ] {
+        let pictures: usize = part.scores.kinds.iter().map(|(_, tally)| tally.total).sum();
+        if pictures == 0 {
             continue;
         }
-        let heading = match part {
-            "seen" => "combinations that occur in training",
-            _ => "novel: combinations held out of training",
-        };
-        output.text(format_args!("{heading}\n{scores}\n"))?;
+        output.text(format_args!("{heading}\n{}", part.scores))?;
+        if let Some(detail) = part.detail {
+            let percent = 100.0 * detail;
+            output.text(format_args!("detail: size and colour stated of {percent:.1} %"))?;
+        }
+        if let Some(messy) = part.messy {
+            output.text(format_args!("messy: specks in {messy} of {pictures} pictures"))?;
+        }
+        output.text("")?;
         if output.is_json() {
-            let detail = report.detail.filter(|_| part == "seen");
-            for line in lines(suite, part, scores, detail) {
-                output.result(|| line, "")?;
+            for line in lines(suite, name, part) {
+                output.line(line)?;
             }
         }
-    }
-    if let Some(detail) = report.detail {
-        output.text(format_args!("detail: size and colour stated of {:.1} %", 100.0 * detail))?;
-    }
-    if let Some(messy) = report.messy {
-        let all = report.items.len();
-        output
-            .text(format_args!("messy: specks beside the objects in {messy} of {all} pictures"))?;
     }
     Ok(())
 }
 
-fn lines(suite: &str, part: &str, scores: &Scores, detail: Option<f64>) -> Vec<Value> {
+fn lines(suite: &str, name: &str, part: &Part) -> Vec<Value> {
+    let scores = &part.scores;
     let kind = |(kind, tally): &(&str, Tally)| {
         let (low, high) = tally.interval();
         json!({
-            "suite": suite, "part": part, "kind": kind, "right": tally.right,
+            "suite": suite, "part": name, "kind": kind, "right": tally.right,
             "total": tally.total, "rate": tally.rate(), "low": low, "high": high,
         })
     };
@@ -115,11 +115,14 @@ fn lines(suite: &str, part: &str, scores: &Scores, detail: Option<f64>) -> Vec<V
     let (low, high) = scores.interval();
     let sum = |count: fn(&Tally) -> usize| tried.clone().map(|(_, t)| count(t)).sum::<usize>();
     let mut overall = json!({
-        "suite": suite, "part": part, "kind": "overall", "right": sum(|tally| tally.right),
+        "suite": suite, "part": name, "kind": "overall", "right": sum(|tally| tally.right),
         "total": sum(|tally| tally.total), "rate": scores.overall(), "low": low, "high": high,
     });
-    if let Some(detail) = detail {
+    if let Some(detail) = part.detail {
         overall["detail"] = json!(detail);
+    }
+    if let Some(messy) = part.messy {
+        overall["messy"] = json!(messy);
     }
     lines.push(overall);
     lines
@@ -152,16 +155,18 @@ mod tests {
 
     #[test]
     fn there_is_a_line_for_every_kind_that_was_tried_and_one_for_their_mean() {
-        let mut scores = Scores::new(["a", "b", "never"]);
+        let mut scores = ddit::shapes::suite::Scores::new(["a", "b", "never"]);
         scores.record("a", true);
         scores.record("b", true);
         scores.record("b", false);
-        let lines = lines("suite", "seen", &scores, Some(0.5));
+        let part = Part { scores, detail: Some(0.5), messy: Some(2) };
+        let lines = lines("suite", "seen", &part);
         let kinds: Vec<&str> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["a", "b", "overall"]);
         assert_eq!((&lines[1]["right"], &lines[1]["rate"]), (&json!(1), &json!(0.5)));
         assert_eq!((&lines[2]["rate"], &lines[2]["total"]), (&json!(0.75), &json!(3)));
         assert!(lines[0].get("detail").is_none() && lines[2]["detail"] == 0.5);
+        assert!(lines[0].get("messy").is_none() && lines[2]["messy"] == 2);
         assert!(lines.iter().all(|l| l["low"].as_f64() <= l["rate"].as_f64()));
     }
 }

@@ -15,10 +15,10 @@ use super::reading::Pictures;
 /// Fill the holes of a text, looking at a picture or at none
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A text in which `_` is one missing token and `_{n}` are n of them
+    /// A text in which `_` is one missing token and `_{3}` are three of them
     #[arg(value_name = "TEMPLATE")]
     template: String,
-    /// The picture that the text is about, PNG or JPEG
+    /// The picture that the text is about: PNG, JPEG or WebP
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
-    let pieces = parse_template(&args.template);
+    let pieces = parse_template(&args.template)?;
     if !pieces.iter().any(|piece| matches!(piece, Piece::Holes(1..))) {
         bail!(
             "\"{}\" has no hole to fill\n  write _ for a missing token, _{{3}} for three of them",
@@ -44,6 +44,12 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
         Piece::Holes(_) => None,
     });
     warn_of_texts(&pipeline, texts, usize::MAX, output)?;
+    if image.is_none() {
+        output.warn(
+            "without --image the model sees its tokens for an absent picture, which neither \
+             `train` nor the published training teaches",
+        );
+    }
 
     let progress = output.progress("filling");
     let template = [(image.map(|path| pictures.get(path)), args.template.as_str())];

@@ -21,7 +21,7 @@ const STRIP: usize = 10;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to draw, one picture each
-    #[arg(value_name = "PROMPT", required_unless_present = "prompts")]
+    #[arg(value_name = "PROMPT", required_unless_present = "prompts", value_parser = parse::words)]
     prompt: Vec<String>,
     /// Read prompts from a file, one a line
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
@@ -29,8 +29,9 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Where pictures go: FILE.png for one picture, or a folder for 000.png, 001.png, ...
-    #[arg(short, long, value_name = "FILE|DIR", default_value = ".")]
-    out: PathBuf,
+    /// [default: here, under the first numbers that are free]
+    #[arg(short, long, value_name = "FILE|DIR")]
+    out: Option<PathBuf>,
     /// Steps from noise to picture [default: the model's]
     #[arg(long, value_name = "N", value_parser = parse::positive)]
     steps: Option<usize>,
@@ -44,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = parse::positive)]
     prompt_length: Option<usize>,
     /// Seed of the first picture; picture i has this plus i
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = parse::seed)]
     seed: u64,
     /// Size in pixels, as in 64x64 [default: the model's]
     #[arg(long, value_name = "WxH", value_parser = parse::size)]
@@ -61,12 +62,16 @@ pub struct Args {
 #[derive(Debug, PartialEq)]
 enum Destination {
     File(PathBuf),
-    Folder(PathBuf),
+    /// A folder, and the number of the first picture there.
+    Folder(PathBuf, usize),
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     let prompts = args.prompts()?;
-    let destination = Destination::new(&args.out, prompts.len())?;
+    let destination = match &args.out {
+        Some(out) => Destination::new(out, prompts.len())?,
+        None => Destination::free(Path::new(""), prompts.len()),
+    };
     let pipeline = args.model.open()?;
     let mut options = args.options(&pipeline);
     let texts = prompts.iter().chain([&args.negative]).map(String::as_str);
@@ -124,10 +129,17 @@ impl Args {
 }
 
 impl Destination {
+    /// The first numbers in a row that no picture in the folder has: what was drawn before stays.
+    fn free(folder: &Path, pictures: usize) -> Self {
+        let numbered = |first| Self::Folder(folder.to_owned(), first);
+        let is_free = |first: &usize| (0..pictures).all(|i| !numbered(*first).path(i).exists());
+        numbered((0..).find(is_free).expect("there are more numbers than files"))
+    }
+
     /// A path that ends in `.png` and is no folder is a file; anything else is a folder.
     fn new(path: &Path, pictures: usize) -> Result<Self> {
         if path.is_dir() {
-            return Ok(Self::Folder(path.to_owned()));
+            return Ok(Self::Folder(path.to_owned(), 0));
         }
         let shown = path.display();
         match path.extension().map(|extension| extension.to_ascii_lowercase()) {
@@ -139,19 +151,19 @@ impl Destination {
                 bail!("{shown}: pictures are written as PNG\n  name a file .png, or a folder")
             }
             _ if path.exists() => bail!("{shown} is a file\n  name a folder, or a file .png"),
-            _ => Ok(Self::Folder(path.to_owned())),
+            _ => Ok(Self::Folder(path.to_owned(), 0)),
         }
     }
 
     /// Makes the folder, so that a place where nothing can be written is known before the work.
     fn create(&self) -> Result<()> {
         let folder = match self {
-            Self::Folder(folder) => folder,
-            Self::File(file) => match file.parent() {
-                Some(folder) if !folder.as_os_str().is_empty() => folder,
-                _ => return Ok(()),
-            },
+            Self::Folder(folder, _) => folder,
+            Self::File(file) => file.parent().unwrap_or(Path::new("")),
         };
+        if folder.as_os_str().is_empty() {
+            return Ok(());
+        }
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
     }
 
@@ -159,7 +171,7 @@ impl Destination {
     fn path(&self, index: usize) -> PathBuf {
         match self {
             Self::File(file) => file.clone(),
-            Self::Folder(folder) => folder.join(format!("{index:03}.png")),
+            Self::Folder(folder, first) => folder.join(format!("{:03}.png", first + index)),
         }
     }
 }
@@ -197,8 +209,8 @@ mod tests {
         fs::create_dir(at("odd.png")).unwrap();
         let new = |name: &str, pictures| Destination::new(&at(name), pictures);
         assert_eq!(new("a.png", 1).unwrap(), Destination::File(at("a.png")));
-        assert_eq!(new("new", 1).unwrap(), Destination::Folder(at("new")));
-        assert_eq!(new("odd.png", 3).unwrap(), Destination::Folder(at("odd.png")));
+        assert_eq!(new("new", 1).unwrap(), Destination::Folder(at("new"), 0));
+        assert_eq!(new("odd.png", 3).unwrap(), Destination::Folder(at("odd.png"), 0));
         assert_eq!(new("new", 3).unwrap().path(12), at("new/012.png"));
         assert_eq!(new("new", 3).unwrap().path(1234), at("new/1234.png"));
         for (name, pictures, told) in
@@ -206,6 +218,18 @@ mod tests {
         {
             let error = new(name, pictures).unwrap_err().to_string();
             assert!(error.contains(told) && error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn free_numbers_are_in_a_row() {
+        let folder = tempfile::tempdir().unwrap();
+        for taken in ["000.png", "003.png"] {
+            fs::write(folder.path().join(taken), "").unwrap();
+        }
+        for (pictures, first) in [(1, 1), (2, 1), (3, 4)] {
+            let expected = Destination::Folder(folder.path().to_owned(), first);
+            assert_eq!(Destination::free(folder.path(), pictures), expected);
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse::positive)]
     cases: usize,
     /// Seed of the cases
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = parse::seed)]
     seed: u64,
 }
 
@@ -52,9 +52,20 @@ fn find(name: &str) -> Result<&'static dyn Spec> {
     }
     let mut names: Vec<&str> = ops::all().map(Spec::name).collect();
     names.sort_unstable();
-    match nearest(name, names.iter().copied()) {
-        Some(near) => bail!("there is no operation \"{name}\"\n  did you mean {near}?"),
-        None => bail!("there is no operation \"{name}\"\n  there are {}", names.join(", ")),
+    match &meant(name, &names)[..] {
+        [] => bail!("there is no operation \"{name}\"\n  there are {}", names.join(", ")),
+        meant => bail!("there is no operation \"{name}\"\n  did you mean {}?", meant.join(" or ")),
+    }
+}
+
+/// The names of which a part begins with `name`, as in `gelu_tanh` and `linear_gelu`; if there are
+/// none, the one spelt most like it.
+fn meant<'a>(name: &str, names: &[&'a str]) -> Vec<&'a str> {
+    let has_part = |known: &&&str| known.split('_').any(|part| part.starts_with(name));
+    let longer: Vec<&str> = names.iter().filter(has_part).copied().collect();
+    match longer.is_empty() {
+        true => nearest(name, names.iter().copied()).into_iter().collect(),
+        false => longer,
     }
 }
 

@@ -41,13 +41,15 @@ mod reconstruct;
 mod train;
 mod unmasking;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use kernels::{lane, par};
 
 use output::Output;
@@ -101,7 +103,7 @@ enum Outcome {
 /// The program, from its arguments to its exit code.
 pub fn main() -> ExitCode {
     // On a usage error this prints clap's message and exits with 2.
-    let cli = Cli::parse();
+    let cli = read_arguments(std::env::args_os().collect()).unwrap_or_else(|error| error.exit());
     match execute(&cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::CheckFailed) => ExitCode::from(1),
@@ -114,6 +116,30 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The command line as clap reads it, but that -3 is a number where one is asked for, and that an
+/// argument which is not UTF-8 is named.
+fn read_arguments(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut command = with_negative_numbers(Cli::command());
+    let matches =
+        command.try_get_matches_from_mut(&arguments).map_err(|error| match error.kind() {
+            ErrorKind::InvalidUtf8 => {
+                let wrong = arguments.iter().filter(|argument| argument.to_str().is_none());
+                let wrong: Vec<String> = wrong.map(|argument| format!("{argument:?}")).collect();
+                command.error(error.kind(), format!("not UTF-8: {}", wrong.join(", ")))
+            }
+            _ => error,
+        })?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let allow = |argument: clap::Arg| match argument.get_action().takes_values() {
+        true => argument.allow_negative_numbers(true),
+        false => argument,
+    };
+    command.mut_args(allow).mut_subcommands(with_negative_numbers)
 }
 
 fn execute(cli: &Cli) -> Result<Outcome> {
@@ -181,12 +207,10 @@ fn report(error: &anyhow::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split_whitespace())
+        read_arguments(line.split_whitespace().map(OsString::from).collect())
     }
 
     #[test]
@@ -216,6 +240,33 @@ mod tests {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
         assert_eq!(parse("ddit --help").unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn negative_numbers_are_values_and_not_options() {
+        for line in [
+            "ddit generate a --steps -3",
+            "ddit generate a --cfg -1",
+            "ddit caption x.png --seed -1",
+            "ddit bench gemm --millis -7",
+            "ddit gradcheck --threads -2",
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.to_string().contains("number"), "{error}");
+            assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
+        }
+        assert!(parse("ddit ask x.png -3").is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn arguments_that_are_not_utf_8_are_named() {
+        use std::os::unix::ffi::OsStringExt;
+        let wrong = OsString::from_vec(b"caf\xe9".to_vec());
+        let arguments = ["ddit", "generate"].map(OsString::from).into_iter().chain([wrong]);
+        let error = read_arguments(arguments.collect()).unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::InvalidUtf8, 2));
+        assert!(error.to_string().contains(r#"not UTF-8: "caf\xE9""#), "{error}");
     }
 
     #[test]

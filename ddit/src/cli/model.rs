@@ -50,7 +50,7 @@ pub struct WriteArgs {
     #[arg(long, value_name = "PIXELS", value_parser = parse::positive)]
     pub resolution: Option<usize>,
     /// Seed of the first text; text i has this plus i
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = parse::seed)]
     pub seed: u64,
     /// Show the text being unmasked, step by step
     #[arg(long)]

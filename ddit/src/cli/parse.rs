@@ -5,6 +5,12 @@ use ddit::config::Recipe;
 use ddit::pipeline::{Latents, TextSampler};
 use samplers::flow::Solver;
 
+/// More steps, tokens, pixels, cases than this are a typing error.
+const MOST: usize = 100_000;
+
+/// As many pictures and questions of each kind as the memory of a small machine holds.
+const MOST_ITEMS: usize = 10_000;
+
 /// More threads than any machine has cores are a typing error.
 const MOST_THREADS: usize = 1024;
 
@@ -14,17 +20,37 @@ const SOLVERS: [(&str, Solver); 3] =
 
 /// A whole number of at least 1.
 pub fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err("a whole number of at least 1 is needed".to_owned()),
-    }
+    count(text, MOST)
+}
+
+/// A number of items of each kind of a suite.
+pub fn items(text: &str) -> Result<usize, String> {
+    count(text, MOST_ITEMS)
 }
 
 /// A number of threads.
 pub fn threads(text: &str) -> Result<usize, String> {
-    match positive(text) {
-        Ok(number) if number > MOST_THREADS => Err(format!("at most {MOST_THREADS} make sense")),
-        result => result,
+    count(text, MOST_THREADS)
+}
+
+/// A whole number of at least 1 and at most `most`.
+fn count(text: &str, most: usize) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        _ => Err(format!("a whole number from 1 to {most} is needed")),
+    }
+}
+
+/// A seed.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("a whole number from 0 to {} is needed", u64::MAX))
+}
+
+/// A text that says something.
+pub fn words(text: &str) -> Result<String, String> {
+    match text.trim().is_empty() {
+        true => Err("it says nothing".to_owned()),
+        false => Ok(text.to_owned()),
     }
 }
 
@@ -80,6 +106,10 @@ mod tests {
     fn values_have_bounds() {
         assert_eq!((positive("7"), positive("0").is_err()), (Ok(7), true));
         assert!(positive("-1").is_err() && positive("many").is_err());
+        assert!(positive("100000").is_ok() && positive("100001").is_err());
+        assert!(items("10000").is_ok() && items("10001").is_err());
+        assert!(seed("18446744073709551615").is_ok() && seed("-1").is_err() && seed("x").is_err());
+        assert!(words(" a ").is_ok() && words(" \t").is_err());
         assert!(threads("1024").is_ok() && threads("1025").is_err());
         assert_eq!((scale("0"), scale("7.5")), (Ok(0.0), Ok(7.5)));
         assert!(scale("-1").is_err() && scale("inf").is_err() && scale("NaN").is_err());

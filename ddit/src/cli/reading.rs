@@ -52,7 +52,8 @@ pub struct Pictures {
 impl Pictures {
     /// Reads all of `paths`; without a `side` in pixels they are fitted to the model's.
     ///
-    /// Errors: a file that cannot be read, or is no PNG, JPEG or WebP.
+    /// Errors: a side that the model has no places for; a file that cannot be read, or is no PNG,
+    /// JPEG or WebP.
     pub fn read<'a>(
         pipeline: &Pipeline,
         paths: impl IntoIterator<Item = &'a Path>,
@@ -63,15 +64,14 @@ impl Pictures {
             // As the official preprocessing does.
             Recipe::Release => Alpha::Drop,
         };
+        let side = side.unwrap_or(pipeline.side());
+        pipeline.check_resolution(side)?;
         let mut by_path = HashMap::new();
         for path in paths {
             if !by_path.contains_key(path) {
                 let picture = decode::read_picture(path, alpha)?;
                 // Now, so that large pictures are not held until their turn comes.
-                by_path.insert(
-                    path.to_owned(),
-                    resize::fit(&picture, side.unwrap_or(pipeline.side())),
-                );
+                by_path.insert(path.to_owned(), resize::fit(&picture, side));
             }
         }
         Ok(Self { by_path })

@@ -8,7 +8,7 @@
 //! ```
 
 use anyhow::Result;
-use ddit::demo::unmasking::words;
+use ddit::demo::unmasking::{Step, words};
 use ddit::pipeline::Written;
 use ddit::text::Tokenizer;
 use serde_json::{Value, json};
@@ -20,20 +20,19 @@ const MASK: &str = "·";
 ///
 /// Errors: those of the tokenizer.
 pub fn table(tokenizer: &Tokenizer, written: &Written) -> Result<String> {
-    let numbers = written.trace.iter().map(|trace| trace.step);
-    Ok(columns(&numbers.zip(words(tokenizer, written)?).collect::<Vec<_>>()))
+    Ok(columns(&words(tokenizer, written)?))
 }
 
-/// The same as JSON: the number of each step that revealed something, and its tokens.
+/// The same as JSON: the number of each such step, and its tokens.
 ///
 /// Errors: those of the tokenizer.
 pub fn json(tokenizer: &Tokenizer, written: &Written) -> Result<Value> {
-    let steps = words(tokenizer, written)?.into_iter().zip(&written.trace);
-    Ok(steps.map(|(tokens, trace)| json!({ "step": trace.step, "tokens": tokens })).collect())
+    let steps = words(tokenizer, written)?.into_iter();
+    Ok(steps.map(|(step, tokens)| json!({ "step": step, "tokens": tokens })).collect())
 }
 
 /// Numbered steps and their tokens, one line each, tokens in columns.
-pub fn columns(rows: &[(usize, Vec<Option<String>>)]) -> String {
+pub fn columns(rows: &[Step]) -> String {
     let shown = |token: &Option<String>| token.as_deref().unwrap_or(MASK).to_owned();
     let count = rows.iter().map(|(_, tokens)| tokens.len()).max().unwrap_or(0);
     let width = |column: usize| {

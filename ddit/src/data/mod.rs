@@ -130,11 +130,19 @@ pub fn pictures_to_tensor(pictures: &[Picture]) -> Result<Tensor> {
 
 /// The pictures of a tensor \[B, 3, height, width\] in `[-1, 1]`, of any float type.
 ///
-/// Errors: another shape.
+/// Errors: another shape; a value that is infinite or no number.
 pub fn pictures_from_tensor(batch: &Tensor) -> Result<Vec<Picture>> {
     let [count, _, height, width] = batch.dims()?;
     let picture = |i| {
         let values = batch.select(0, i)?.to_dtype(DType::F32).to_vec::<f32>()?;
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            let message = format!(
+                "picture {} of {count} has a pixel of {value}: the model's weights are damaged, or \
+                 its numbers overflow",
+                i + 1
+            );
+            return Err(tensor::Error::value("picture", message));
+        }
         Picture::from_chw(width, height, &values)
             .map_err(|error| tensor::Error::shape("picture", error.to_string()))
     };

@@ -14,20 +14,23 @@ use tensor::Result;
 use tensor::rng::Rng;
 
 use crate::eval::describe;
-use crate::pipeline::{FlowTrace, Generated, Pipeline};
+use crate::pipeline::{Generated, Pipeline};
 use crate::shapes::suite::{Prompt, PromptKind, prompts};
 use crate::shapes::{
     Caption, Picture, Placement, Pool, Question, QuestionKind, Scene, SceneKind, look, verdict,
 };
 use crate::train::samples::png;
-use page::{Answered, Denoising, Dialogue, Drawn, Page, Unmasking};
+use page::{Answered, Dialogue, Drawn, Page, Unmasking};
 use unmasking::words;
 
 /// The stream of the generator that the demonstration's scenes and prompts are drawn from.
 const DEMONSTRATION: u64 = 0x6465_6d6f;
 
-/// Steps of a picture being denoised that are shown at most.
+/// Steps of a picture's making that are shown at most.
 const FRAMES: usize = 10;
+
+/// Questions about each picture that was drawn.
+const QUESTIONS: usize = 2;
 
 /// What a demonstration shows.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +50,9 @@ impl Default for Options {
 /// Called as the demonstration goes along: what is being done, steps done, steps of it in all.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize);
 
+/// A question about the picture of that number, and the right answer.
+type Asked = (usize, String, &'static str);
+
 /// A model being demonstrated.
 struct Demonstration<'a> {
     pipeline: &'a Pipeline,
@@ -63,7 +69,6 @@ pub fn run(pipeline: &Pipeline, options: Options, progress: Progress) -> Result<
     Ok(Page {
         model: String::new(),
         run: String::new(),
-        denoising: show.denoise(&drawn, progress)?,
         dialogues: show.converse(rng, progress)?,
         unmasking: show.unmask(rng, progress)?,
         drawn,
@@ -71,7 +76,8 @@ pub fn run(pipeline: &Pipeline, options: Options, progress: Progress) -> Result<
 }
 
 impl Demonstration<'_> {
-    /// Pictures of prompts of every kind, and the model's own captions of them.
+    /// Pictures of prompts of every kind, the model's own captions of them, and its answers to
+    /// questions about them.
     fn draw(&self, rng: &mut Rng, progress: Progress) -> Result<Vec<Drawn>> {
         let Options { per_kind, seed } = self.options;
         let prompts: Vec<_> = PromptKind::ALL
@@ -80,7 +86,7 @@ impl Demonstration<'_> {
             .collect();
         let texts: Vec<String> = prompts.iter().map(|prompt| prompt.demand.to_string()).collect();
         let mut options = self.pipeline.generate_options();
-        options.seed = seed;
+        (options.seed, options.trace) = (seed, true);
         let drawn = self.pipeline.generate(&texts, &options, &mut |done, all| {
             progress("drawing pictures of sentences", done, all);
         })?;
@@ -90,34 +96,22 @@ impl Demonstration<'_> {
         let captions = self.pipeline.caption(&pictures, &options, &mut |done, all| {
             progress("captioning its own pictures", done, all);
         })?;
-        let items = prompts.iter().zip(&drawn).zip(&captions);
-        Ok(items.map(|((prompt, drawn), caption)| judge(prompt, drawn, &caption.text)).collect())
-    }
-
-    /// One of the pictures once more, with what each step expected it to be.
-    fn denoise(&self, drawn: &[Drawn], progress: Progress) -> Result<Denoising> {
-        // The last kind names two objects with their colours: there is most to be seen.
-        let Some(last) = drawn.last() else {
-            return Ok(Denoising { prompt: String::new(), frames: Vec::new() });
-        };
-        let mut options = self.pipeline.generate_options();
-        (options.seed, options.trace) = (last.seed, true);
-        let traced = self.pipeline.generate(&[&last.prompt], &options, &mut |done, all| {
-            progress("drawing one of them step by step", done, all);
-        })?;
-        let steps: Vec<&FlowTrace> = traced.iter().flat_map(|drawn| &drawn.trace).collect();
-        // Evenly spaced, the last one always among them.
-        let apart = steps.len().div_ceil(FRAMES).max(1);
-        let shown = steps.iter().rev().step_by(apart).rev();
-        let frames = shown.map(|step| (step.sigma, png(&step.estimate))).collect();
-        Ok(Denoising { prompt: last.prompt.clone(), frames })
+        let asked = questions_about(&pictures, rng);
+        let answers = self.ask(&pictures, &asked, "asking about its own pictures", progress)?;
+        let items = prompts.iter().zip(&drawn).zip(&captions).zip(answers);
+        let judged = items.map(|(((prompt, drawn), caption), turns)| Drawn {
+            frames: frames(drawn),
+            turns,
+            ..judge(prompt, drawn, &caption.text)
+        });
+        Ok(judged.collect())
     }
 
     /// A scene of every kind, and a question of every kind that can be asked of it.
     fn converse(&self, rng: &mut Rng, progress: Progress) -> Result<Vec<Dialogue>> {
         let scenes = SceneKind::ALL.map(|kind| Scene::of_kind(kind, Pool::Seen, rng));
         let pictures = scenes.each_ref().map(Scene::draw);
-        let mut asked: Vec<(usize, String, &str)> = Vec::new();
+        let mut asked: Vec<Asked> = Vec::new();
         for (i, scene) in scenes.iter().enumerate() {
             for kind in QuestionKind::ALL {
                 if let Some(question) = Question::of_kind(kind, scene, rng)
@@ -127,23 +121,32 @@ impl Demonstration<'_> {
                 }
             }
         }
+        let pictures = pictures.each_ref();
+        let turns = self.ask(&pictures, &asked, "asking about scenes", progress)?;
+        let dialogue = |(picture, turns)| Dialogue { png: png(picture), turns };
+        Ok(pictures.into_iter().zip(turns).map(dialogue).collect())
+    }
+
+    /// The model's answers, together for each picture.
+    fn ask(
+        &self,
+        pictures: &[&Picture],
+        asked: &[Asked],
+        what: &str,
+        progress: Progress,
+    ) -> Result<Vec<Vec<Answered>>> {
         let mut options = self.pipeline.write_options();
         options.seed = self.options.seed;
         let questions: Vec<(&Picture, &str)> =
-            asked.iter().map(|(i, question, _)| (&pictures[*i], question.as_str())).collect();
-        let answers = self.pipeline.ask(&questions, &options, &mut |done, all| {
-            progress("answering questions", done, all);
-        })?;
-        let mut dialogues: Vec<Dialogue> =
-            pictures.iter().map(|picture| Dialogue { png: png(picture), turns: vec![] }).collect();
+            asked.iter().map(|(i, question, _)| (pictures[*i], question.as_str())).collect();
+        let answers =
+            self.pipeline.ask(&questions, &options, &mut |done, all| progress(what, done, all))?;
+        let mut turns: Vec<Vec<Answered>> = pictures.iter().map(|_| Vec::new()).collect();
         for ((i, question, right), answer) in asked.iter().zip(answers) {
-            dialogues[*i].turns.push(Answered {
-                question: question.clone(),
-                answer: answer.text,
-                right: (*right).to_owned(),
-            });
+            let (question, right) = (question.clone(), (*right).to_owned());
+            turns[*i].push(Answered { question, answer: answer.text, right });
         }
-        Ok(dialogues)
+        Ok(turns)
     }
 
     /// A caption of a scene, with the tokens after every step.
@@ -156,13 +159,36 @@ impl Demonstration<'_> {
         })?;
         let mut steps = Vec::new();
         for written in &written {
-            steps = words(self.pipeline.tokenizer(), written)?;
-            // Before the first step, a caption is nothing but masks.
-            let masks = steps.first().map(|tokens| vec![None; tokens.len()]);
-            steps.splice(0..0, masks);
+            // Counted as steps that are done: before the first, there is nothing but masks.
+            let revealed = words(self.pipeline.tokenizer(), written)?;
+            steps.extend(revealed.first().map(|(_, tokens)| (0, vec![None; tokens.len()])));
+            steps.extend(revealed.into_iter().map(|(step, tokens)| (step + 1, tokens)));
         }
         Ok(Unmasking { png: png(&picture), steps })
     }
+}
+
+/// Two questions about each picture in which the judge knows every object, of kinds that take
+/// turns. The right answers are those that the pixels give, whatever was to be drawn.
+fn questions_about(pictures: &[&Picture], rng: &mut Rng) -> Vec<Asked> {
+    let mut asked = Vec::new();
+    for (i, picture) in pictures.iter().enumerate() {
+        let Some(scene) = look(picture).scene() else { continue };
+        let kinds = QuestionKind::ALL.into_iter().cycle().skip(i).take(QuestionKind::ALL.len());
+        let questions = kinds.filter_map(|kind| {
+            let question = Question::of_kind(kind, &scene, rng)?;
+            Some((i, question.to_string(), question.answer(&scene)?))
+        });
+        asked.extend(questions.take(QUESTIONS));
+    }
+    asked
+}
+
+/// What some steps expected the picture to be, evenly spaced, the last one among them.
+fn frames(drawn: &Generated) -> Vec<(f32, Vec<u8>)> {
+    let apart = drawn.trace.len().div_ceil(FRAMES).max(1);
+    let shown = drawn.trace.iter().rev().step_by(apart).rev();
+    shown.map(|step| (step.sigma, png(&step.estimate))).collect()
 }
 
 /// A picture, what the judge says of it, and what it says of the model's caption of it.
@@ -177,10 +203,12 @@ fn judge(prompt: &Prompt, drawn: &Generated, caption: &str) -> Drawn {
         prompt: prompt.demand.to_string(),
         seed: drawn.seed,
         png: png(&drawn.picture),
+        frames: Vec::new(),
         sees: describe(&objects),
         wrong: verdict(&drawn.picture, &prompt.demand).err().map(|failure| failure.to_string()),
         caption: caption.to_owned(),
         caption_wrong: told.err(),
+        turns: Vec::new(),
     }
 }
 
@@ -204,5 +232,25 @@ mod tests {
             assert_eq!(judge(prompt, &drawn, &caption).caption_wrong, None);
         }
         assert!(judge(&prompts[0], &drawn, "a circle").sees.contains(object.form.word()));
+    }
+
+    #[test]
+    fn questions_are_about_what_was_drawn_and_not_what_was_asked_for() {
+        let rng = &mut Rng::new(4);
+        let scenes: Vec<Scene> = (0..20).map(|_| Scene::random(rng)).collect();
+        let mut pictures: Vec<Picture> = scenes.iter().map(Scene::draw).collect();
+        pictures.push(Picture::filled(64, 64, [0; 3]));
+        let asked = questions_about(&pictures.iter().collect::<Vec<_>>(), rng);
+        assert_eq!(asked.len(), QUESTIONS * scenes.len());
+        for (i, question, right) in asked {
+            let answered = QuestionKind::ALL.into_iter().any(|kind| {
+                (0..1000).any(|_| {
+                    Question::of_kind(kind, &scenes[i], rng).is_some_and(|known| {
+                        known.to_string() == question && known.answer(&scenes[i]) == Some(right)
+                    })
+                })
+            });
+            assert!(answered, "{question} {right} {:?}", scenes[i]);
+        }
     }
 }

@@ -5,18 +5,31 @@ use tensor::Result;
 use crate::pipeline::Written;
 use crate::text::Tokenizer;
 
-/// The tokens of a text after every step that revealed any; `None` where one is still masked.
-/// What follows the final text's first `</s>` is left out.
+/// The number of a step, and the text's tokens after it; `None` where one is still masked.
+pub type Step = (usize, Vec<Option<String>>);
+
+/// The steps that revealed any token of the text up to its first `</s>`. What follows that is left
+/// out, and so are steps that found nothing but padding there; the first stays if tokens were given.
 ///
 /// Errors: those of the tokenizer.
-pub fn words(tokenizer: &Tokenizer, written: &Written) -> Result<Vec<Vec<Option<String>>>> {
+pub fn words(tokenizer: &Tokenizer, written: &Written) -> Result<Vec<Step>> {
     let end = written.ids.iter().position(|&id| id == tokenizer.end());
     let shown = end.map_or(written.ids.len(), |end| end + 1);
     let word = |&id: &u32| match id == tokenizer.mask() {
         true => Ok(None),
         false => tokenizer.decode(&[id]).map(Some),
     };
-    written.trace.iter().map(|step| step.ids[..shown].iter().map(word).collect()).collect()
+    let tokens = written.trace.iter().map(|step| {
+        let tokens = step.ids[..shown].iter().map(word).collect::<Result<Vec<_>>>()?;
+        Ok((step.step, tokens))
+    });
+    let mut steps = tokens.collect::<Result<Vec<Step>>>()?;
+    // Tokens are never masked again: a step that found none looks like the one before.
+    steps.dedup_by(|(_, after), (_, before)| after == before);
+    if steps.first().is_some_and(|(_, tokens)| tokens.iter().all(Option::is_none)) {
+        steps.remove(0);
+    }
+    Ok(steps)
 }
 
 #[cfg(test)]
@@ -31,14 +44,19 @@ mod tests {
         let (mask, end) = (tokenizer.mask(), tokenizer.end());
         let [a, circle] = ["a", "circle"].map(|word| tokenizer.encode(word).unwrap()[0]);
         let trace = [
-            TextTrace { step: 2, ids: vec![mask, circle, mask, end, mask] },
-            TextTrace { step: 5, ids: vec![a, circle, end, end, end] },
+            (0, [mask, mask, mask, mask, end]),
+            (1, [mask, mask, mask, end, end]),
+            (2, [mask, circle, mask, end, end]),
+            (5, [a, circle, end, end, end]),
         ];
-        let ids = trace[1].ids.clone();
+        let trace = trace.map(|(step, ids)| TextTrace { step, ids: ids.to_vec() });
+        let ids = trace[3].ids.clone();
         let written = Written { text: "a circle".into(), ids, seed: 0, trace: trace.to_vec() };
         let word = |text: &str| Some(text.to_owned());
-        let expected =
-            [vec![None, word("circle"), None], vec![word("a"), word("circle"), word("</s>")]];
+        let expected = [
+            (2, vec![None, word("circle"), None]),
+            (5, vec![word("a"), word("circle"), word("</s>")]),
+        ];
         assert_eq!(words(&tokenizer, &written).unwrap(), expected);
     }
 }

@@ -23,7 +23,7 @@ use tensor::rng::Rng;
 use crate::shapes::suite::{
     Asked, CaptionScores, Prompt, PromptKind, Scores, prompts, questions, scenes,
 };
-use crate::shapes::{Caption, Picture, Pool, QuestionKind, Scene, Seen, look, verdict};
+use crate::shapes::{Picture, Pool, QuestionKind, Scene, Seen, look, verdict};
 
 /// The stream of the generator that evaluation sets are drawn from; training uses others.
 const EVALUATION: u64 = 0x6576_616c;
@@ -69,29 +69,37 @@ pub struct Item {
     pub wrong: Option<String>,
 }
 
-/// A suite's scores and every item behind them.
+/// What became of one part of a suite.
 #[derive(Clone, Debug)]
-pub struct Report {
-    /// Scores of the seen part.
-    pub seen: Scores,
-    /// Scores of the novel part.
-    pub novel: Scores,
+pub struct Part {
+    /// Scores by kind.
+    pub scores: Scores,
     /// Share of caption objects with size and colour stated; captions only.
     pub detail: Option<f64>,
     /// Pictures with specks besides their objects; prompts only.
     pub messy: Option<usize>,
+}
+
+/// A suite's scores and every item behind them.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seen part.
+    pub seen: Part,
+    /// The novel part.
+    pub novel: Part,
     /// Every item, seen part first.
     pub items: Vec<Item>,
 }
 
 impl Report {
     fn new(seen: Scores, novel: Scores) -> Report {
-        Report { seen, novel, detail: None, messy: None, items: Vec::new() }
+        let part = |scores| Part { scores, detail: None, messy: None };
+        Report { seen: part(seen), novel: part(novel), items: Vec::new() }
     }
 
     fn record(&mut self, item: Item) {
         let part = if item.novel { &mut self.novel } else { &mut self.seen };
-        part.record(item.kind, item.wrong.is_none());
+        part.scores.record(item.kind, item.wrong.is_none());
         self.items.push(item);
     }
 }
@@ -117,10 +125,10 @@ pub fn geneval<E>(
     let texts: Vec<String> = set.iter().map(|(_, prompt)| prompt.demand.to_string()).collect();
     let pictures = draw(&texts)?;
     let mut report = Report::new(Scores::of_prompts(), Scores::new([]));
-    let mut messy = 0;
+    let mut messy = [0; 2];
     for (((part, prompt), asked), picture) in set.iter().zip(texts).zip(&pictures) {
         let sight = look(picture);
-        messy += usize::from(sight.is_messy());
+        messy[*part as usize] += usize::from(sight.is_messy());
         report.record(Item {
             kind: prompt.kind.word(),
             novel: *part == Pool::Novel,
@@ -129,7 +137,7 @@ pub fn geneval<E>(
             wrong: verdict(picture, &prompt.demand).err().map(|failure| failure.to_string()),
         });
     }
-    report.messy = Some(messy);
+    [report.seen.messy, report.novel.messy] = messy.map(Some);
     Ok(report)
 }
 
@@ -160,14 +168,11 @@ pub fn caption<E>(
     }
     let pictures: Vec<Picture> = set.iter().map(|(_, scene)| scene.draw()).collect();
     let texts = caption(&pictures)?;
-    let mut report = Report::new(CaptionScores::new().scores, Scores::new([]));
-    let mut seen = CaptionScores::new();
+    let mut parts = Pool::ALL.map(|_| CaptionScores::new());
+    let mut items = Vec::new();
     for ((part, scene), came) in set.iter().zip(texts) {
-        let judged = match part {
-            Pool::Seen => seen.record(&came, scene),
-            Pool::Novel => Caption::judge(&came, scene),
-        };
-        report.record(Item {
+        let judged = parts[*part as usize].record(&came, scene);
+        items.push(Item {
             kind: scene.kind.word(),
             novel: *part == Pool::Novel,
             asked: describe(&scene.seen()),
@@ -175,8 +180,11 @@ pub fn caption<E>(
             wrong: judged.err().map(|failure| failure.to_string()),
         });
     }
-    report.detail = Some(seen.detail());
-    Ok(report)
+    let [seen, novel] = parts.map(|scores| {
+        let detail = Some(scores.detail());
+        Part { scores: scores.scores, detail, messy: None }
+    });
+    Ok(Report { seen, novel, items })
 }
 
 /// Questions of all five kinds, answered by `answer` all at once from pictures and questions.
@@ -216,6 +224,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+    use crate::shapes::Caption;
 
     const SMALL: Size = Size { per_kind: 12, seed: 5 };
 
@@ -234,12 +243,21 @@ mod tests {
             Ok::<_, Infallible>(texts.iter().map(paint).collect())
         };
         let report = geneval(SMALL, perfect).unwrap();
-        assert_eq!((report.seen.overall(), report.novel.overall()), (1.0, 1.0));
+        for part in [&report.seen, &report.novel] {
+            assert_eq!((part.scores.overall(), part.messy), (1.0, Some(0)));
+        }
         assert_eq!(report.items.len(), 12 * 6 + 12 * 2);
         let blank = |texts: &[String]| {
             Ok::<_, Infallible>(vec![Picture::filled(64, 64, [235; 3]); texts.len()])
         };
-        assert_eq!(geneval(SMALL, blank).unwrap().seen.overall(), 0.0);
+        let report = geneval(SMALL, blank).unwrap();
+        assert_eq!((report.seen.scores.overall(), report.seen.scores.interval().0), (0.0, 0.0));
+        // A speck of colour, and nothing else.
+        let mut speck = Picture::filled(64, 64, [235; 3]);
+        (0..10).for_each(|x| speck.set_pixel(20 + x, 30, [220, 40, 40]));
+        let specks = |texts: &[String]| Ok::<_, Infallible>(vec![speck.clone(); texts.len()]);
+        let report = geneval(SMALL, specks).unwrap();
+        assert_eq!([report.seen.messy, report.novel.messy], [Some(12 * 6), Some(12 * 2)]);
     }
 
     #[test]
@@ -247,10 +265,12 @@ mod tests {
         let yes =
             |asked: &[(Picture, String)]| Ok::<_, Infallible>(vec!["yes".into(); asked.len()]);
         let report = vqa(SMALL, yes).unwrap();
-        assert_eq!(report.seen.overall(), 0.5 / 5.0);
+        assert_eq!(report.seen.scores.overall(), 0.5 / 5.0);
         let silent = |p: &[Picture]| Ok::<_, Infallible>(vec![String::new(); p.len()]);
         let report = caption(SMALL, silent).unwrap();
-        assert_eq!((report.seen.overall(), report.detail), (0.0, Some(0.0)));
+        for part in [&report.seen, &report.novel] {
+            assert_eq!((part.scores.overall(), part.detail), (0.0, Some(0.0)));
+        }
         assert!(report.items.iter().any(|item| item.novel));
     }
 }

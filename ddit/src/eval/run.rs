@@ -84,9 +84,9 @@ pub fn validate(pipeline: &Pipeline, questions: bool) -> Result<Vec<(String, f64
             continue;
         }
         let report = subject.examine(suite, size, &mut |_, _| {})?.report;
-        scores.push((name.to_owned(), report.seen.overall()));
-        scores.push((format!("{name}_novel"), report.novel.overall()));
-        scores.extend(report.detail.map(|detail| (format!("{name}_detail"), detail)));
+        scores.push((name.to_owned(), report.seen.scores.overall()));
+        scores.push((format!("{name}_novel"), report.novel.scores.overall()));
+        scores.extend(report.seen.detail.map(|detail| (format!("{name}_detail"), detail)));
     }
     Ok(scores)
 }

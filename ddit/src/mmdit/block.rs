@@ -19,30 +19,6 @@ use tensor::Result;
 
 use crate::layers::{EPS, Linear};
 
-/// Which of a pass's two results somebody waits for.
-///
-/// A loss or a sampler reads one of them. In the last block the other branch then matters only
-/// through the keys and values that the wanted branch attends to; the rest of it is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// The velocity.
-    Image,
-    /// The text tokens.
-    Text,
-    /// Both.
-    Both,
-}
-
-impl Want {
-    pub(super) fn image(self) -> bool {
-        self != Self::Text
-    }
-
-    pub(super) fn text(self) -> bool {
-        self != Self::Image
-    }
-}
-
 /// A joint block.
 #[derive(Debug)]
 pub struct JointBlock {
@@ -104,38 +80,46 @@ impl JointBlock {
 
     /// The two streams after the block; `condition` is SiLU of the time embedding.
     ///
-    /// Shapes: as [`forward`](Self::forward).
-    #[track_caller]
-    pub fn both(&self, image: &Var, text: &Var, condition: &Var) -> Result<[Var; 2]> {
-        match self.forward(image, text, condition, Want::Both)? {
-            (Some(image), Some(text)) => Ok([image, text]),
-            _ => unreachable!("both streams were wanted"),
-        }
-    }
-
-    /// Those of the two streams after the block that are wanted.
-    ///
     /// Shapes: `image` \[B, N, C\], `text` \[B, L, C\], `condition` \[B, C\] → as the streams.
     #[track_caller]
-    pub fn forward(
-        &self,
-        image: &Var,
-        text: &Var,
-        condition: &Var,
-        want: Want,
-    ) -> Result<(Option<Var>, Option<Var>)> {
-        let from_image = self.image.project(image, condition, want.image())?;
-        let from_text = self.text.project(text, condition, want.text())?;
-        let segments = [from_image.segment(), from_text.segment()];
-        let [_, _, width] = image.dims()?;
+    pub fn both(&self, image: &Var, text: &Var, condition: &Var) -> Result<[Var; 2]> {
+        let from_image = self.image.project(image, condition, true)?;
+        let from_text = self.text.project(text, condition, true)?;
+        let [to_image, to_text] = self.attend(&from_image, &from_text)?;
+        let image = self.image.finish(image, &to_image, &from_image)?;
+        Ok([image, self.text.finish(text, &to_text, &from_text)?])
+    }
+
+    /// The image's stream alone after the block: of the text there are keys and values, which the
+    /// image attends to, and the rest of its branch is left out.
+    ///
+    /// Shapes: as [`both`](Self::both).
+    #[track_caller]
+    pub fn image(&self, image: &Var, text: &Var, condition: &Var) -> Result<Var> {
+        let from_image = self.image.project(image, condition, true)?;
+        let from_text = self.text.project(text, condition, false)?;
+        let [attended] = self.attend(&from_image, &from_text)?;
+        self.image.finish(image, &attended, &from_image)
+    }
+
+    /// The text's stream alone after the block, as [`image`](Self::image) is the image's.
+    ///
+    /// Shapes: as [`both`](Self::both).
+    #[track_caller]
+    pub fn text(&self, image: &Var, text: &Var, condition: &Var) -> Result<Var> {
+        let from_image = self.image.project(image, condition, false)?;
+        let from_text = self.text.project(text, condition, true)?;
+        let [attended] = self.attend(&from_image, &from_text)?;
+        self.text.finish(text, &attended, &from_text)
+    }
+
+    /// What each branch with queries finds in both.
+    #[track_caller]
+    fn attend<const N: usize>(&self, image: &Projected, text: &Projected) -> Result<[Var; N]> {
+        let [_, _, width] = image.key.dims()?;
         let scale = ((width / self.heads) as f64).sqrt().recip();
-        let mut attended = attention(&segments, self.heads, scale, None)?.into_iter();
-        let mut finish = |branch: &Branch, tokens: &Var, from: &Projected| {
-            let attended = if from.query.is_some() { attended.next() } else { None };
-            attended.map(|attended| branch.finish(tokens, &attended, from)).transpose()
-        };
-        let image = finish(&self.image, image, &from_image)?;
-        Ok((image, finish(&self.text, text, &from_text)?))
+        let attended = attention(&[image.segment(), text.segment()], self.heads, scale, None)?;
+        Ok(attended.try_into().expect("attention answers every segment with queries"))
     }
 }
 
@@ -153,11 +137,11 @@ impl Branch {
         })
     }
 
-    /// Tokens \[B, S, C\] → queries, keys and values \[B, S, C\].
-    fn project(&self, tokens: &Var, condition: &Var, wanted: bool) -> Result<Projected> {
+    /// Tokens \[B, S, C\] → queries, if these are asked for, keys and values \[B, S, C\].
+    fn project(&self, tokens: &Var, condition: &Var, queries: bool) -> Result<Projected> {
         let modulation = self.modulation.forward(condition)?.chunk(1, 6)?;
         let x = tokens.ada_layer_norm(&modulation[0], &modulation[1], EPS)?;
-        let query = wanted.then(|| self.query.forward(&x)).transpose()?;
+        let query = queries.then(|| self.query.forward(&x)).transpose()?;
         let (key, value) = (self.key.forward(&x)?, self.value.forward(&x)?);
         Ok(Projected { modulation, query, key, value })
     }

@@ -12,10 +12,9 @@ mod embed;
 mod inventory;
 mod model;
 
-pub use block::Want;
 pub use embed::{TextInput, centre, check_table, position_table, time_features};
 pub use inventory::{NULL_IMAGE_TOKENS, inventory};
-pub use model::{Input, Mmdit, Observer, Output};
+pub use model::{Mmdit, Observer};
 
 #[cfg(test)]
 mod tests;

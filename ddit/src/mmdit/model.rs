@@ -9,38 +9,12 @@ use tensor::{Error, Result};
 use crate::config::TransformerConfig;
 use crate::layers::{EPS, Linear};
 
-use super::block::{JointBlock, Want};
+use super::block::JointBlock;
 use super::embed::{PatchEmbed, TextEmbed, TextInput, TimeEmbed};
 
-/// What a pass works on.
-#[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
-    /// \[B, C_in, height, width\]: at noise level t/1000 to get a velocity, clean to get a text.
-    /// Without them, learned tokens stand for an absent image.
-    pub latents: Option<&'a Var>,
-    /// B texts of L tokens: clean to get a velocity, partly masked to get a text.
-    pub text: TextInput<'a>,
-    /// A time in 0..1000 for every sample; 0 where latents are clean.
-    pub times: &'a [f32],
-    /// Which results to compute.
-    pub want: Want,
-}
-
-/// What a pass results in, as far as it was wanted.
-#[derive(Clone, Debug)]
-pub struct Output {
-    /// The velocity \[B, C_out, height, width\], sides cut down to multiples of P.
-    pub velocity: Option<Var>,
-    /// Where no latents were given: the tokens that stood for them, after the last block
-    /// \[B, 8, C\].
-    pub null_image: Option<Var>,
-    /// The text tokens after the final norm \[B, L, C\]: what the text head reads.
-    pub text: Option<Var>,
-}
-
 /// Sees the streams on their way: how many blocks they have passed, image tokens \[B, N, C\] and
-/// text tokens \[B, L, C\]. What nobody waits for is absent after the last block.
-pub type Observer<'a> = &'a mut dyn FnMut(usize, Option<&Var>, Option<&Var>);
+/// text tokens \[B, L, C\].
+pub type Observer<'a> = &'a mut dyn FnMut(usize, &Var, &Var);
 
 /// The dual diffusion transformer. Source: Li et al. 2025 (arXiv 2501.00289), §3.2.
 #[derive(Debug)]
@@ -108,70 +82,118 @@ impl Mmdit {
         self.time_embed.forward(times)
     }
 
-    /// One pass.
+    /// The velocity of latents at noise level t/1000, seeing clean texts. Of the last block's text
+    /// branch only the keys and values are computed, since nobody reads its tokens.
     ///
+    /// Shapes: `latents` \[B, C_in, height, width\]; B texts; a time in 0..1000 for each →
+    /// \[B, C_out, height, width\], sides cut down to multiples of P.
     /// Errors: batch sizes that differ; shapes that do not fit the geometry.
     #[track_caller]
-    pub fn forward(&self, input: &Input) -> Result<Output> {
-        self.observe(input, &mut |_, _, _| {})
+    pub fn velocity(&self, latents: &Var, text: TextInput, times: &[f32]) -> Result<Var> {
+        let text = self.text_embed.forward(text)?;
+        let (image, grid) = self.patch_embed.forward(latents)?;
+        let condition = self.condition(times, &image, &text)?;
+        let [image, text] = self.first_blocks([image, text], &condition, &mut |_, _, _| {})?;
+        let image = self.last_block(|last| last.image(&image, &text, &condition))?;
+        self.image_head(&image, &condition, grid)
     }
 
-    /// One pass, whose streams `observer` sees after the embeddings and after every block.
+    /// What the text head reads: the tokens of partly masked texts after the final norm, seeing
+    /// clean latents at time 0, or without them learned tokens for an absent image. The last
+    /// block leaves out what the image's tokens would need, as [`velocity`](Self::velocity) does.
     ///
-    /// Errors: as [`forward`](Self::forward).
+    /// Shapes: as there → \[B, L, C\].   Errors: as there.
     #[track_caller]
-    pub fn observe(&self, input: &Input, observer: Observer) -> Result<Output> {
-        let text = self.text_embed.forward(input.text)?;
-        let [batch, _, width] = text.dims()?;
-        let (image, grid) = match input.latents {
-            Some(latents) => {
-                let (tokens, grid) = self.patch_embed.forward(latents)?;
-                (tokens, Some(grid))
-            }
-            None => {
-                let [_, tokens, _] = self.null_image.dims()?;
-                (self.null_image.broadcast_to([batch, tokens, width])?, None)
-            }
-        };
-        if input.times.len() != batch || image.shape()[0] != batch {
-            let message = format!("{} times for", input.times.len());
-            return Err(Error::shape("transformer", message)
-                .operand("image tokens", &image)
-                .operand("text tokens", &text));
-        }
-        let condition = self.time_embedding(input.times)?.silu()?;
-        observer(0, Some(&image), Some(&text));
-        let (image, text) = self.run_blocks([image, text], &condition, input.want, observer)?;
-        let text = text.map(|text| text.layer_norm(EPS)).transpose()?;
-        match (image, grid) {
-            (Some(image), Some(grid)) => {
-                let velocity = Some(self.image_head(&image, &condition, grid)?);
-                Ok(Output { velocity, null_image: None, text })
-            }
-            (null_image, _) => Ok(Output { velocity: None, null_image, text }),
+    pub fn text_tokens(
+        &self,
+        latents: Option<&Var>,
+        text: TextInput,
+        times: &[f32],
+    ) -> Result<Var> {
+        let text = self.text_embed.forward(text)?;
+        let (image, _) = self.image_tokens(latents, &text)?;
+        let condition = self.condition(times, &image, &text)?;
+        let [image, text] = self.first_blocks([image, text], &condition, &mut |_, _, _| {})?;
+        self.last_block(|last| last.text(&image, &text, &condition))?.layer_norm(EPS)
+    }
+
+    /// Velocity and text tokens of one pass. Without latents, in place of the velocity, the tokens
+    /// that stand for the image after the last block \[B, 8, C\].
+    ///
+    /// Shapes and errors: as [`velocity`](Self::velocity), [`text_tokens`](Self::text_tokens).
+    #[track_caller]
+    pub fn both(&self, latents: Option<&Var>, text: TextInput, times: &[f32]) -> Result<[Var; 2]> {
+        self.observe(latents, text, times, &mut |_, _, _| {})
+    }
+
+    /// The same, of which `observer` sees the streams after the embeddings and after every block.
+    ///
+    /// Shapes and errors: as [`both`](Self::both).
+    #[track_caller]
+    pub fn observe(
+        &self,
+        latents: Option<&Var>,
+        text: TextInput,
+        times: &[f32],
+        observer: Observer,
+    ) -> Result<[Var; 2]> {
+        let text = self.text_embed.forward(text)?;
+        let (image, grid) = self.image_tokens(latents, &text)?;
+        let condition = self.condition(times, &image, &text)?;
+        observer(0, &image, &text);
+        let [image, text] = self.first_blocks([image, text], &condition, observer)?;
+        let [image, text] = self.last_block(|last| last.both(&image, &text, &condition))?;
+        observer(self.blocks.len(), &image, &text);
+        let text = text.layer_norm(EPS)?;
+        match grid {
+            Some(grid) => Ok([self.image_head(&image, &condition, grid)?, text]),
+            None => Ok([image, text]),
         }
     }
 
-    /// Scores of all words for text tokens \[B, L, C\] of an [`Output`] → \[B, L, V\].
+    /// Scores of all words for [text tokens](Self::text_tokens) \[B, L, C\] → \[B, L, V\].
     #[track_caller]
     pub fn text_logits(&self, text: &Var) -> Result<Var> {
         self.text_proj_out.forward(text)
     }
 
-    /// All blocks, of which only the last leaves anything out.
-    fn run_blocks(
+    /// Latents as tokens and their rows and columns, or the tokens for an absent image.
+    fn image_tokens(&self, latents: Option<&Var>, text: &Var) -> Result<(Var, Option<[usize; 2]>)> {
+        match latents {
+            Some(latents) => {
+                let (tokens, grid) = self.patch_embed.forward(latents)?;
+                Ok((tokens, Some(grid)))
+            }
+            None => {
+                let ([batch, ..], [_, tokens, width]) =
+                    (text.dims::<3>()?, self.null_image.dims()?);
+                Ok((self.null_image.broadcast_to([batch, tokens, width])?, None))
+            }
+        }
+    }
+
+    /// SiLU of the time embedding, which every block is modulated by.
+    ///
+    /// Errors: there is not one time, one image and one text for each sample.
+    fn condition(&self, times: &[f32], image: &Var, text: &Var) -> Result<Var> {
+        if [image.shape()[0], text.shape()[0]] != [times.len(); 2] {
+            let message = format!("{} times for", times.len());
+            return Err(Error::shape("transformer", message)
+                .operand("image tokens", image)
+                .operand("text tokens", text));
+        }
+        self.time_embedding(times)?.silu()
+    }
+
+    /// All blocks but the last.
+    fn first_blocks(
         &self,
         [mut image, mut text]: [Var; 2],
         condition: &Var,
-        want: Want,
         observer: Observer,
-    ) -> Result<(Option<Var>, Option<Var>)> {
-        let name = |i: usize| format!("transformer_blocks.{i}");
-        let Some((last, others)) = self.blocks.split_last() else {
-            unreachable!("a checked geometry has a block")
-        };
-        for (i, block) in others.iter().enumerate() {
-            [image, text] = scope(&name(i), || match self.checkpointing {
+    ) -> Result<[Var; 2]> {
+        for (i, block) in self.blocks[..self.blocks.len() - 1].iter().enumerate() {
+            [image, text] = scope(&block_name(i), || match self.checkpointing {
                 false => block.both(&image, &text, condition),
                 true => {
                     let block = block.clone();
@@ -180,12 +202,15 @@ impl Mmdit {
                     })
                 }
             })?;
-            observer(i + 1, Some(&image), Some(&text));
+            observer(i + 1, &image, &text);
         }
-        let forward = || last.forward(&image, &text, condition, want);
-        let (image, text) = scope(&name(others.len()), forward)?;
-        observer(self.blocks.len(), image.as_ref(), text.as_ref());
-        Ok((image, text))
+        Ok([image, text])
+    }
+
+    /// Runs the last block; a geometry that was checked has one.
+    fn last_block<T>(&self, run: impl FnOnce(&JointBlock) -> Result<T>) -> Result<T> {
+        let last = self.blocks.len() - 1;
+        scope(&block_name(last), || run(&self.blocks[last]))
     }
 
     /// Image tokens \[B, N, C\] → velocity \[B, C_out, rows·P, columns·P\].
@@ -203,4 +228,8 @@ impl Mmdit {
             .permute(&[0, 5, 1, 3, 2, 4])?
             .reshape([batch, channels, rows * patch, columns * patch])
     }
+}
+
+fn block_name(i: usize) -> String {
+    format!("transformer_blocks.{i}")
 }

@@ -12,6 +12,7 @@ use tensor::{DType, Tensor};
 
 use super::*;
 use crate::config::TransformerConfig;
+use crate::layers::EPS;
 
 const BATCH: usize = 2;
 /// Text tokens.
@@ -224,10 +225,8 @@ fn computes_what_the_equations_say() {
         let latents = given.map(|latents| Var::constant(latents.clone()));
         let states_var = Var::constant(states.clone());
         let text = TextInput::States(&states_var);
-        let input = Input { latents: latents.as_ref(), text, times: &times, want: Want::Both };
-        let output = model.forward(&input).unwrap();
-        let image = output.velocity.or(output.null_image).unwrap().value();
-        let logits = model.text_logits(&output.text.unwrap()).unwrap().value();
+        let [image, tokens] = model.both(latents.as_ref(), text, &times).unwrap();
+        let (image, logits) = (image.value(), model.text_logits(&tokens).unwrap().value());
         for (i, &time) in times.iter().enumerate() {
             let sample = |x: &Tensor| x.select(0, i).unwrap().to_f64_vec();
             let latents = given.map(sample);
@@ -246,17 +245,13 @@ fn one_result_alone_is_the_same() {
     let model = Mmdit::new(config(), &params).unwrap();
     let draw = |i, shape: &[usize]| Var::constant(Rng::new(i).normal(shape, DType::F32).unwrap());
     let (latents, states) = (draw(1, &[BATCH, 3, HEIGHT, WIDTH]), draw(2, &[BATCH, LENGTH, 6]));
+    let (text, times) = (TextInput::States(&states), [3.5, 700.0]);
+    let bits = |var: Var| var.value().to_f64_vec();
+    let [velocity, _] = model.both(Some(&latents), text, &times).unwrap();
+    assert_eq!(bits(model.velocity(&latents, text, &times).unwrap()), bits(velocity));
     for latents in [Some(&latents), None] {
-        let run = |want| {
-            let text = TextInput::States(&states);
-            model.forward(&Input { latents, text, times: &[3.5, 700.0], want }).unwrap()
-        };
-        let (both, image, text) = (run(Want::Both), run(Want::Image), run(Want::Text));
-        let bits = |var: Option<Var>| var.map(|var| var.value().to_f64_vec());
-        assert_eq!(bits(image.velocity), bits(both.velocity));
-        assert_eq!(bits(image.null_image), bits(both.null_image));
-        assert_eq!(bits(text.text), bits(both.text));
-        assert!(image.text.is_none() && text.velocity.is_none() && text.null_image.is_none());
+        let [_, tokens] = model.both(latents, text, &times).unwrap();
+        assert_eq!(bits(model.text_tokens(latents, text, &times).unwrap()), bits(tokens));
     }
 }
 
@@ -267,18 +262,17 @@ fn streams_are_seen_on_their_way() {
     let model = Mmdit::new(config(), &params).unwrap();
     let states = Var::constant(Rng::new(2).normal([BATCH, LENGTH, 6], DType::F64).unwrap());
     let text = TextInput::States(&states);
-    let input = Input { latents: None, text, times: &[3.5, 700.0], want: Want::Image };
     let mut seen = Vec::new();
-    let output = model
-        .observe(&input, &mut |blocks, image, text| {
-            seen.push((blocks, image.map(|x| x.value().to_f64_vec()), text.is_some()));
+    let [null_image, tokens] = model
+        .observe(None, text, &[3.5, 700.0], &mut |blocks, image, text| {
+            seen.push((blocks, image.value().to_f64_vec(), text.clone()));
         })
         .unwrap();
-    assert_eq!(
-        seen.iter().map(|s| (s.0, s.2)).collect::<Vec<_>>(),
-        [(0, true), (1, true), (2, false)]
-    );
-    assert_eq!(seen.remove(2).1, Some(output.null_image.unwrap().value().to_f64_vec()));
+    assert_eq!(seen.iter().map(|(blocks, ..)| *blocks).collect::<Vec<_>>(), [0, 1, 2]);
+    let (_, image, text) = seen.remove(2);
+    assert_eq!(image, null_image.value().to_f64_vec());
+    let normed = text.layer_norm(EPS).unwrap().value().to_f64_vec();
+    assert_eq!(normed, tokens.value().to_f64_vec());
 }
 
 /// A place of the table begins with the sines of its column; its row's come in the second half.

@@ -14,7 +14,7 @@ use samplers::flow::{
 use tensor::{Error, Result, Tensor};
 
 use crate::config::Recipe;
-use crate::mmdit::{Input, Mmdit, TextInput, Want};
+use crate::mmdit::{Mmdit, TextInput};
 
 /// The random choices behind the loss of B pictures.
 #[derive(Clone, Debug)]
@@ -95,11 +95,7 @@ impl Noised {
     /// Errors: those of the network.
     #[track_caller]
     pub fn velocity(&self, model: &Mmdit, text: TextInput) -> Result<Var> {
-        let (latents, times) = (Some(&self.state), &self.times());
-        match model.forward(&Input { latents, text, times, want: Want::Image })?.velocity {
-            Some(velocity) => Ok(velocity),
-            None => unreachable!("latents were given and their velocity was wanted"),
-        }
+        model.velocity(&self.state, text, &self.times())
     }
 
     /// The mean squared error of the network's velocity, one number.

@@ -134,18 +134,11 @@ fn a_fresh_model_predicts_no_velocity() {
     let constants = fresh.into_iter().map(|(name, value)| (name, Var::constant(value)));
     let model = Mmdit::new(config, &Params::from_vars(constants).unwrap()).unwrap();
     let latents = Var::constant(Tensor::ones([1, 2, 5, 4], DType::F32));
-    let output = model
-        .forward(&mmdit::Input {
-            latents: Some(&latents),
-            text: mmdit::TextInput::Ids(&[4, 5], 2),
-            times: &[500.0],
-            want: mmdit::Want::Both,
-        })
-        .unwrap();
-    let velocity = output.velocity.unwrap();
+    let text = mmdit::TextInput::Ids(&[4, 5], 2);
+    let [velocity, tokens] = model.both(Some(&latents), text, &[500.0]).unwrap();
     assert_eq!(*velocity.shape(), [1, 2, 4, 4]);
     assert_eq!(velocity.value().to_f64_vec(), [0.0; 32]);
-    assert_eq!(*model.text_logits(&output.text.unwrap()).unwrap().shape(), [1, 2, 7]);
+    assert_eq!(*model.text_logits(&tokens).unwrap().shape(), [1, 2, 7]);
 }
 
 #[test]
@@ -157,8 +150,7 @@ fn inputs_that_do_not_fit_are_errors() {
     let run = |shape: [usize; 4], ids: &[u32], length: usize, times: &[f32]| {
         let latents = Var::constant(Tensor::zeros(shape, DType::F32));
         let text = mmdit::TextInput::Ids(ids, length);
-        let want = mmdit::Want::Both;
-        model.forward(&mmdit::Input { latents: Some(&latents), text, times, want }).map(|_| ())
+        model.both(Some(&latents), text, times).map(|_| ())
     };
     run([1, 2, 4, 4], &[4; 4], 4, &[1.0]).unwrap();
     for (told, result) in [

@@ -15,7 +15,7 @@ use samplers::masked::{LogLinear, corrupt};
 use tensor::{Error, Result, Tensor};
 
 use crate::config::Recipe;
-use crate::mmdit::{Input, Mmdit, TextInput, Want};
+use crate::mmdit::{Mmdit, TextInput};
 
 /// The random choices behind the loss of B texts of L tokens.
 #[derive(Clone, Debug)]
@@ -153,9 +153,7 @@ impl Corrupted {
     pub fn loss(&self, model: &Mmdit, latents: &Tensor, text: TextInput) -> Result<Var> {
         let latents = Var::constant(latents.clone());
         let times = vec![0.0; self.ids.len() / self.length];
-        let latents = Some(&latents);
-        let output = model.forward(&Input { latents, text, times: &times, want: Want::Text })?;
-        let Some(tokens) = output.text else { unreachable!("the text was wanted") };
+        let tokens = model.text_tokens(Some(&latents), text, &times)?;
         self.token_loss(&tokens, &model.text_head().weight, &model.text_head().bias)
     }
 

@@ -8,7 +8,7 @@ use tensor::{DType, Result, Tensor};
 use super::Trial;
 use super::networks::load_transformer;
 use crate::config::Recipe;
-use crate::mmdit::{Input, TextInput, Want};
+use crate::mmdit::TextInput;
 use crate::objective::{Corrupted, ImageDraws, Noised, TextDraws, Texts, noise_level};
 use crate::t5::{T5Config, T5Encoder};
 
@@ -120,13 +120,8 @@ pub fn text(trial: &mut Trial) -> Result<()> {
 
     let states = encoder.forward(&corrupted.ids, length)?;
     let latents = Var::constant(trial.get("in.latents")?);
-    let output = model.forward(&Input {
-        latents: Some(&latents),
-        text: TextInput::States(&states),
-        times: &vec![0.0; batch],
-        want: Want::Text,
-    })?;
-    let Some(tokens) = output.text else { unreachable!("the text was wanted") };
+    let text = TextInput::States(&states);
+    let tokens = model.text_tokens(Some(&latents), text, &vec![0.0; batch])?;
     let logits = model.text_logits(&tokens)?.value();
     let noisy = Tensor::from_vec(noisy, [batch, length])?;
     let log_probs = subs_log_probs(&logits, &noisy, i64::from(mask))?;

@@ -5,7 +5,7 @@ use tensor::{Result, Tensor};
 
 use super::Trial;
 use crate::config::{TransformerConfig, VaeConfig};
-use crate::mmdit::{Input, Mmdit, TextInput, Want};
+use crate::mmdit::{Mmdit, TextInput};
 use crate::shapes::picture::to_byte;
 use crate::t5::{T5Config, T5Encoder};
 use crate::vae::AutoencoderKl;
@@ -37,28 +37,18 @@ pub fn transformer(trial: &mut Trial) -> Result<()> {
     trial.compare("mid.temb", &model.time_embedding(&times)?.value())?;
 
     let mut streams = Vec::new();
-    let input = Input {
-        latents: latents.as_ref(),
-        text: TextInput::States(&context),
-        times: &times,
-        want: Want::Both,
-    };
-    let output = model.observe(&input, &mut |stage, image, text| {
-        let name = |branch| match stage {
-            0 => format!("mid.tokens_{branch}"),
-            _ => format!("mid.block{}_{branch}", stage - 1),
-        };
-        let streams_here = [(name("image"), image), (name("text"), text)];
-        streams.extend(streams_here.map(|(name, stream)| (name, stream.map(Var::value))));
-    })?;
+    let text = TextInput::States(&context);
+    let [image, text] =
+        model.observe(latents.as_ref(), text, &times, &mut |stage, image, text| {
+            let name = |branch| match stage {
+                0 => format!("mid.tokens_{branch}"),
+                _ => format!("mid.block{}_{branch}", stage - 1),
+            };
+            streams.extend([(name("image"), image.value()), (name("text"), text.value())]);
+        })?;
     for (name, stream) in streams {
-        if let Some(stream) = stream {
-            trial.compare(&name, &stream)?;
-        }
+        trial.compare(&name, &stream)?;
     }
-    let (Some(image), Some(text)) = (output.velocity.or(output.null_image), output.text) else {
-        unreachable!("both were wanted")
-    };
     let logits = model.text_logits(&text)?;
     trial.compare("out.image", &image.value())?;
     trial.compare("out.logits", &logits.value())?;

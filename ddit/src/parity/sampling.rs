@@ -11,7 +11,7 @@ use tensor::{DType, Error, Result, Tensor};
 
 use super::Trial;
 use super::networks::{load_text_encoder, load_transformer};
-use crate::mmdit::{Input, TextInput, Want};
+use crate::mmdit::TextInput;
 use crate::pipeline::model::Model;
 
 /// `out.train_sigmas_{shift}`, `out.sigmas_{shift}_{steps}`, and the times of both.
@@ -61,16 +61,9 @@ pub fn pictures(trial: &mut Trial) -> Result<()> {
             Pass::Conditional => (&prompts, batch),
             Pass::NullThenConditional => (&both, 2 * batch),
         };
-        let output = model.forward(&Input {
-            latents: Some(&Var::constant(state.clone())),
-            text: TextInput::States(&Var::constant(context.clone())),
-            times: &vec![timestep(sigma); count],
-            want: Want::Image,
-        })?;
-        match output.velocity {
-            Some(velocity) => Ok(velocity.value()),
-            None => unreachable!("latents were given and their velocity was wanted"),
-        }
+        let [state, context] = [state, context].map(|x| Var::constant(x.clone()));
+        let times = vec![timestep(sigma); count];
+        Ok(model.velocity(&state, TextInput::States(&context), &times)?.value())
     };
     let mut trajectory = Vec::new();
     let end = no_grad(|| {

@@ -226,7 +226,7 @@ impl Pipeline {
         let [width, height] = size.unwrap_or([self.side(); 2]);
         let (factor, patch) = (self.spatial_factor(), config.patch_size);
         let unit = factor * patch;
-        let most = unit * config.pos_embed_max_size;
+        let most = self.longest_side();
         let fits = |side: usize| side > 0 && side <= most && side.is_multiple_of(unit);
         if !(fits(width) && fits(height)) {
             let message =

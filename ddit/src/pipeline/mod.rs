@@ -195,6 +195,25 @@ impl Pipeline {
         self.transformer().config().sample_size * self.spatial_factor()
     }
 
+    /// That pictures fitted to `side` pixels have places in the model.
+    ///
+    /// Errors: they have not.
+    pub fn check_resolution(&self, side: usize) -> Result<()> {
+        match self.longest_side() {
+            most if side > most => {
+                let message = format!("{side} pixels a side; the model sees at most {most}");
+                Err(Error::value("resolution", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The longest side in pixels for which the model has places.
+    fn longest_side(&self) -> usize {
+        let config = self.transformer().config();
+        self.spatial_factor() * config.patch_size * config.pos_embed_max_size
+    }
+
     /// The most tokens of a text, where the model has a limit.
     fn longest_text(&self) -> usize {
         self.transformer().config().max_text_length.unwrap_or(usize::MAX)
@@ -241,6 +260,7 @@ impl Pipeline {
         seeds: &[u64],
         latents: Latents,
     ) -> Result<Tensor> {
+        self.check_resolution(side)?;
         let fit = |picture: &&Picture| match (picture.width(), picture.height()) {
             (0, _) | (_, 0) => Err(Error::value("encode", "a picture has no pixels")),
             (width, height) if [width, height] == [side; 2] => Ok((*picture).clone()),

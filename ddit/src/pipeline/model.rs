@@ -5,7 +5,7 @@ use samplers::flow::{Pass, timestep};
 use samplers::masked::Query;
 use tensor::{Result, Tensor};
 
-use crate::mmdit::{Input, Mmdit, TextInput, Want};
+use crate::mmdit::{Mmdit, TextInput};
 use crate::t5::T5Encoder;
 
 /// A transformer, and the text encoder it may read by.
@@ -113,16 +113,9 @@ impl Model {
             (Pass::NullThenConditional, Some(guided)) => guided,
             (Pass::NullThenConditional, None) => unreachable!("guided prompts have a null text"),
         };
-        let output = self.transformer.forward(&Input {
-            latents: Some(&Var::constant(state.clone())),
-            text: texts.input(),
-            times: &vec![timestep(sigma); state.shape()[0]],
-            want: Want::Image,
-        })?;
-        match output.velocity {
-            Some(velocity) => Ok(velocity.value()),
-            None => unreachable!("latents were given and their velocity was wanted"),
-        }
+        let times = vec![timestep(sigma); state.shape()[0]];
+        let state = Var::constant(state.clone());
+        Ok(self.transformer.velocity(&state, texts.input(), &times)?.value())
     }
 
     /// Scores of all words at the masks of the rows that a sampler asks about. The text encoder
@@ -136,15 +129,10 @@ impl Model {
             Some(latents) => Some(Var::constant(latents.index_rows(query.items)?)),
             None => None,
         };
-        let output = self.transformer.forward(&Input {
-            latents: latents.as_ref(),
-            text: texts.input(),
-            times: &vec![0.0; rows],
-            want: Want::Text,
-        })?;
-        let Some(text) = output.text else { unreachable!("the text was wanted") };
-        let [_, _, width] = text.dims()?;
-        let masked = text.value().reshape([rows * length, width])?.index_rows(query.masked)?;
+        let times = vec![0.0; rows];
+        let tokens = self.transformer.text_tokens(latents.as_ref(), texts.input(), &times)?;
+        let [_, _, width] = tokens.dims()?;
+        let masked = tokens.value().reshape([rows * length, width])?.index_rows(query.masked)?;
         Ok(self.transformer.text_logits(&Var::constant(masked))?.value())
     }
 }

@@ -1,5 +1,7 @@
 //! Texts with holes: `_` is one masked token, `_{n}` is n of them.
 
+use tensor::{Error, Result};
+
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
@@ -11,16 +13,17 @@ pub enum Piece {
 
 /// The parts of a template, in order; neighbouring holes are one part.
 ///
-/// A `_` after a letter or a digit, as in `snake_case`, is text. So is a `{` after a hole without
-/// a number and `}` to follow.
-pub fn parse_template(template: &str) -> Vec<Piece> {
+/// A `_` after a letter or a digit, as in `snake_case`, is text.
+///
+/// Errors: `_{` without a number of at least 1 and `}` to follow.
+pub fn parse_template(template: &str) -> Result<Vec<Piece>> {
     let mut pieces: Vec<Piece> = Vec::new();
     let mut text = String::new();
     let mut rest = template;
     let mut in_word = false;
     while let Some(letter) = rest.chars().next() {
         if letter == '_' && !in_word {
-            let (count, length) = hole(rest);
+            let (count, length) = hole(rest)?;
             push_text(&mut pieces, &mut text);
             match pieces.last_mut() {
                 Some(Piece::Holes(before)) => *before = before.saturating_add(count),
@@ -34,15 +37,21 @@ pub fn parse_template(template: &str) -> Vec<Piece> {
         }
     }
     push_text(&mut pieces, &mut text);
-    pieces
+    Ok(pieces)
 }
 
 /// The number of tokens of the hole that `text` begins with, and how many bytes say so.
-fn hole(text: &str) -> (usize, usize) {
-    let count = text.strip_prefix("_{").and_then(|rest| rest.split_once('}'));
-    match count.and_then(|(digits, _)| Some((digits.parse().ok()?, digits.len() + 3))) {
-        Some((count, length)) => (count, length),
-        None => (1, 1),
+fn hole(text: &str) -> Result<(usize, usize)> {
+    let Some(rest) = text.strip_prefix("_{") else {
+        return Ok((1, 1));
+    };
+    let (digits, _) = rest.split_once('}').unwrap_or((rest, ""));
+    match digits.parse() {
+        Ok(count) if count > 0 => Ok((count, digits.len() + 3)),
+        _ => {
+            let message = format!("`_{{{digits}` is no number of missing tokens, as `_{{3}}` is");
+            Err(Error::value("template", message))
+        }
     }
 }
 
@@ -64,22 +73,26 @@ mod tests {
 
     #[test]
     fn holes_and_text() {
-        let pieces = parse_template("a _ circle left of _{3}");
+        let parse = |template| parse_template(template).unwrap();
+        let pieces = parse("a _ circle left of _{3}");
         let expected = [text("a"), Piece::Holes(1), text("circle left of"), Piece::Holes(3)];
         assert_eq!(pieces, expected);
-        assert_eq!(parse_template("_ _ _{2}"), [Piece::Holes(4)]);
-        assert_eq!(parse_template("__"), [Piece::Holes(2)]);
-        assert_eq!(parse_template("(_)"), [text("("), Piece::Holes(1), text(")")]);
+        assert_eq!(parse("_ _ _{2}"), [Piece::Holes(4)]);
+        assert_eq!(parse("__"), [Piece::Holes(2)]);
+        assert_eq!(parse("(_)"), [text("("), Piece::Holes(1), text(")")]);
         assert_eq!(
-            parse_template("a _, a _."),
+            parse("a _, a _."),
             [text("a"), Piece::Holes(1), text(", a"), Piece::Holes(1), text(".")]
         );
+        assert_eq!(parse("snake_case größe_{x}"), [text("snake_case größe_{x}")]);
+        assert!(parse(" ").is_empty());
     }
 
     #[test]
-    fn what_is_no_hole_is_text() {
-        assert_eq!(parse_template("snake_case"), [text("snake_case")]);
-        assert_eq!(parse_template("größe _{x}"), [text("größe"), Piece::Holes(1), text("{x}")]);
-        assert!(parse_template(" ").is_empty());
+    fn a_hole_of_no_number_is_an_error() {
+        for wrong in ["_{x}", "_{}", "_{0}", "_{-1}", "a _{3", "_ _{99999999999999999999} b"] {
+            let error = parse_template(wrong).unwrap_err().to_string();
+            assert!(error.contains("no number"), "{wrong}: {error}");
+        }
     }
 }

@@ -95,6 +95,26 @@ fn sizes_are_whole_patches() {
     }
 }
 
+/// What networks make of damaged weights is an error, and no black picture.
+#[test]
+fn what_is_no_number_is_no_picture() {
+    let damaged = |damage: fn(&mut Folder) -> (&mut Vec<(String, Tensor)>, &str)| {
+        let mut folder = folder(Recipe::Paper, true);
+        let (weights, name) = damage(&mut folder);
+        let (_, weight) = weights.iter_mut().find(|(known, _)| known == name).unwrap();
+        *weight = Tensor::full(weight.shape(), f64::NAN, weight.dtype());
+        let pipeline = Pipeline::new(folder).unwrap();
+        let options = pipeline.generate_options();
+        pipeline.generate(&["a circle"], &options, &mut |_, _| {}).unwrap_err().to_string()
+    };
+    for error in [
+        damaged(|folder| (&mut folder.transformer.weights, "image_proj_out.bias")),
+        damaged(|folder| (&mut folder.vae.as_mut().unwrap().weights, "decoder.conv_out.bias")),
+    ] {
+        assert!(error.contains("picture 1 of 1") && error.contains("NaN"), "{error}");
+    }
+}
+
 #[test]
 fn texts_are_the_same_in_any_company() {
     let pipeline = pipeline(Recipe::Paper);

@@ -147,7 +147,8 @@ impl Pipeline {
     /// the template is given as the end of the text. Without a picture, the model's tokens for an
     /// absent image are seen, which only a model trained with them knows.
     ///
-    /// Errors: as [`caption`](Self::caption); a template longer than a text.
+    /// Errors: as [`caption`](Self::caption); those of [`parse_template`]; a template longer than a
+    /// text.
     pub fn fill(
         &self,
         templates: &[(Option<&Picture>, &str)],
@@ -166,7 +167,7 @@ impl Pipeline {
     fn template_row(&self, template: &str, length: usize) -> Result<Vec<u32>> {
         let tokenizer = &self.folder.tokenizer;
         let mut tokens = Vec::new();
-        for piece in parse_template(template) {
+        for piece in parse_template(template)? {
             match piece {
                 Piece::Text(text) => tokens.extend(tokenizer.encode_open(&text)?),
                 Piece::Holes(count) => {

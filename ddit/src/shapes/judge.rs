@@ -8,7 +8,10 @@
 //! coverage to compare, so it has no form either; and it still counts as an object.
 
 use super::draw::Bounds;
-use super::{BACKGROUND, Caption, Colour, Failure, Form, Picture, Placement, Point, Seen, Size};
+use super::{
+    BACKGROUND, Caption, Colour, Failure, Form, NUMBERS, Object, Picture, Placement, Point, Scene,
+    SceneKind, Seen, Size,
+};
 
 /// A pixel farther than this from the background belongs to an object.
 const OBJECT_DISTANCE: f64 = 60.0;
@@ -44,6 +47,34 @@ impl Sight {
     /// Whether there is anything besides objects. It is reported and does not make a picture wrong.
     pub fn is_messy(&self) -> bool {
         self.specks > 0
+    }
+
+    /// The scene that the picture shows, for questions about it; `None` if an object is malformed
+    /// or of no colour, or if there is none or one too many to be counted.
+    ///
+    /// Several objects that no scene of the world has together, such as two circles of different
+    /// colours, are taken for one of kind [`Two`](SceneKind::Two).
+    pub fn scene(&self) -> Option<Scene> {
+        let object = |seen: &Seen| {
+            let ((form, size), colour) = (seen.shape?, seen.colour?);
+            Some(Object { form, colour, size, centre: origin((form, size), seen.centre) })
+        };
+        let objects: Vec<Object> = self.objects.iter().map(object).collect::<Option<_>>()?;
+        let kind = match &objects[..] {
+            [] => return None,
+            many if many.len() >= NUMBERS.len() => return None,
+            [_] => SceneKind::One,
+            [a, b]
+                if a.form != b.form && Placement::CLEAR.relation(a.centre, b.centre).is_some() =>
+            {
+                SceneKind::Place
+            }
+            [a, others @ ..] if others.iter().all(|b| (a.form, a.colour) == (b.form, b.colour)) => {
+                SceneKind::Count
+            }
+            _ => SceneKind::Two,
+        };
+        Some(Scene { kind, objects })
     }
 }
 
@@ -211,14 +242,18 @@ impl Coverage {
     }
 
     fn squared_error(&self, (form, size): (Form, Size)) -> f64 {
-        let r = size.radius();
-        let centre = Point { y: self.centroid.y - form.centroid_drop() * r, ..self.centroid };
+        let (r, centre) = (size.radius(), origin((form, size), self.centroid));
         let pixels = self.rows.clone().flat_map(|y| self.columns.clone().map(move |x| (x, y)));
         let error = |((x, y), share): ((usize, usize), &f64)| {
             (share - form.coverage(r, centre, x, y)).powi(2)
         };
         pixels.zip(&self.share).map(error).sum()
     }
+}
+
+/// The origin of a form whose centre of mass lies there.
+fn origin((form, size): (Form, Size), centroid: Point) -> Point {
+    Point { y: centroid.y - form.centroid_drop() * size.radius(), ..centroid }
 }
 
 /// The region's box, grown so that the coverage and all templates lie in it.

@@ -127,11 +127,6 @@ impl Question {
         };
         scene.objects.iter().filter(is_meant).collect()
     }
-
-    /// The text a model reads and completes: `Q: is there a circle? A: yes`.
-    pub fn with_answer(&self, answer: &str) -> String {
-        format!("Q: {self} A: {answer}")
-    }
 }
 
 /// One of the `options` that `keep` keeps, each as likely.
@@ -312,11 +307,5 @@ mod tests {
             let text = Question::random(&scene, &mut rng).to_string();
             assert!(!text.contains("purple triangle") && !text.contains("yellow square"), "{text}");
         }
-    }
-
-    #[test]
-    fn sequences_are_written_as_a_model_reads_them() {
-        let question = Question::Exists { colour: Some(Colour::Red), form: Form::Circle };
-        assert_eq!(question.with_answer("yes"), "Q: is there a red circle? A: yes");
     }
 }

@@ -174,13 +174,13 @@ impl Tally {
 }
 
 /// The score interval of a proportion `p` of `n` trials (Wilson 1927), which unlike `p ± 1.96 σ`
-/// stays within \[0, 1\] and is right near its ends.
+/// stays within \[0, 1\] and is right near its ends. It holds `p`, rounding or not.
 fn wilson(p: f64, n: f64) -> (f64, f64) {
     const Z: f64 = 1.959_963_984_540_054; // 97.5 % of a normal distribution lie below
     let shrink = 1.0 + Z * Z / n;
     let middle = (p + Z * Z / (2.0 * n)) / shrink;
     let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt() / shrink;
-    (middle - half, middle + half)
+    ((middle - half).min(p), (middle + half).max(p))
 }
 
 /// Tallies by kind, and their mean.

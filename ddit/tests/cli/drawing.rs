@@ -29,6 +29,10 @@ fn pictures_are_numbered_and_each_can_be_drawn_alone() {
     assert_eq!(world.picture("one.png"), world.picture("all/002.png"));
     let text = world.run(&["generate", "--model", "model", "a circle"]).succeeded().stdout;
     assert!(text.contains("000.png") && world.path("000.png").exists(), "{text}");
+    let first = world.picture("000.png");
+    let text = world.run(&["generate", "--model", "model", "a square"]).succeeded().stdout;
+    assert!(text.contains("001.png") && world.path("001.png").exists(), "{text}");
+    assert_eq!(world.picture("000.png"), first, "what was drawn before stays");
     assert_eq!(world.leftovers(), [""; 0]);
 }
 
@@ -77,10 +81,11 @@ fn the_demonstration_is_one_page() {
     let lines = world.run(&["demo", "--model", "model", "-o", "d/e", "--json"]).succeeded().lines();
     let page = std::fs::read_to_string(world.path("d/e/index.html")).unwrap();
     assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
-    assert!(!page.contains("http") && page.matches("data:image/png;base64,").count() > 24);
+    // Each picture, and two steps on the way to it.
+    assert!(!page.contains("http") && page.matches("data:image/png;base64,").count() > 3 * 24);
     assert_eq!(lines.iter().filter(|line| line.get("prompt").is_some()).count(), 24);
     assert!(lines.iter().any(|line| line.get("question").is_some()));
     assert!(lines.last().unwrap()["page"].as_str().unwrap().ends_with("index.html"));
     let text = world.run(&["demo", "--model", "model"]).succeeded().stdout;
-    assert!(text.contains("24 pictures") && text.contains("ddit-demo"), "{text}");
+    assert!(text.contains("of 24 pictures") && text.contains("ddit-demo"), "{text}");
 }

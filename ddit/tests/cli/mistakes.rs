@@ -11,7 +11,9 @@ fn usage_errors_are_code_2_and_help_is_0() {
         &[][..],
         &["draw"],
         &["generate"],
+        &["generate", ""],
         &["generate", "a circle", "--steps", "0"],
+        &["generate", "a circle", "--cfg", "-1"],
         &["generate", "a circle", "--size", "64"],
         &["generate", "a circle", "--sampler", "magic"],
         &["generate", "a circle", "--prompts", "list.txt"],
@@ -19,11 +21,13 @@ fn usage_errors_are_code_2_and_help_is_0() {
         &["caption", "red.png", "--recipe", "magic"],
         &["init-from-sd3", "sd3.safetensors"],
         &["ask", "red.png"],
+        &["ask", "red.png", " "],
         &["reconstruct", "red.png"],
         &["reconstruct", "red.png", "--vae", "model", "--tile", "0"],
         &["train", "tiny"],
         &["train", "--resume", "run", "--out", "run"],
         &["eval", "everything"],
+        &["eval", "shapes-vqa", "--per-kind", "100000000"],
         &["parity"],
         &["bench", "step", "--case", "huge"],
     ] {
@@ -46,6 +50,8 @@ fn usage_errors_are_code_2_and_help_is_0() {
         assert!(help.contains(command), "{help}");
         assert!(!world.run(&[command, "--help"]).succeeded().stdout.is_empty());
     }
+    let help = world.run(&["fill", "--help"]).succeeded().stdout;
+    assert!(help.contains("`_{3}` are three of them"), "{help}");
 }
 
 #[test]
@@ -62,6 +68,7 @@ fn bad_input_is_one_clear_error() {
     for (line, told) in [
         ("caption none.png --model model", &["none.png"][..]),
         ("caption text.png --model model", &["text.png", "neither PNG nor JPEG nor WebP"]),
+        ("caption red.png --model model --resolution 100000", &["100000", "at most 8"]),
         ("caption red.png --model nowhere", &["nowhere"]),
         ("caption red.png --model nothing", &["nothing"]),
         ("caption red.png --model broken", &["safetensors"]),
@@ -76,6 +83,7 @@ fn bad_input_is_one_clear_error() {
         ("ask --questions list.txt --model model", &["list.txt, line 1", "tab"]),
         ("fill circle --model model", &["circle", "no hole"]),
         ("fill _{40} --model model", &["12 tokens"]),
+        ("fill _{-1} --model model", &["_{-1", "no number"]),
         ("reconstruct red.png --vae nowhere", &["nowhere"]),
         ("reconstruct red.png --vae nothing", &["nothing", "0 tiny autoencoders"]),
         ("reconstruct red.png --vae blue.png", &["blue.png"]),
@@ -83,6 +91,7 @@ fn bad_input_is_one_clear_error() {
         ("inspect nowhere", &["nowhere", "does not exist"]),
         ("inspect red.png", &["red.png"]),
         ("gradcheck tahn", &["tahn", "tanh"]),
+        ("gradcheck gelu", &["gelu_tanh"]),
         ("train shape --out run", &["shape", "did you mean `shapes`?"]),
         ("train tiny --out run --set run.step=1", &["run.step", "`steps`"]),
         ("train tiny --out run --set run.steps=no", &["run.steps"]),

@@ -20,14 +20,18 @@ fn texts_are_lines_with_their_seeds() {
     let lines = lines.succeeded().lines();
     assert_eq!(keys(&lines[1]), ["file", "question", "answer", "seed"]);
     assert_eq!(lines[1]["question"], "how many squares are there?");
-    world.run(&["ask", "red.png", "is there a circle?", "--model", "model"]).succeeded();
+    let long = "is there a circle and a circle and a circle and a circle?";
+    let ran = world.run(&["ask", "red.png", long, "--model", "model"]).succeeded();
+    assert_eq!(ran.stdout, "\n");
+    assert!(ran.stderr.contains("wrote no word"), "{}", ran.stderr);
 
     let fill = ["fill", "a _ circle", "--image", "red.png", "--model", "model", "--json"];
     let line = &world.run(&fill).succeeded().lines()[0];
     assert_eq!(keys(line), ["file", "template", "text", "seed"]);
     assert!(line["text"].as_str().unwrap().ends_with("circle"), "{line}");
-    let line = &world.run(&["fill", "_{3}", "--model", "model", "--json"]).succeeded().lines()[0];
-    assert_eq!(line["file"], Value::Null);
+    let ran = world.run(&["fill", "_{3}", "--model", "model", "--json"]).succeeded();
+    assert_eq!(ran.lines()[0]["file"], Value::Null);
+    assert!(ran.stderr.contains("without --image"), "{}", ran.stderr);
 }
 
 /// The steps of the exact sampler end with the last mask; those of the release go on to the end,

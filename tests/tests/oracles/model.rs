@@ -2,7 +2,7 @@
 
 use autograd::{Grads, Params, Var};
 use ddit::config::Recipe;
-use ddit::mmdit::{Input, Mmdit, TextInput, Want};
+use ddit::mmdit::{Mmdit, TextInput};
 use ddit::objective::{Draws, ImagePairs, Losses, TextPairs, Texts};
 use proptest::prelude::*;
 use samplers::masked::{Likelihood, LogLinear, MIN_TIME, Query};
@@ -153,10 +153,9 @@ fn batches() -> impl Strategy<Value = Batch> {
 
 /// The pass of the network that a loss is computed from, with nothing left out.
 fn pass(model: &Mmdit, latents: Tensor, ids: &[u32], times: &[f32]) -> [Var; 2] {
-    let (text, want) = (TextInput::Ids(ids, LENGTH), Want::Both);
-    let latents = Var::constant(latents);
-    let output = model.forward(&Input { latents: Some(&latents), text, times, want }).unwrap();
-    [output.velocity.unwrap(), model.text_logits(&output.text.unwrap()).unwrap()]
+    let (latents, text) = (Var::constant(latents), TextInput::Ids(ids, LENGTH));
+    let [velocity, tokens] = model.both(Some(&latents), text, times).unwrap();
+    [velocity, model.text_logits(&tokens).unwrap()]
 }
 
 proptest! {

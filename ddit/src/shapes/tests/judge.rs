@@ -157,3 +157,36 @@ fn any_picture_can_be_looked_at() {
         assert!(sight.objects.iter().all(|o| o.centre.x <= width as f64));
     }
 }
+
+/// The answers that the pixels give are the scene's.
+#[test]
+fn a_picture_is_asked_about_as_the_scene_it_shows() {
+    let mut rng = SplitMix(13);
+    let mut answers = [0; QuestionKind::ALL.len()];
+    for _ in 0..400 {
+        let scene = Scene::random(&mut rng);
+        let shown = look(&scene.draw()).scene().unwrap();
+        assert_eq!(shown.objects.len(), scene.objects.len());
+        for kind in QuestionKind::ALL {
+            let Some(question) = Question::of_kind(kind, &scene, &mut rng) else { continue };
+            let answer = question.answer(&shown);
+            answers[kind as usize] += usize::from(answer.is_some());
+            // At the limit of what is clearly placed, a tenth of a pixel decides.
+            if answer.is_some() || kind != QuestionKind::Place {
+                assert_eq!(answer, question.answer(&scene), "{question} {scene:?}");
+            }
+        }
+    }
+    assert!(answers.iter().all(|&n| n > 60), "{answers:?}");
+    let red = Colour::Red.rgb();
+    let blank = painted(red, |_, _| false);
+    let bar = painted(red, |x, y| (10..50).contains(&x) && (30..36).contains(&y));
+    let black = painted([0; 3], |x, y| (x - 32).pow(2) + (y - 32).pow(2) <= 64);
+    let five = painted(red, |x, y| {
+        let in_row = |middle: i32| (middle - 4..middle + 4).contains(&x);
+        (20..28).contains(&y) && [6, 18, 30, 42, 54].into_iter().any(in_row)
+    });
+    for picture in [blank, bar, black, five] {
+        assert_eq!(look(&picture).scene(), None);
+    }
+}

@@ -9,6 +9,7 @@ mod suite;
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::text::sequence::question_prompt;
 
 /// Steele, Lea and Flood's SplitMix64, the smallest generator that will do.
 pub struct SplitMix(pub u64);
@@ -77,7 +78,8 @@ fn the_vocabulary_is_what_the_texts_need_and_no_more() {
         let scene = Scene::from_pool(pool, &mut rng);
         let question = Question::random(&scene, &mut rng);
         let answer = question.answer(&scene).unwrap();
-        for text in [Caption::random(&scene, &mut rng).to_string(), question.with_answer(answer)] {
+        let asked = question_prompt(&question.to_string()) + answer;
+        for text in [Caption::random(&scene, &mut rng).to_string(), asked] {
             let words = split(&text);
             longest = longest.max(words.len());
             used.extend(words);
