@@ -13,6 +13,7 @@ impl Var {
     /// The rows of the first axis with these numbers, in this order; a row may come twice.
     ///
     /// yᵢ = x\[rowsᵢ\].
+    /// Source: elementary.
     ///
     /// Shapes: \[V, ..\] → \[n, ..\]. Saves: the numbers. Cost: one read and write of the rows; the
     /// gradient also clears a tensor like x. Errors: no axis; no such row; not floats.

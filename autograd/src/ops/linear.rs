@@ -19,6 +19,7 @@ impl Var {
     /// A linear layer.
     ///
     /// y = x·Wᵀ + b.
+    /// Source: elementary.
     ///
     /// Shapes: x \[.., C\], W \[O, C\], b \[O\] → \[.., O\]. Saves: x, W. Cost: 2·OC flop a row,
     /// twice that backward. Errors: other shapes; not floats.

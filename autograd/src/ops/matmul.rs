@@ -12,6 +12,7 @@ impl Var {
     /// The matrix product of the last two axes; those before are a batch and are broadcast.
     ///
     /// yᵢⱼ = Σₖ aᵢₖ·bₖⱼ, in one order of k whatever the shapes (see [`kernels::gemm`]).
+    /// Source: elementary.
     ///
     /// Shapes: \[.., M, K\] and \[.., K, N\] → \[.., M, N\]. Operands may be views, such as
     /// transposes, and halves: both are read as they are. Saves: a and b. Cost: 2·MNK flop a

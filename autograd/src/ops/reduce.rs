@@ -13,6 +13,7 @@ impl Var {
     /// The sum over `axes`, which stay as axes of length one if `keep` is set.
     ///
     /// y = Σ x over the axes, by a fixed tree of additions (see [`kernels::reduce`]).
+    /// Source: elementary.
     ///
     /// Shapes: \[.., n, ..\] → \[.., 1, ..\] or \[.., ..\]. Saves: nothing. Cost: one read.
     /// Errors: no such axis; one named twice; elements are not floating-point numbers.
@@ -72,6 +73,7 @@ impl Var {
     /// The largest element along an axis, which stays as one of length one if `keep` is set.
     ///
     /// y = max x over the axis; the gradient goes to the first element that equals it.
+    /// Source: elementary.
     ///
     /// Shapes: \[.., n, ..\] → \[.., 1, ..\] or \[.., ..\]. Saves: an index (4 B) per output.
     /// Cost: one read. Errors: no such axis, or nothing on it; not floating-point numbers.

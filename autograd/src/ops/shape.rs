@@ -16,6 +16,7 @@ impl Var {
     /// The same elements under another shape.
     ///
     /// yₖ = xₖ, in row-major order.
+    /// Source: elementary.
     ///
     /// Shapes: any → `shape`, of as many elements. Saves: nothing. Cost: a copy where the
     /// elements do not lie in that order, else nothing. Errors: another number of elements.
@@ -55,6 +56,7 @@ impl Var {
     /// The axes in another order: axis `a` of the result is axis `axes[a]` of this tensor.
     ///
     /// y\[i, k, j\] = x\[i, j, k\], for the axes \[0, 2, 1\].
+    /// Source: elementary.
     ///
     /// Shapes: any → its lengths in that order. Saves: nothing. Cost: none. Errors: `axes` does not
     /// name each axis once.
@@ -78,6 +80,7 @@ impl Var {
     /// Axes of length one, and axes in front, repeated to reach `shape`.
     ///
     /// y\[i, j, k\] = x\[j, 0\], for a shape \[J, 1\].
+    /// Source: elementary.
     ///
     /// Shapes: one that broadcasts to `shape` → `shape`. Saves: nothing. Cost: none; its gradient
     /// is a sum. Errors: a length is neither one nor right.
@@ -90,6 +93,7 @@ impl Var {
     /// The elements `start .. start + length` of one axis.
     ///
     /// y\[i, j\] = x\[i, start + j\].
+    /// Source: elementary.
     ///
     /// Shapes: \[.., n, ..\] → \[.., length, ..\]. Saves: nothing. Cost: none; its gradient is
     /// added to that part of the input's. Errors: no such axis; the range leaves it.
@@ -133,6 +137,7 @@ impl Var {
     /// The variables one after the other along an axis they all have.
     ///
     /// y = (a, b, ..) along the axis.
+    /// Source: elementary.
     ///
     /// Shapes: \[.., nᵢ, ..\] → \[.., Σ nᵢ, ..\]. Saves: nothing. Cost: one read and one write.
     /// Errors: no variables; element types, or lengths of another axis, that differ.
@@ -162,6 +167,7 @@ impl Var {
     /// The elements converted to another float type.
     ///
     /// y = x, rounded to nearest even.
+    /// Source: elementary.
     ///
     /// Shapes: any → the same. Saves: nothing. Cost: one read and one write; none if they are of
     /// it already. The gradient has the type the input is computed in. Errors: none for floats.

@@ -10,7 +10,7 @@ use std::f64::consts::PI;
 use super::formula::{Binary, Domain, SlopeOf, Unary};
 use crate::num::Num;
 
-/// Negation, y = −x. Saves: nothing.
+/// Negation, y = −x. Source: elementary. Saves: nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Neg;
 
@@ -24,7 +24,7 @@ impl Unary for Neg {
     }
 }
 
-/// Multiplication by a constant, y = c·x. Saves: nothing.
+/// Multiplication by a constant, y = c·x. Source: elementary. Saves: nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct MulScalar(pub f64);
 
@@ -38,7 +38,7 @@ impl Unary for MulScalar {
     }
 }
 
-/// Addition of a constant, y = x + c. Saves: nothing.
+/// Addition of a constant, y = x + c. Source: elementary. Saves: nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct AddScalar(pub f64);
 
@@ -53,7 +53,7 @@ impl Unary for AddScalar {
 }
 
 /// Limits to an interval, y = min(max(x, low), high); slope 1 inside and at both ends, else 0.
-/// Saves: x.
+/// Source: elementary. Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct Clamp {
     /// The least result.
@@ -75,7 +75,7 @@ impl Unary for Clamp {
     }
 }
 
-/// The exponential function, y = eˣ. Saves: y.
+/// The exponential function, y = eˣ. Source: elementary. Saves: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Exp;
 
@@ -93,7 +93,7 @@ impl Unary for Exp {
     }
 }
 
-/// The natural logarithm, y = ln x; −∞ at 0 and NaN below. Saves: x.
+/// The natural logarithm, y = ln x; −∞ at 0 and NaN below. Source: elementary. Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct Ln;
 
@@ -109,7 +109,7 @@ impl Unary for Ln {
     }
 }
 
-/// The square root, y = √x. Saves: y.
+/// The square root, y = √x. Source: elementary. Saves: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Sqrt;
 
@@ -130,7 +130,7 @@ impl Unary for Sqrt {
     }
 }
 
-/// The square, y = x². Saves: x.
+/// The square, y = x². Source: elementary. Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct Square;
 
@@ -143,7 +143,7 @@ impl Unary for Square {
     }
 }
 
-/// The reciprocal, y = 1/x. Saves: y.
+/// The reciprocal, y = 1/x. Source: elementary. Saves: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Recip;
 
@@ -164,7 +164,7 @@ impl Unary for Recip {
     }
 }
 
-/// The absolute value, y = |x|; slope 0 at 0. Saves: x.
+/// The absolute value, y = |x|; slope 0 at 0. Source: elementary. Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct Abs;
 
@@ -209,7 +209,7 @@ impl Unary for Relu {
     }
 }
 
-/// The hyperbolic tangent, y = tanh x. Saves: y.
+/// The hyperbolic tangent, y = tanh x. Source: elementary. Saves: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Tanh;
 
@@ -227,7 +227,7 @@ impl Unary for Tanh {
     }
 }
 
-/// The logistic function, y = σ(x) = 1/(1 + e⁻ˣ). Saves: y.
+/// The logistic function, y = σ(x) = 1/(1 + e⁻ˣ). Source: elementary. Saves: y.
 #[derive(Clone, Copy, Debug)]
 pub struct Sigmoid;
 
@@ -294,7 +294,7 @@ impl Unary for Softplus {
     }
 }
 
-/// The sum, y = a + b. Saves: nothing.
+/// The sum, y = a + b. Source: elementary. Saves: nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Add;
 
@@ -308,7 +308,7 @@ impl Binary for Add {
     }
 }
 
-/// The difference, y = a − b. Saves: nothing.
+/// The difference, y = a − b. Source: elementary. Saves: nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Sub;
 
@@ -322,7 +322,7 @@ impl Binary for Sub {
     }
 }
 
-/// The product, y = a·b. Saves: a, b.
+/// The product, y = a·b. Source: elementary. Saves: a, b.
 #[derive(Clone, Copy, Debug)]
 pub struct Mul;
 
@@ -340,7 +340,7 @@ impl Binary for Mul {
     }
 }
 
-/// The quotient, y = a/b. Saves: a, b.
+/// The quotient, y = a/b. Source: elementary. Saves: a, b.
 #[derive(Clone, Copy, Debug)]
 pub struct Div;
 
@@ -361,7 +361,8 @@ impl Binary for Div {
     }
 }
 
-/// The larger of two, y = max(a, b); where they are equal the slope goes to a. Saves: a, b.
+/// The larger of two, y = max(a, b); where they are equal the slope goes to a.
+/// Source: elementary. Saves: a, b.
 #[derive(Clone, Copy, Debug)]
 pub struct Maximum;
 
@@ -374,7 +375,8 @@ impl Binary for Maximum {
     }
 }
 
-/// The smaller of two, y = min(a, b); where they are equal the slope goes to a. Saves: a, b.
+/// The smaller of two, y = min(a, b); where they are equal the slope goes to a.
+/// Source: elementary. Saves: a, b.
 #[derive(Clone, Copy, Debug)]
 pub struct Minimum;
 
