@@ -2,8 +2,9 @@
 
 use autograd::{Grads, Params, Var};
 use ddit::config::Recipe;
-use ddit::mmdit::{Input, Mmdit, TextInput, Want};
+use ddit::mmdit::{Input, TextInput, Want};
 use ddit::objective::{Draws, ImagePairs, Losses, TextPairs, Texts};
+use ddit::pipeline::Model;
 use proptest::prelude::*;
 use samplers::masked::{Likelihood, LogLinear, MIN_TIME, Query};
 use tensor::Tensor;
@@ -32,7 +33,7 @@ fn surprisal(logits: &[f64], token: u32) -> f64 {
 }
 
 /// `ℓ(S)` for every set S of learnt tokens, by bits.
-fn cross_entropies(model: &Mmdit, picture: &Tensor) -> Vec<f64> {
+fn cross_entropies(model: &Model, picture: &Tensor) -> Vec<f64> {
     let sets: Vec<Vec<usize>> = (1..1 << SCORED.len())
         .map(|bits: usize| (0..5).filter(|i| bits >> i & 1 == 1).map(|i| SCORED[i]).collect())
         .collect();
@@ -133,7 +134,7 @@ impl Batch {
         (ImagePairs { latents, ids: &self.ids[0] }, TextPairs { latents: others, texts })
     }
 
-    fn gradients(&self, model: &Mmdit, draws: &Draws, text_weight: f64) -> (Grads, Losses) {
+    fn gradients(&self, model: &Model, draws: &Draws, text_weight: f64) -> (Grads, Losses) {
         let (images, texts) = self.pairs();
         let objective = tiny::objective(Recipe::Paper, text_weight, LENGTH);
         objective.gradients(model, &images, &texts, draws, 1).unwrap()
@@ -152,11 +153,12 @@ fn batches() -> impl Strategy<Value = Batch> {
 }
 
 /// The pass of the network that a loss is computed from, with nothing left out.
-fn pass(model: &Mmdit, latents: Tensor, ids: &[u32], times: &[f32]) -> [Var; 2] {
+fn pass(model: &Model, latents: Tensor, ids: &[u32], times: &[f32]) -> [Var; 2] {
     let (text, want) = (TextInput::Ids(ids, LENGTH), Want::Both);
     let latents = Var::constant(latents);
-    let output = model.forward(&Input { latents: Some(&latents), text, times, want }).unwrap();
-    [output.velocity.unwrap(), model.text_logits(&output.text.unwrap()).unwrap()]
+    let output =
+        model.transformer.forward(&Input { latents: Some(&latents), text, times, want }).unwrap();
+    [output.velocity.unwrap(), model.transformer.text_logits(&output.text.unwrap()).unwrap()]
 }
 
 proptest! {
@@ -308,7 +310,7 @@ fn attention_is_permutation_equivariant() {
         _ => value,
     })
     .unwrap();
-    let placeless = Mmdit::new(tiny::config(), &placeless).unwrap();
+    let placeless = tiny::on(&placeless).unwrap();
     let (placed, _) = tiny::model().unwrap();
     // Patches and words in another order: [0, 1, 2, 3] to this.
     let order = [2, 0, 3, 1];
@@ -326,7 +328,7 @@ fn attention_is_permutation_equivariant() {
         let pairs = a.to_f64_vec().into_iter().zip(b.to_f64_vec());
         pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
     };
-    let apart = |model: &Mmdit| {
+    let apart = |model: &Model| {
         let [velocity, logits] = pass(model, latents.clone(), &words, &[300.0]);
         let turned = pass(model, permuted(&latents), &order.map(|i| words[i]), &[300.0]);
         let words = logits.value().reshape([LENGTH, VOCAB]).unwrap().index_rows(&order).unwrap();
