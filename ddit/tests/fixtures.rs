@@ -1,4 +1,4 @@
-//! Stored results of the official model: all that is supported is within tolerance.
+//! Stored results of the official model: all of it is supported, and within tolerance.
 //!
 //! The results are not part of the repository: they are looked for in `$DDIT_SHARED`, or in
 //! `shared` beside the repository, and without them the test says so and passes, unless
@@ -33,8 +33,7 @@ fn official_results_are_reproduced() {
         over.extend(wrong.map(|comparison| (case.id(), comparison)));
     }
     assert!(over.is_empty(), "{over:#?}");
-    let unsupported: Vec<&str> = summary.unsupported.keys().map(String::as_str).collect();
-    assert_eq!(unsupported, ["train_steps"]);
+    assert!(summary.unsupported.is_empty(), "{:?}", summary.unsupported);
     // What PyTorch computes if every operation rounds to bf16 is nobody's arithmetic but its own,
     // and texts are decoded in one way.
     let mut not_compared = summary.not_compared.keys();

@@ -5,6 +5,7 @@ use autograd::{Params, Var};
 use ddit::config::{Recipe, TransformerConfig};
 use ddit::mmdit::{self, Mmdit, TextInput};
 use ddit::objective::Objective;
+use ddit::pipeline::Model;
 use samplers::masked::Query;
 use serde_json::json;
 use tensor::rng::Rng;
@@ -55,9 +56,16 @@ pub fn params(change: impl Fn(&str, Tensor) -> Tensor) -> Result<Params> {
 /// The model on [`params`] as they are, and these.
 ///
 /// Errors: none of the caller's making.
-pub fn model() -> Result<(Mmdit, Params)> {
+pub fn model() -> Result<(Model, Params)> {
     let params = params(|_, value| value)?;
-    Ok((Mmdit::new(config(), &params)?, params))
+    Ok((on(&params)?, params))
+}
+
+/// The model on parameters of its names.
+///
+/// Errors: a parameter is missing.
+pub fn on(params: &Params) -> Result<Model> {
+    Ok(Model { transformer: Mmdit::new(config(), params)?, text_encoder: None })
 }
 
 /// Standard normal latents of `batch` pictures \[batch, C, height, width\].
@@ -84,13 +92,13 @@ pub fn objective(recipe: Recipe, text_weight: f64, length: usize) -> Objective {
 /// \[1, C, height, width\]: logits at the masks \[M, V\].
 ///
 /// Errors: those of the network.
-pub fn denoise(model: &Mmdit, picture: &Tensor, query: &Query) -> Result<Tensor> {
+pub fn denoise(model: &Model, picture: &Tensor, query: &Query) -> Result<Tensor> {
     let [rows, length] = query.ids.dims()?;
     let ids: Vec<u32> = query.ids.to_vec::<i64>()?.into_iter().map(|id| id as u32).collect();
     let latents = Var::constant(picture.index_rows(&vec![0; rows])?);
     let text = TextInput::Ids(&ids, length);
-    let tokens = model.text_tokens(Some(&latents), text, &vec![0.0; rows])?;
+    let tokens = model.transformer.text_tokens(Some(&latents), text, &vec![0.0; rows])?;
     let [_, _, width] = tokens.dims()?;
     let masked = tokens.value().reshape([rows * length, width])?.index_rows(query.masked)?;
-    Ok(model.text_logits(&Var::constant(masked))?.value())
+    Ok(model.transformer.text_logits(&Var::constant(masked))?.value())
 }

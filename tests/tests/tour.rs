@@ -10,6 +10,7 @@ use ddit::text::{Row, Tokenizer};
 use ddit::train::learner::Learner;
 use ddit::train::setup::transformer_geometry;
 use ddit::train::{RunConfig, Trainer};
+use ddit::weights::Inventory;
 use samplers::flow::{ImageLoss, timestep};
 use tensor::{DType, Result, Tensor};
 
@@ -53,9 +54,9 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
 
     let geometry = transformer_geometry(&config.model, [3, 64, 64], tokenizer.len());
     let inventory = inventory(&geometry);
-    let fresh = inventory.fresh(config.seed, DType::F32)?;
-    let mut learner = Learner::new(fresh, &inventory, &config.optimizer)?;
-    let model = Mmdit::new(geometry, learner.params())?;
+    let learns = |name: &str| !inventory.iter().any(|w| w.buffer && name.ends_with(&w.name));
+    let mut learner = Learner::new(named(&inventory, config.seed)?, learns, &config.optimizer)?;
+    let model = Mmdit::new(geometry, &learner.params().scope("transformer"))?;
 
     let mut image_order = Order::new(config.seed, Purpose::ImageOrder, dataset.len());
     let mut text_order = Order::new(config.seed, Purpose::TextOrder, dataset.len());
@@ -112,8 +113,14 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
         trainer.step()?;
     }
     assert_eq!(bits(&learner.weights())?, bits(&trainer.weights())?);
-    assert!(moved(learner.params(), &inventory.fresh(0, DType::F32)?));
+    assert!(moved(learner.params(), &named(&inventory, 0)?));
     Ok(())
+}
+
+/// Fresh weights by their names in a pipeline.
+fn named(inventory: &Inventory, seed: u64) -> Result<Vec<(String, Tensor)>> {
+    let named = |(name, weight): (String, Tensor)| (format!("transformer.{name}"), weight);
+    Ok(inventory.fresh(seed, DType::F32)?.into_iter().map(named).collect())
 }
 
 fn bits(weights: &[(String, Tensor)]) -> Result<Vec<(&str, Vec<u32>)>> {
@@ -125,7 +132,7 @@ fn bits(weights: &[(String, Tensor)]) -> Result<Vec<(&str, Vec<u32>)>> {
 
 /// Whether every trained weight that has a part in training is no longer what it was.
 fn moved(params: &Params, fresh: &[(String, Tensor)]) -> bool {
-    let trained = params.trained().filter(|(name, _)| *name != "null_image_embd");
+    let trained = params.trained().filter(|(name, _)| !name.ends_with("null_image_embd"));
     trained.into_iter().all(|(name, weight)| {
         let (_, before) = fresh.iter().find(|(n, _)| n == name).expect("names are the same");
         weight.value().to_f64_vec() != before.to_f64_vec()

@@ -14,8 +14,8 @@ use tensor::{Result, Tensor};
 use super::Dataset;
 use crate::vae::{AutoencoderKl, Posterior};
 
-/// Pictures encoded at a time.
-const BATCH: usize = 32;
+/// Pixels encoded at a time, or one picture of more: it bounds memory, not results.
+const PIXELS: usize = 32 * 64 * 64;
 
 /// What the transformer works on, for every sample of a data set.
 #[allow(clippy::large_enum_variant, reason = "a run has one of these")]
@@ -90,8 +90,10 @@ impl Posteriors {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         let (mut means, mut logvars) = (Vec::new(), Vec::new());
-        for start in (0..count).step_by(BATCH) {
-            let indices: Vec<usize> = (start..count.min(start + BATCH)).collect();
+        let first = dataset.picture(0);
+        let batch = (PIXELS / (first.width() * first.height()).max(1)).max(1);
+        for start in (0..count).step_by(batch) {
+            let indices: Vec<usize> = (start..count.min(start + batch)).collect();
             let pictures = Var::constant(dataset.pictures(&indices)?);
             let posterior = no_grad(|| vae.encode(&pictures))?;
             means.push(posterior.mean.value());

@@ -25,6 +25,8 @@ pub struct JointBlock {
     image: Branch,
     text: Branch,
     heads: usize,
+    /// Whether a parameter is among its weights.
+    learns: bool,
 }
 
 /// Everything of a block that belongs to one of its two streams.
@@ -74,8 +76,17 @@ pub(super) const TEXT_NAMES: [&str; 7] = [
 impl JointBlock {
     /// The block of `heads` heads whose parameters stand at `params`.
     pub fn new(params: &Params, heads: usize) -> Result<Self> {
-        let image = Branch::new(params, IMAGE_NAMES)?;
-        Ok(Self { image, text: Branch::new(params, TEXT_NAMES)?, heads })
+        Ok(Self {
+            image: Branch::new(params, IMAGE_NAMES)?,
+            text: Branch::new(params, TEXT_NAMES)?,
+            heads,
+            learns: params.trained().next().is_some(),
+        })
+    }
+
+    /// Whether anything of the block's own is to get a gradient.
+    pub fn learns(&self) -> bool {
+        self.learns
     }
 
     /// The two streams after the block; `condition` is SiLU of the time embedding.

@@ -60,7 +60,8 @@ impl Mmdit {
     }
 
     /// Sets whether a training pass keeps only the streams between blocks, and runs each block but
-    /// the last again on the way back: a third more arithmetic for a fraction of the memory.
+    /// the last again on the way back: a third more arithmetic for a fraction of the memory. Blocks
+    /// that no gradient goes into keep nothing in any case.
     pub fn with_checkpointing(mut self, on: bool) -> Self {
         self.checkpointing = on;
         self
@@ -193,14 +194,18 @@ impl Mmdit {
         observer: Observer,
     ) -> Result<[Var; 2]> {
         for (i, block) in self.blocks[..self.blocks.len() - 1].iter().enumerate() {
-            [image, text] = scope(&block_name(i), || match self.checkpointing {
-                false => block.both(&image, &text, condition),
-                true => {
-                    let block = block.clone();
-                    checkpoint([&image, &text, condition], move |[image, text, condition]| {
-                        block.both(&image, &text, &condition)
-                    })
+            let inputs = [&image, &text, condition];
+            // A checkpoint counts as tracked whatever is in it, so nothing frozen may be in one
+            // that nothing tracked goes into.
+            let is_tracked = block.learns() || inputs.iter().any(|x| x.is_tracked());
+            [image, text] = scope(&block_name(i), || {
+                if !(self.checkpointing && is_tracked) {
+                    return block.both(&image, &text, condition);
                 }
+                let block = block.clone();
+                checkpoint(inputs, move |[image, text, condition]| {
+                    block.both(&image, &text, &condition)
+                })
             })?;
             observer(i + 1, &image, &text);
         }

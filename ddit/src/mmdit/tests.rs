@@ -32,12 +32,16 @@ fn config() -> TransformerConfig {
 
 /// Weights of a size that lets every part speak.
 fn weights() -> BTreeMap<String, Tensor> {
+    weights_of(&config())
+}
+
+fn weights_of(config: &TransformerConfig) -> BTreeMap<String, Tensor> {
     let value = |(i, weight): (usize, &crate::weights::Weight)| {
         let noise = Rng::new(11).stream(i as u64).normal(weight.shape, DType::F64).unwrap();
         let values = noise.to_f64_vec().into_iter().map(|x| 0.3 * x).collect();
         (weight.name.clone(), Tensor::from_vec::<f64>(values, weight.shape).unwrap())
     };
-    inventory(&config()).iter().enumerate().map(value).collect()
+    inventory(config).iter().enumerate().map(value).collect()
 }
 
 /// The equations of one sample. Tokens are rows.
@@ -235,6 +239,32 @@ fn computes_what_the_equations_say() {
             near(&sample(&logits), &want[1]);
         }
     }
+}
+
+/// Blocks before the first that learns record nothing, checkpointed or not; and checkpoints change
+/// no bit of a gradient.
+#[test]
+fn frozen_blocks_before_the_first_that_learns_record_nothing() {
+    let config = TransformerConfig { num_layers: 3, ..config() };
+    let weights = weights_of(&config).into_iter().map(|(name, w)| (name, w.to_dtype(DType::F32)));
+    let learns = |name: &str| name.starts_with("transformer_blocks.1.ff.");
+    let params = Params::from_tensors(weights, learns).unwrap();
+    let draw = |i, shape: &[usize]| Var::constant(Rng::new(i).normal(shape, DType::F32).unwrap());
+    let (latents, states) = (draw(1, &[BATCH, 3, HEIGHT, WIDTH]), draw(2, &[BATCH, LENGTH, 6]));
+    let run = |checkpointing| {
+        let model = Mmdit::new(config.clone(), &params).unwrap().with_checkpointing(checkpointing);
+        let (text, latents) = (TextInput::States(&states), Some(&latents));
+        let mut tracked = Vec::new();
+        let watch = &mut |_, image: &Var, _: &Var| tracked.push(image.is_tracked());
+        let [velocity, _] = model.observe(latents, text, &[3.5, 700.0], watch).unwrap();
+        let loss = velocity.square().unwrap().mean_all().unwrap();
+        let grads = loss.backward().unwrap();
+        let bits = |(_, var): (&str, &Var)| grads.get(var).unwrap().to_vec::<f32>().unwrap();
+        (tracked, params.trained().map(bits).collect::<Vec<_>>())
+    };
+    let (tracked, plain) = run(false);
+    assert_eq!(tracked, [false, false, true, true]);
+    assert_eq!(run(true), (tracked, plain));
 }
 
 /// What nobody waits for is left out, and what is left is the same to the last bit.

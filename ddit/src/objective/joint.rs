@@ -4,17 +4,20 @@
 //! noisy, in the other the reverse. A batch may be worked off in equal parts; the gradient is the
 //! mean over them, and the random numbers are the whole batch's, so the parts change only memory
 //! and rounding. Source: Li et al. 2025, eq. (9).
+//!
+//! Where a text encoder reads for the transformer, the image pass takes its states as they are;
+//! the text pass leads back into it, as far as something in it learns.
 
-use autograd::{Grads, Var};
+use autograd::{Grads, Var, no_grad};
 use tensor::{Error, Result, Tensor};
 
 use super::draws::Draws;
 use super::image::{ImageDraws, Noised, drop_captions, image_loss_form};
 use super::text::{Corrupted, TextDraws, Texts};
 use crate::config::Recipe;
-use crate::mmdit::{Mmdit, TextInput};
+use crate::pipeline::Model;
 
-/// What is minimised, for a model that embeds token ids itself.
+/// What is minimised.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objective {
     /// Which reading of the two losses.
@@ -64,30 +67,58 @@ pub struct Losses {
 impl Objective {
     /// The image loss of some pairs, one number.
     ///
-    /// Errors: lengths that do not fit each other; those of the network.
+    /// Errors: lengths that do not fit each other; those of the networks.
     #[track_caller]
-    pub fn image_loss(&self, model: &Mmdit, pairs: &ImagePairs, draws: &ImageDraws) -> Result<Var> {
+    pub fn image_loss(&self, model: &Model, pairs: &ImagePairs, draws: &ImageDraws) -> Result<Var> {
         let ids = drop_captions(pairs.ids, &self.null, &draws.drop)?;
-        let text = TextInput::Ids(&ids, self.null.len());
-        Noised::new(pairs.latents, draws)?.loss(model, text, image_loss_form(self.recipe))
+        let texts = no_grad(|| model.read(&ids, self.null.len()))?;
+        let noised = Noised::new(pairs.latents, draws)?;
+        noised.loss(&model.transformer, texts.input(), image_loss_form(self.recipe))
     }
 
     /// The text loss of some pairs, one number; a constant 0 where no token is masked.
     ///
-    /// Errors: lengths that do not fit each other; those of the network.
+    /// Errors: lengths that do not fit each other; those of the networks.
     #[track_caller]
-    pub fn text_loss(&self, model: &Mmdit, pairs: &TextPairs, draws: &TextDraws) -> Result<Var> {
+    pub fn text_loss(&self, model: &Model, pairs: &TextPairs, draws: &TextDraws) -> Result<Var> {
         let corrupted = Corrupted::new(&pairs.texts, draws, self.mask, self.recipe)?;
-        corrupted.loss(model, pairs.latents, corrupted.input())
+        let texts = model.read(&corrupted.ids, corrupted.length)?;
+        corrupted.loss(&model.transformer, pairs.latents, texts.input())
+    }
+
+    /// Adds to `sums` the losses of some pairs, and the gradient of the joint loss, each times
+    /// `share`. The two passes go backward one after the other: only one graph is alive at a time.
+    ///
+    /// Errors: as the losses.
+    pub fn add_gradients(
+        &self,
+        model: &Model,
+        (images, image_draws): (&ImagePairs, &ImageDraws),
+        (texts, text_draws): (&TextPairs, &TextDraws),
+        share: f64,
+        sums: &mut (Grads, Losses),
+    ) -> Result<()> {
+        let (grads, losses) = sums;
+        let mut descend = |loss: Var, weight: f64| -> Result<f64> {
+            let weight = weight * share;
+            if loss.is_tracked() && weight != 0.0 {
+                grads.add(loss.mul_scalar(weight)?.backward()?)?;
+            }
+            Ok(loss.item()? * share)
+        };
+        losses.image += descend(self.image_loss(model, images, image_draws)?, 1.0)?;
+        losses.text += descend(self.text_loss(model, texts, text_draws)?, self.text_weight)?;
+        losses.total = losses.image + self.text_weight * losses.text;
+        Ok(())
     }
 
     /// The gradient of the joint loss of a batch, worked off in `parts` equal parts, and the
-    /// losses. The two passes go backward one after the other: only one graph is alive at a time.
+    /// losses.
     ///
     /// Errors: a batch that does not divide into the parts; as the losses.
     pub fn gradients(
         &self,
-        model: &Mmdit,
+        model: &Model,
         images: &ImagePairs,
         texts: &TextPairs,
         draws: &Draws,
@@ -107,34 +138,33 @@ impl Objective {
                 .operand("images", (images.latents, format!("{} ids", images.ids.len())))
                 .operand("texts", (texts.latents, format!("{} ids", texts.texts.ids.len()))));
         }
-        let (mut grads, mut losses) = (Grads::default(), Losses::default());
-        let mut descend = |loss: Var, weight: f64| -> Result<f64> {
-            if loss.is_tracked() && weight != 0.0 {
-                grads.add(loss.mul_scalar(weight / parts as f64)?.backward()?)?;
-            }
-            Ok(loss.item()? / parts as f64)
-        };
+        let mut sums = (Grads::default(), Losses::default());
         for part in 0..parts {
             let range = |batch: usize| part * batch / parts..(part + 1) * batch / parts;
             let samples = range(image_batch);
-            let drawn = draws.image(samples.clone(), shape, self.recipe, self.caption_dropout)?;
-            let drawn = drawn.shifted(self.noise_shift);
+            let image_draws = draws
+                .image(samples.clone(), shape, self.recipe, self.caption_dropout)?
+                .shifted(self.noise_shift);
             let latents = images.latents.narrow(0, samples.start, samples.len())?;
             let ids = &images.ids[samples.start * length..samples.end * length];
-            let pairs = ImagePairs { latents: &latents, ids };
-            losses.image += descend(self.image_loss(model, &pairs, &drawn)?, 1.0)?;
+            let image_pairs = ImagePairs { latents: &latents, ids };
 
             let samples = range(text_batch);
             let stratum = match self.recipe {
                 Recipe::Paper => 0..text_batch,
                 Recipe::Release => samples.clone(),
             };
-            let drawn = draws.text(samples.clone(), stratum, texts.texts.length);
+            let text_draws = draws.text(samples.clone(), stratum, texts.texts.length);
             let latents = texts.latents.narrow(0, samples.start, samples.len())?;
-            let pairs = TextPairs { latents: &latents, texts: texts.texts.part(samples) };
-            losses.text += descend(self.text_loss(model, &pairs, &drawn)?, self.text_weight)?;
+            let text_pairs = TextPairs { latents: &latents, texts: texts.texts.part(samples) };
+            self.add_gradients(
+                model,
+                (&image_pairs, &image_draws),
+                (&text_pairs, &text_draws),
+                1.0 / parts as f64,
+                &mut sums,
+            )?;
         }
-        losses.total = losses.image + self.text_weight * losses.text;
-        Ok((grads, losses))
+        Ok(sums)
     }
 }

@@ -8,6 +8,8 @@ use tensor::{DType, Result, Tensor};
 use super::*;
 use crate::config::{Recipe, TransformerConfig, VaeConfig};
 use crate::mmdit::{self, Mmdit};
+use crate::pipeline::Model;
+use crate::t5::{self, T5Config, T5Encoder};
 use crate::vae::{self, AutoencoderKl};
 use crate::weights::Inventory;
 
@@ -84,7 +86,8 @@ fn joint_loss_has_the_gradient_of_its_differences() {
         let image_draws = draws.image(0..2, [2, 4, 4], recipe, 0.5).unwrap();
         let text_draws = TextDraws { times: vec![0.9, 0.7], uniforms: vec![0.5; 2 * LENGTH] };
         let loss = |values: &[Var]| {
-            let model = Mmdit::new(transformer_config(), &params(&names, values)?)?;
+            let transformer = Mmdit::new(transformer_config(), &params(&names, values)?)?;
+            let model = Model { transformer, text_encoder: None };
             let image = objective.image_loss(&model, &images, &image_draws)?;
             let text = objective.text_loss(&model, &texts, &text_draws)?;
             image.add(&text.mul_scalar(objective.text_weight)?)
@@ -101,8 +104,10 @@ fn parts_of_a_batch_make_the_gradient_of_the_whole() {
     let (names, values): (Vec<_>, Vec<_>) =
         weights.into_iter().map(|(name, value)| (name, Var::parameter(value))).unzip();
     let run = |parts: usize, checkpointing: bool| {
-        let model = Mmdit::new(transformer_config(), &params(&names, &values).unwrap()).unwrap();
-        let model = model.with_checkpointing(checkpointing);
+        let params = params(&names, &values).unwrap();
+        let transformer = Mmdit::new(transformer_config(), &params).unwrap();
+        let transformer = transformer.with_checkpointing(checkpointing);
+        let model = Model { transformer, text_encoder: None };
         let batch = Batch::new();
         let (images, texts) = batch.pairs();
         let objective = objective(Recipe::Paper);
@@ -125,6 +130,39 @@ fn parts_of_a_batch_make_the_gradient_of_the_whole() {
         }
         assert_eq!(gradients, again.get(value).unwrap().to_f64_vec(), "{name} checkpointed");
     }
+}
+
+/// A caption's states are given to the image pass; how a masked text is read can be learnt.
+#[test]
+fn only_the_text_pass_leads_into_a_text_encoder() {
+    let geometry = TransformerConfig {
+        text_embedding: false,
+        max_text_length: None,
+        joint_attention_dim: 6,
+        ..transformer_config()
+    };
+    let encoder: T5Config = serde_json::from_value(json!({
+        "vocab_size": 7, "d_model": 6, "d_kv": 2, "d_ff": 5, "num_layers": 2, "num_heads": 3,
+        "feed_forward_proj": "gated-gelu",
+    }))
+    .unwrap();
+    let parameters = |list: &Inventory| -> (Vec<String>, Vec<Var>) {
+        lively(list).into_iter().map(|(name, value)| (name, Var::parameter(value))).unzip()
+    };
+    let (names, values) = parameters(&mmdit::inventory(&geometry));
+    let transformer = Mmdit::new(geometry, &params(&names, &values).unwrap()).unwrap();
+    let (names, values) = parameters(&t5::inventory(&encoder));
+    let store = Params::from_vars(names.into_iter().zip(values.clone())).unwrap();
+    let text_encoder = Some(T5Encoder::new(encoder, &store).unwrap());
+    let model = Model { transformer, text_encoder };
+    let (objective, batch) = (objective(Recipe::Paper), Batch::new());
+    let (images, texts) = batch.pairs();
+    let drawn = Draws::new(2, 0).image(0..2, [2, 4, 4], Recipe::Paper, 0.5).unwrap();
+    let image = objective.image_loss(&model, &images, &drawn).unwrap().backward().unwrap();
+    let drawn = TextDraws { times: vec![0.9, 0.7], uniforms: vec![0.5; 2 * LENGTH] };
+    let text = objective.text_loss(&model, &texts, &drawn).unwrap().backward().unwrap();
+    assert!(values.iter().all(|value| image.get(value).is_none()));
+    assert!(values.iter().all(|value| text.get(value).is_some()));
 }
 
 #[test]

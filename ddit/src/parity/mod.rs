@@ -10,7 +10,7 @@
 //! | `manifest` | the set, its cases, and the JSON they are written in |
 //! | `trial` | a case being run: what is given, what has been compared |
 //! | `compare` | how near is near enough: every rule, in one place |
-//! | `features`, `networks`, `losses`, `sampling`, `optimizer`, `metrics` | the kinds |
+//! | `features`, `networks`, `losses`, `training`, `sampling`, `optimizer`, `metrics` | the kinds |
 //! | `tokens`, `pictures`, `pipelines`, `checkpoints` | kinds about texts, pictures and files |
 //!
 //! A kind is a function from a [`Trial`] to comparisons, and one line in [`KINDS`]. What is not in
@@ -30,6 +30,7 @@ mod pictures;
 mod pipelines;
 mod sampling;
 mod tokens;
+mod training;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ use trial::Trial;
 type Kind = (&'static str, fn(&mut Trial) -> Result<()>);
 
 /// The kinds there are.
-const KINDS: [Kind; 25] = [
+const KINDS: [Kind; 26] = [
     ("timestep_features", features::timestep_features),
     ("pos_embed", features::position_table),
     ("pos_embed_rows", features::position_rows),
@@ -59,6 +60,7 @@ const KINDS: [Kind; 25] = [
     ("text_loss_logits", losses::text_from_logits),
     ("text_loss", losses::text),
     ("image_loss", losses::image),
+    ("train_steps", training::steps),
     ("optimizer", optimizer::adamw),
     ("flow_schedule", sampling::schedule),
     ("t2i_sample", sampling::pictures),

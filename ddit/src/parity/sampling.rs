@@ -12,7 +12,7 @@ use tensor::{DType, Error, Result, Tensor};
 use super::Trial;
 use super::networks::{load_text_encoder, load_transformer};
 use crate::mmdit::TextInput;
-use crate::pipeline::model::Model;
+use crate::pipeline::Model;
 
 /// `out.train_sigmas_{shift}`, `out.sigmas_{shift}_{steps}`, and the times of both.
 pub fn schedule(trial: &mut Trial) -> Result<()> {

@@ -12,7 +12,7 @@
 //! sample of a batch in the same order whatever the others are.
 
 mod generate;
-pub(crate) mod model;
+mod model;
 mod template;
 mod write;
 
@@ -34,7 +34,7 @@ use crate::t5::T5Encoder;
 use crate::text::Tokenizer;
 use crate::vae::AutoencoderKl;
 
-use model::{Model, Texts};
+pub use model::{Model, Prompts, Texts, token_ids};
 
 pub use generate::{FlowTrace, GenerateOptions, Generated};
 pub use template::{Piece, parse_template};

@@ -35,7 +35,8 @@ pub struct Prompts {
 }
 
 impl Texts {
-    fn input(&self) -> TextInput<'_> {
+    /// As the transformer is given them.
+    pub fn input(&self) -> TextInput<'_> {
         match self {
             Self::Ids(ids, length) => TextInput::Ids(ids, *length),
             Self::States(states) => TextInput::States(states),

@@ -342,4 +342,4 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

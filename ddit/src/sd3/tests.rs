@@ -103,8 +103,9 @@ fn single_file_names() -> Vec<String> {
     names
 }
 
-/// The single file in 16 bits, and one tensor of a CLIP encoder.
-fn write_single_file(path: &Path) -> BTreeMap<String, Tensor> {
+/// The single file in 16 bits, and one tensor of a CLIP encoder. Values are such that what networks
+/// make of numbers around 1 is again around 1.
+pub(crate) fn write_single_file(path: &Path) -> BTreeMap<String, Tensor> {
     let shapes: BTreeMap<_, _> = inventories()
         .into_iter()
         .flat_map(|(n, list)| {
@@ -122,7 +123,10 @@ fn write_single_file(path: &Path) -> BTreeMap<String, Tensor> {
             Cut::Squeezed => shape.extend([1, 1]),
             Cut::Whole | Cut::Swapped => {}
         }
-        let values = Rng::new(9).stream(i as u64).normal(shape.as_slice(), DType::F32).unwrap();
+        let values = Rng::new(9).stream(i as u64).normal(shape.as_slice(), DType::F64).unwrap();
+        let inputs = shape[1..].iter().product::<usize>() as f64;
+        let values: Vec<f64> = values.to_f64_vec().iter().map(|x| x / inputs.sqrt()).collect();
+        let values = Tensor::from_vec(values, shape.as_slice()).unwrap();
         tensors.insert(name, values.to_dtype(DType::F16));
     }
     let clip = Tensor::zeros([3], DType::F16);

@@ -60,15 +60,8 @@ impl Embedding {
     ///
     /// Shapes: → \[V, C\].
     pub fn table(&self) -> Result<Tensor> {
-        let mut table = self.table.value();
-        let rows = table.shape()[0];
-        for (id, row) in &self.rows {
-            let (id, row) = (*id as usize, row.value().to_dtype(table.dtype()).unsqueeze(0)?);
-            let (before, after) =
-                (table.narrow(0, 0, id)?, table.narrow(0, id + 1, rows - id - 1)?);
-            table = Tensor::cat(&[&before, &row, &after], 0)?;
-        }
-        Ok(table)
+        let mut rows = self.rows.iter();
+        rows.try_fold(self.table.value(), |table, (id, row)| with_row(&table, *id, &row.value()))
     }
 
     /// The embeddings of texts of `length` tokens.
@@ -99,6 +92,16 @@ impl Embedding {
         let tokens = Var::cat(&parts.iter().collect::<Vec<_>>(), 0)?.index_rows(&places)?;
         tokens.reshape([shape[0], length, width])
     }
+}
+
+/// A table with `row` as its row `id`, rounded to the table's type; all other bits are the table's.
+///
+/// Shapes: `table` \[V, C\], `row` \[C\] → \[V, C\]. Errors: no such row; another width.
+pub fn with_row(table: &Tensor, id: u32, row: &Tensor) -> Result<Tensor> {
+    let ([rows, _], id) = (table.dims()?, id as usize);
+    let row = row.to_dtype(table.dtype()).unsqueeze(0)?;
+    let after = rows.saturating_sub(id + 1);
+    Tensor::cat(&[&table.narrow(0, 0, id)?, &row, &table.narrow(0, id + 1, after)?], 0)
 }
 
 /// Writes a row \[C\] as the only tensor, `mask_embedding`, of a file.

@@ -21,5 +21,5 @@ mod encoder;
 
 pub use block::Block;
 pub use config::T5Config;
-pub use embedding::{Embedding, load_row, save_row};
+pub use embedding::{Embedding, load_row, save_row, with_row};
 pub use encoder::{T5Encoder, inventory, relative_bias};

@@ -139,11 +139,28 @@ impl Tokenizer {
     }
 
     /// The same tokenizer with another padding token than its folder names: `</s>` for one whose
-    /// folder says `<pad>`, as the published ones do, which training never shows to the model.
+    /// folder says `<pad>`, as the published ones do, which training never shows to the model. Its
+    /// files say so too.
     ///
     /// Errors: there is no such token.
     pub fn with_pad(mut self, token: &str) -> Result<Self> {
-        self.pad = token_id(&self.inner, token)?;
+        let pad = token_id(&self.inner, token)?;
+        if pad == self.pad {
+            return Ok(self);
+        }
+        self.pad = pad;
+        for name in &FILES[2..] {
+            let place = self.files.iter().position(|(known, _)| known == name);
+            let settings =
+                place.map(|place| parse(&self.files.swap_remove(place).1)).transpose()?;
+            let mut settings = match settings {
+                Some(Value::Object(settings)) => settings,
+                _ => serde_json::Map::new(),
+            };
+            settings.insert("pad_token".to_owned(), token.into());
+            let text = format!("{:#}\n", Value::Object(settings));
+            self.files.push((name, text.into_bytes()));
+        }
         Ok(self)
     }
 

@@ -94,6 +94,18 @@ fn what_is_saved_opens_again() {
     assert_eq!(opened.pad(), tokenizer.pad());
 }
 
+/// A folder that is written pads as the tokenizer did, whether or not it had a file to say so.
+#[test]
+fn another_padding_is_saved() {
+    for files in [4, 1] {
+        let files = shapes().files().iter().take(files).cloned().collect();
+        let padded = Tokenizer::from_files(files).unwrap().with_pad("<unk>").unwrap();
+        let again = Tokenizer::from_files(padded.files().to_vec()).unwrap();
+        assert_eq!((padded.pad(), again.pad()), (2, 2));
+        assert_eq!(again.encode("a red circle").unwrap(), shapes().encode("a red circle").unwrap());
+    }
+}
+
 #[test]
 fn mistakes_are_errors() {
     let empty = tempfile::tempdir().unwrap();

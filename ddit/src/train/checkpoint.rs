@@ -4,7 +4,7 @@
 //! checkpoints/step-00000200/
 //!     config.toml              the settings, for whoever finds the folder alone
 //!     state.json               counters; random numbers need none, they follow from seed and step
-//!     model.safetensors        weights
+//!     model.safetensors        the weights that learn; the others are found where they came from
 //!     optimizer.safetensors    what AdamW remembers: two averages of the gradient, one of the
 //!                              weights, counters; and the log's open window
 //! ```
@@ -31,7 +31,7 @@ pub struct Checkpoint {
     pub state: State,
     /// The settings as TOML.
     pub config: String,
-    /// Weights.
+    /// The weights that learn.
     pub model: Named,
     /// What the optimiser remembers.
     pub optimizer: Named,

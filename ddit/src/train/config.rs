@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tensor::{DType, Error, Result};
 
 use super::schedule::OptimizerConfig;
-use crate::config::{GenerationConfig, Recipe};
+use crate::config::Recipe;
 use crate::pipeline::TextSampler;
 
 /// What is trained.
@@ -32,6 +32,9 @@ pub struct RunConfig {
     pub seed: u64,
     /// The run or the model folder whose weights to start from; empty for fresh weights.
     pub init: String,
+    /// Patterns of the weights that learn, by their [full names](super::trainable); the others stay
+    /// as they are, bit for bit. Empty for all of the network that the run is of.
+    pub trainable: Vec<String>,
     /// What to learn from.
     pub data: DataConfig,
     /// What pictures are turned into; the model itself in a `vae` run.
@@ -172,6 +175,9 @@ pub struct BatchConfig {
     pub texts: usize,
     /// Equal parts that a batch is worked off in, for less memory at a time.
     pub micro_batches: usize,
+    /// Whether the insides of blocks are computed again on the way back, not kept: less memory for
+    /// a third more time, and the same bits.
+    pub checkpoint_blocks: bool,
 }
 
 /// How long, and what is written when. An interval of 0 means never.
@@ -192,7 +198,8 @@ pub struct ScheduleConfig {
     pub sample_every: u64,
     /// Steps between scores on the validation set.
     pub validate_every: u64,
-    /// How the finished transformer's weights are stored; checkpoints are float32.
+    /// How weights that have learnt are stored in the finished transformer; checkpoints are
+    /// float32, and frozen weights stay as they are.
     pub weights: Precision,
 }
 
@@ -240,6 +247,7 @@ impl Default for RunConfig {
             task: Task::Dual,
             seed: 0,
             init: String::new(),
+            trainable: Vec::new(),
             data: DataConfig::default(),
             autoencoder: AutoencoderConfig::default(),
             model: ModelConfig { width: 192, blocks: 6, heads: 6, patch: 2, text_length: 16 },
@@ -249,7 +257,12 @@ impl Default for RunConfig {
                 caption_dropout: 0.1,
                 noise_shift: 1.0,
             },
-            batch: BatchConfig { images: 64, texts: 64, micro_batches: 1 },
+            batch: BatchConfig {
+                images: 64,
+                texts: 64,
+                micro_batches: 1,
+                checkpoint_blocks: false,
+            },
             optimizer: OptimizerConfig::default(),
             run: ScheduleConfig::default(),
             generation: SamplingConfig::default(),
@@ -382,20 +395,5 @@ impl RunConfig {
     /// The whole as TOML, as it stands in the run's folder.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("tables of numbers and strings can be written")
-    }
-
-    /// What the finished model's `generation_config.json` says.
-    pub fn generation_config(&self, text_length: usize) -> GenerationConfig {
-        let SamplingConfig { steps, guidance, text_steps, ref sampler, .. } = self.generation;
-        GenerationConfig {
-            recipe: self.objective.recipe,
-            steps,
-            guidance,
-            prompt_length: text_length,
-            text_length,
-            text_steps,
-            sampler: (!sampler.is_empty()).then(|| sampler.clone()),
-            ..GenerationConfig::default()
-        }
     }
 }

@@ -4,20 +4,19 @@
 //! texts to be written about their pictures. A text is a caption or, in instruction tuning, a
 //! question with its answer. What is in step `k` follows from the seed and `k` alone.
 
-use autograd::Params;
 use tensor::Result;
 
 use super::config::RunConfig;
 use super::trainer::Gradient;
 use crate::config::TransformerConfig;
 use crate::data::{Dataset, Latents, Order, Purpose, stream};
-use crate::mmdit::Mmdit;
 use crate::objective::{Draws, ImagePairs, Objective, TextPairs, Texts};
+use crate::pipeline::Model;
 use crate::text::{Row, Tokenizer};
 
-/// The transformer and what it learns from.
+/// The networks and what they learn from.
 pub struct Dual {
-    model: Mmdit,
+    model: Model,
     objective: Objective,
     dataset: Dataset,
     latents: Latents,
@@ -29,18 +28,18 @@ pub struct Dual {
 }
 
 impl Dual {
-    /// The transformer of this geometry on these parameters.
+    /// These networks, the texts of this tokenizer, and this data.
     ///
-    /// Errors: the geometry is impossible, or not that of a model that embeds token ids itself.
+    /// Errors: those of the tokenizer.
     pub fn new(
         config: &RunConfig,
-        geometry: TransformerConfig,
-        params: &Params,
+        model: Model,
         tokenizer: Tokenizer,
         dataset: Dataset,
         latents: Latents,
     ) -> Result<Self> {
-        let length = geometry.max_text_length.unwrap_or(config.model.text_length);
+        let most = model.transformer.config().max_text_length;
+        let length = most.unwrap_or(config.model.text_length);
         // Training pads with </s>, whatever the tokenizer does.
         let null = tokenizer.caption_row("", length, tokenizer.end())?.ids;
         let objective = Objective {
@@ -53,7 +52,7 @@ impl Dual {
         };
         let order = |purpose| Order::new(config.seed, purpose, dataset.len());
         Ok(Self {
-            model: Mmdit::new(geometry, params)?,
+            model,
             objective,
             orders: [order(Purpose::ImageOrder), order(Purpose::TextOrder)],
             latent_shape: latents.shape(&dataset)?,
@@ -148,9 +147,14 @@ impl Dual {
         &self.tokenizer
     }
 
-    /// The geometry.
+    /// The networks.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The transformer's geometry.
     pub fn geometry(&self) -> &TransformerConfig {
-        self.model.config()
+        self.model.transformer.config()
     }
 
     /// Tokens of a text.
@@ -158,12 +162,13 @@ impl Dual {
         self.length
     }
 
-    /// Arithmetic of a step, in floating-point operations: three times that of the forward passes,
-    /// as a backward pass is two products for each one forward.
+    /// Arithmetic of a step in which all of the transformer learns, in floating-point operations:
+    /// three times that of the forward passes, as a backward pass is two products for each one
+    /// forward.
     ///
     /// With C the width, N image and L text tokens, S = N + L: a block is 24·S·C² for its linear
     /// maps and 4·S²·C for attention, and the text head 2·L·C·V. Modulation, which acts once a
-    /// sample, and all that is not a product are left out.
+    /// sample, all that is not a product, and a text encoder are left out.
     pub fn flops(&self) -> f64 {
         let geometry = self.geometry();
         let [_, height, width] = self.latent_shape;

@@ -8,17 +8,22 @@ use std::path::{Path, PathBuf};
 use autograd::no_grad;
 use serde_json::{Value, json};
 use tensor::rng::Rng;
-use tensor::{Error, Result, Tensor};
+use tensor::{DType, Error, Result};
 
+use super::autoencoder::Autoencoder;
+use super::config::SamplingConfig;
 use super::dual::Dual;
+use super::networks::{self, TRANSFORMER, VAE};
 use super::samples::{sheet, write_png};
 use super::setup::MODEL;
+use super::trainable::MASK_EMBEDDING;
 use super::trainer::{Subject, Trainer, frozen_vae};
-use crate::config::{SchedulerConfig, VaeConfig};
+use crate::config::{GenerationConfig, SchedulerConfig, VaeConfig};
 use crate::data::{Dataset, Purpose, pictures_from_tensor, stream};
 use crate::folder::{Component, Folder};
 use crate::pipeline::Pipeline;
 use crate::shapes::Picture;
+use crate::t5::save_row;
 
 /// Pictures in a row of a sample sheet.
 const COLUMNS: usize = 8;
@@ -30,7 +35,7 @@ impl Trainer {
     pub fn pipeline(&self) -> Result<Option<Pipeline>> {
         match &self.subject {
             Subject::Autoencoder(_) => Ok(None),
-            Subject::Dual(dual) => Ok(Some(Pipeline::new(self.folder(dual))?)),
+            Subject::Dual(dual) => Ok(Some(Pipeline::new(self.folder(dual)?)?)),
         }
     }
 
@@ -41,10 +46,16 @@ impl Trainer {
     pub fn export(&self) -> Result<PathBuf> {
         let path = self.out.join(MODEL);
         match &self.subject {
-            Subject::Dual(dual) => self.folder(dual).save(&path)?,
+            Subject::Dual(dual) => {
+                self.folder(dual)?.save(&path)?;
+                // Apart and unrounded too, as others store it.
+                let mut average = self.learner.average().into_iter();
+                if let Some((_, row)) = average.find(|(name, _)| name == MASK_EMBEDDING) {
+                    save_row(path.join("mask_embedding.safetensors"), &row)?;
+                }
+            }
             Subject::Autoencoder(autoencoder) => {
-                let geometry = autoencoder.geometry().clone();
-                let component = Component { config: geometry, weights: self.learner.average() };
+                let component = self.autoencoder(autoencoder);
                 let found = autoencoder.measure(&frozen_vae(&component)?)?;
                 let config = VaeConfig {
                     shift_factor: Some(found.mean),
@@ -65,10 +76,7 @@ impl Trainer {
         let path = self.out.join("samples").join(format!("step-{:08}.png", self.state.step));
         let (pictures, texts) = match &self.subject {
             Subject::Autoencoder(autoencoder) => {
-                let component = Component {
-                    config: autoencoder.geometry().clone(),
-                    weights: self.learner.average(),
-                };
+                let component = self.autoencoder(autoencoder);
                 (self.reconstructions(autoencoder.dataset(), &component)?, Value::Null)
             }
             Subject::Dual(dual) => self.drawn_and_described(dual)?,
@@ -81,22 +89,42 @@ impl Trainer {
     }
 
     /// The pipeline folder of the model as it is now.
-    fn folder(&self, dual: &Dual) -> Folder {
-        let stored = |(name, weight): (String, Tensor)| {
-            (name, weight.to_dtype(self.config.run.weights.into()))
-        };
-        let transformer = Component {
-            config: dual.geometry().clone(),
-            weights: self.learner.average().into_iter().map(stored).collect(),
-        };
-        Folder {
-            transformer,
-            text_encoder: None,
+    fn folder(&self, dual: &Dual) -> Result<Folder> {
+        let (learner, stored) = (&self.learner, self.config.run.weights.into());
+        let mask = dual.tokenizer().mask();
+        Ok(Folder {
+            transformer: Component {
+                config: dual.geometry().clone(),
+                weights: learner.network(TRANSFORMER, stored),
+            },
+            text_encoder: networks::text_encoder(learner, dual.model(), mask, stored)?,
             vae: self.frozen.clone(),
             tokenizer: dual.tokenizer().clone(),
             scheduler: SchedulerConfig::new(self.config.generation.shift),
-            generation: self.config.generation_config(dual.text_length()),
+            generation: self.generation_config(dual.text_length()),
+        })
+    }
+
+    /// What the finished model's `generation_config.json` says.
+    fn generation_config(&self, text_length: usize) -> GenerationConfig {
+        let SamplingConfig { steps, guidance, text_steps, ref sampler, .. } =
+            self.config.generation;
+        GenerationConfig {
+            recipe: self.config.objective.recipe,
+            steps,
+            guidance,
+            prompt_length: text_length,
+            text_length,
+            text_steps,
+            sampler: (!sampler.is_empty()).then(|| sampler.clone()),
+            ..GenerationConfig::default()
         }
+    }
+
+    /// An autoencoder's run's own network as it is now.
+    fn autoencoder(&self, autoencoder: &Autoencoder) -> Component<VaeConfig> {
+        let weights = self.learner.network(VAE, DType::F32);
+        Component { config: autoencoder.geometry().clone(), weights }
     }
 
     /// A row of pictures of the data, and below it what the autoencoder makes of them.
@@ -117,7 +145,7 @@ impl Trainer {
     /// Two rows of pictures drawn from captions, one of pictures of the data that are described;
     /// and the texts.
     fn drawn_and_described(&self, dual: &Dual) -> Result<(Vec<Picture>, Value)> {
-        let (dataset, pipeline) = (dual.dataset(), Pipeline::new(self.folder(dual))?);
+        let (dataset, pipeline) = (dual.dataset(), Pipeline::new(self.folder(dual)?)?);
         let rng = |row: usize| stream(self.config.seed, Purpose::Samples, 0, row);
         let sample = |rng: &mut Rng| rng.below(dataset.len());
         let prompts: Vec<String> = (0..2 * COLUMNS)

@@ -1,39 +1,44 @@
 //! Weights, their optimiser and their moving average, as one thing that learns and is saved.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use autograd::optim::{AdamW, AdamWConfig, Clipped, Ema};
-use autograd::{Grads, Params};
+use autograd::optim::{AdamW, Clipped};
+use autograd::{Grads, Params, Var};
 use tensor::{DType, Result};
 
 use super::checkpoint::Named;
 use super::schedule::OptimizerConfig;
-use crate::weights::Inventory;
+use super::trainable::MASK_EMBEDDING;
 
-/// Weights that follow a gradient.
+/// Weights that follow a gradient, among others that are frozen.
 pub struct Learner {
     params: Params,
     optimizer: AdamW,
 }
 
 impl Learner {
-    /// These weights of a network, in float32; those that its inventory calls buffers stay as they
-    /// are.
+    /// These weights, of which those that `trains` names learn, in float32. The others stay as they
+    /// are, in the type and the memory they have; they cost no gradient and nothing of AdamW's.
+    ///
+    /// The [embedding of the mask](MASK_EMBEDDING) is no part of the gradient's norm, and its
+    /// gradient is not clipped.
     ///
     /// Errors: a name twice.
-    pub fn new(weights: Named, inventory: &Inventory, config: &OptimizerConfig) -> Result<Self> {
-        let buffers: HashSet<&str> =
-            inventory.iter().filter(|w| w.buffer).map(|w| w.name.as_str()).collect();
-        let weights = weights.into_iter().map(|(name, w)| (name, w.to_dtype(DType::F32)));
-        let params = Params::from_tensors(weights, |name| !buffers.contains(name))?;
-        let config = AdamWConfig {
-            betas: config.betas,
-            eps: config.epsilon,
-            weight_decay: config.weight_decay,
-            clip: Some(config.clip),
-            ema: Some(Ema::Rising(config.ema)),
-        };
-        Ok(Self { optimizer: AdamW::new(&params, config)?, params })
+    pub fn new(
+        weights: Named,
+        trains: impl Fn(&str) -> bool,
+        config: &OptimizerConfig,
+    ) -> Result<Self> {
+        let params = Params::from_vars(weights.into_iter().map(|(name, weight)| {
+            let var = match trains(&name) {
+                true => Var::parameter(weight.to_dtype(DType::F32)),
+                false => Var::constant(weight),
+            };
+            (name, var)
+        }))?;
+        let optimizer = AdamW::new(&params, config.adamw())?;
+        let optimizer = optimizer.without_clipping(|name| name == MASK_EMBEDDING);
+        Ok(Self { params, optimizer })
     }
 
     /// The weights, to build a network on.
@@ -49,19 +54,31 @@ impl Learner {
         self.optimizer.step(grads, learning_rate)
     }
 
-    /// All weights by name, in the network's order.
+    /// All weights by name, in the order they were given.
     pub fn weights(&self) -> Named {
         self.params.tensors()
     }
 
-    /// All weights, averaged over the steps: what inference gets.
+    /// The weights that learn.
+    pub fn trained(&self) -> Named {
+        self.params.trained().map(|(name, var)| (name.to_owned(), var.value())).collect()
+    }
+
+    /// The weights that learn, averaged over the steps: what inference gets.
     pub fn average(&self) -> Named {
-        let mut average: HashMap<String, _> = self.optimizer.average().into_iter().collect();
-        let averaged = |(name, weight)| match average.remove(&name) {
-            Some(mean) => (name, mean),
-            None => (name, weight),
+        self.optimizer.average()
+    }
+
+    /// The weights of one network for inference, by its own names: those that learn averaged, and
+    /// stored in the type `stored`; the others as they were given, bit for bit.
+    pub fn network(&self, network: &str, stored: DType) -> Named {
+        let average: HashMap<String, _> = self.average().into_iter().collect();
+        let scope = self.params.scope(network);
+        let weight = |(name, var): (&str, &Var)| {
+            let weight = average.get(name).map(|mean| mean.to_dtype(stored));
+            (name[network.len() + 1..].to_owned(), weight.unwrap_or_else(|| var.value()))
         };
-        self.weights().into_iter().map(averaged).collect()
+        scope.named().map(weight).collect()
     }
 
     /// What the optimiser remembers, the average included.
@@ -69,13 +86,11 @@ impl Learner {
         self.optimizer.state()
     }
 
-    /// Goes back, or forward, to where [`weights`](Self::weights) and [`memory`](Self::memory)
+    /// Goes back, or forward, to where [`trained`](Self::trained) and [`memory`](Self::memory)
     /// were taken.
     ///
-    /// Errors: they are not those of this network.
+    /// Errors: they are not those of the weights that learn here.
     pub fn restore(&mut self, weights: Named, memory: Named) -> Result<()> {
-        let trained: HashSet<&str> = self.params.trained().map(|(name, _)| name).collect();
-        let weights = weights.into_iter().filter(|(name, _)| trained.contains(name.as_str()));
         self.params.set(weights)?;
         self.optimizer.restore(memory)
     }
@@ -83,23 +98,25 @@ impl Learner {
 
 #[cfg(test)]
 mod tests {
-    use autograd::Var;
     use tensor::Tensor;
 
     use super::*;
-    use crate::weights::Start;
 
     fn learner() -> Learner {
-        let mut list = Inventory::default();
-        list.tensor("w", [2], Start::Ones);
-        list.tensor("idle", [1], Start::Ones);
-        list.buffer("table", [3], Start::Ones);
+        let ones = |name: &str, n, dtype| (name.to_owned(), Tensor::ones([n], dtype));
+        let weights = vec![
+            ones("net.w", 2, DType::BF16),
+            ones("net.idle", 1, DType::F32),
+            ones("net.frozen", 3, DType::BF16),
+            ones("network.w", 1, DType::F32),
+        ];
         let config = OptimizerConfig { weight_decay: 0.1, ema: 0.9, ..Default::default() };
-        Learner::new(list.fresh(0, DType::F32).unwrap(), &list, &config).unwrap()
+        let trains = |name: &str| ["net.w", "net.idle"].contains(&name);
+        Learner::new(weights, trains, &config).unwrap()
     }
 
     fn step(learner: &mut Learner) {
-        let w = learner.params().get("w").unwrap();
+        let w = learner.params().get("net.w").unwrap();
         let target = Var::constant(Tensor::zeros([2], DType::F32));
         let grads = w.mse(&target).unwrap().backward().unwrap();
         learner.update(&grads, 0.5).unwrap();
@@ -114,20 +131,32 @@ mod tests {
         };
         // Decay by 0.5·0.1, then AdamW's first step, which is the learning rate's size.
         let moved = 1.0 - 0.05 - 0.5;
-        assert!((value(learner.weights(), "w") - moved).abs() < 1e-6);
+        assert!((value(learner.weights(), "net.w") - moved).abs() < 1e-6);
         // After step 1, d = (1 + 1)/(10 + 1).
         let d = 2.0 / 11.0;
-        assert!((value(learner.average(), "w") - (d + (1.0 - d) * moved)).abs() < 1e-6);
-        assert_eq!(value(learner.weights(), "idle"), 1.0, "no gradient, no decay");
-        let names: Vec<String> = learner.average().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["w", "idle", "table"]);
+        assert!((value(learner.average(), "net.w") - (d + (1.0 - d) * moved)).abs() < 1e-6);
+        assert_eq!(value(learner.weights(), "net.idle"), 1.0, "no gradient, no decay");
+    }
+
+    #[test]
+    fn what_is_frozen_has_no_memory_and_keeps_its_type() {
+        let mut learner = learner();
+        step(&mut learner);
+        let memory: Vec<String> = learner.memory().into_iter().map(|(name, _)| name).collect();
+        assert!(memory.contains(&"m.net.w".into()) && memory.contains(&"ema.net.idle".into()));
+        assert!(memory.iter().all(|name| !name.contains("frozen")), "{memory:?}");
+        let network = learner.network("net", DType::F16);
+        let told: Vec<_> = network.iter().map(|(name, w)| (name.as_str(), w.dtype())).collect();
+        assert_eq!(told, [("w", DType::F16), ("idle", DType::F16), ("frozen", DType::BF16)]);
+        let trained: Vec<_> = learner.trained().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(trained, ["net.w", "net.idle"]);
     }
 
     #[test]
     fn restores_to_the_last_bit() {
         let (mut one, mut two) = (learner(), learner());
         step(&mut one);
-        let (weights, memory) = (one.weights(), one.memory());
+        let (weights, memory) = (one.trained(), one.memory());
         step(&mut one);
         two.restore(weights, memory).unwrap();
         step(&mut two);

@@ -6,6 +6,7 @@
 //! | [`run`] | a run from its first step to its last; its watcher |
 //! | [`trainer`] | the parts of a run, a step of it |
 //! | [`dual`], [`autoencoder`] | what a step is made of, for the two things there are to train |
+//! | [`trainable`], [`networks`] | which weights learn; the networks on them |
 //! | [`learner`], [`schedule`] | weights, optimiser, moving average; the learning rate |
 //! | [`checkpoint`], [`log`] | what is written on the way, so that a killed run goes on |
 //! | [`finish`] | sample sheets, the finished model |
@@ -32,12 +33,14 @@ pub mod dual;
 pub mod finish;
 pub mod learner;
 pub mod log;
+pub mod networks;
 pub mod presets;
 pub mod progress;
 pub mod run;
 pub mod samples;
 pub mod schedule;
 pub mod setup;
+pub mod trainable;
 pub mod trainer;
 
 #[cfg(test)]

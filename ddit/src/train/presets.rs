@@ -14,11 +14,13 @@ use super::config::{AutoencoderConfig, RunConfig};
 use tensor::spelling;
 
 /// The presets compiled in: name, and what differs from the defaults.
-pub const PRESETS: [(&str, &str); 6] = [
+pub const PRESETS: [(&str, &str); 8] = [
     ("shapes-vae", include_str!("../../presets/shapes-vae.toml")),
     ("shapes", include_str!("../../presets/shapes.toml")),
     ("shapes-vqa", include_str!("../../presets/shapes-vqa.toml")),
     ("folder", include_str!("../../presets/folder.toml")),
+    ("sd3", include_str!("../../presets/sd3.toml")),
+    ("sd3-mask", include_str!("../../presets/sd3-mask.toml")),
     ("tiny-vae", include_str!("../../presets/tiny-vae.toml")),
     ("tiny", include_str!("../../presets/tiny.toml")),
 ];
@@ -176,6 +178,7 @@ mod tests {
             let needed: &[&str] = match name {
                 "shapes-vqa" => &["init=some/run"],
                 "folder" => &["data.manifest=some.jsonl"],
+                "sd3" | "sd3-mask" => &["init=some/run", "data.manifest=some.jsonl"],
                 _ => &[],
             };
             let config = load(name, needed).unwrap();

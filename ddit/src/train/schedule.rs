@@ -1,5 +1,6 @@
 //! How the weights follow the gradient: AdamW's numbers and the learning rate's course.
 
+use autograd::optim::{AdamWConfig, Ema};
 use serde::{Deserialize, Serialize};
 
 /// What the learning rate does after the warm-up.
@@ -32,9 +33,11 @@ pub struct OptimizerConfig {
     pub weight_decay: f64,
     /// The gradient's norm above which it is scaled down to it.
     pub clip: f64,
-    /// Decay d of the average of the weights that is kept for inference; after k steps it is
-    /// `min(d, (1 + k) / (10 + k))`.
+    /// Decay d of the average of the weights that is kept for inference.
     pub ema: f64,
+    /// Whether that decay is `min(d, (1 + k) / (10 + k))` after k steps, as suits weights that are
+    /// far from where they will be.
+    pub ema_warmup: bool,
 }
 
 impl Default for OptimizerConfig {
@@ -48,11 +51,26 @@ impl Default for OptimizerConfig {
             weight_decay: 0.01,
             clip: 2.0,
             ema: 0.999,
+            ema_warmup: true,
         }
     }
 }
 
 impl OptimizerConfig {
+    /// AdamW's numbers.
+    pub fn adamw(&self) -> AdamWConfig {
+        AdamWConfig {
+            betas: self.betas,
+            eps: self.epsilon,
+            weight_decay: self.weight_decay,
+            clip: Some(self.clip),
+            ema: Some(match self.ema_warmup {
+                true => Ema::Rising(self.ema),
+                false => Ema::Constant(self.ema),
+            }),
+        }
+    }
+
     /// The learning rate of step `k` of `steps`, counted from 0: a straight rise from 0 during the
     /// warm-up, then what [`Decay`] says.
     pub fn rate(&self, k: u64, steps: u64) -> f64 {

@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::*;
 use crate::pipeline::Pipeline;
 
+mod sd3;
+
 /// A transformer of one block on pixels, which needs no autoencoder.
 const PIXELS: [&str; 8] = [
     "autoencoder.source=none",

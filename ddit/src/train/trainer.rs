@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use autograd::{Grads, Params};
 use serde_json::{Map, Value, json};
-use tensor::{Error, Result, Tensor};
+use tensor::{DType, Error, Result, Tensor};
 
 use super::autoencoder::Autoencoder;
 use super::checkpoint::{Checkpoint, State, latest};
@@ -12,11 +12,14 @@ use super::config::{RunConfig, Task};
 use super::dual::Dual;
 use super::learner::Learner;
 use super::log::{Log, StepReport, Window};
+use super::networks;
 use super::setup::{AUTOENCODER_RUN, open_model, open_vae, transformer_geometry, vae_geometry};
-use crate::config::VaeConfig;
+use crate::config::{TransformerConfig, VaeConfig};
 use crate::data::Dataset;
 use crate::data::latents::{Latents, Posteriors};
-use crate::folder::Component;
+use crate::folder::{Component, Folder};
+use crate::t5::T5Config;
+use crate::text::{END, Tokenizer};
 use crate::vae::AutoencoderKl;
 use crate::{mmdit, vae};
 
@@ -94,7 +97,7 @@ impl Trainer {
         self.state.step
     }
 
-    /// Weights of the step reached, by name.
+    /// Weights of the step reached, by their [full names](super::trainable).
     pub fn weights(&self) -> Vec<(String, Tensor)> {
         self.learner.weights()
     }
@@ -166,7 +169,7 @@ impl Trainer {
         let checkpoint = Checkpoint {
             state: self.state.clone(),
             config: self.config.to_toml(),
-            model: self.learner.weights(),
+            model: self.learner.trained(),
             optimizer,
         };
         checkpoint.save(&self.out.join("checkpoints"), self.config.run.keep)
@@ -182,20 +185,23 @@ type Parts = (Subject, Learner, Option<Component<VaeConfig>>);
 
 /// The parts of an autoencoder's run.
 fn autoencoder(config: &RunConfig, dataset: Dataset) -> Result<Parts> {
-    let (geometry, weights) = match config.init.as_str() {
+    let found = match config.init.as_str() {
         "" => {
             let geometry = vae_geometry(&config.autoencoder, config.data.size);
             geometry.check()?;
-            let weights = vae::inventory(&geometry).fresh(config.seed, tensor::DType::F32)?;
-            (geometry, weights)
+            let weights = vae::inventory(&geometry).fresh(config.seed, DType::F32)?;
+            Component { config: geometry, weights }
         }
         path => {
             let Component { config, weights } = open_vae(Path::new(path))?;
-            (VaeConfig { scaling_factor: 1.0, shift_factor: Some(0.0), ..config }, weights)
+            let config = VaeConfig { scaling_factor: 1.0, shift_factor: Some(0.0), ..config };
+            Component { config, weights }
         }
     };
-    let learner = Learner::new(weights, &vae::inventory(&geometry), &config.optimizer)?;
-    let autoencoder = Autoencoder::new(config, geometry, learner.params(), dataset)?;
+    let geometry = found.config.clone();
+    let learner = networks::autoencoder(found, config)?;
+    let params = learner.params().scope(networks::VAE);
+    let autoencoder = Autoencoder::new(config, geometry, &params, dataset)?;
     Ok((Subject::Autoencoder(Box::new(autoencoder)), learner, None))
 }
 
@@ -216,31 +222,58 @@ fn dual(
         ("train", _) => Some(open_vae(&out.join(AUTOENCODER_RUN))?),
         (path, _) => Some(open_vae(Path::new(path))?),
     };
-    let latents = latents(config, out, frozen.as_ref(), &dataset, progress)?;
-    let shape = latents.shape(&dataset)?;
-    let (geometry, weights, tokenizer) = match init {
-        Some(model) => {
-            let Component { config, weights } = model.transformer;
-            if config.in_channels != shape[0] {
-                let message = format!(
-                    "the model takes latents of {} channels, these have {}",
-                    config.in_channels, shape[0]
-                );
-                return Err(Error::value("train", message).key("autoencoder.source"));
-            }
-            (config, weights, model.tokenizer)
-        }
-        None => {
-            let tokenizer = dataset.tokenizer(config.data.vocabulary)?;
-            let geometry = transformer_geometry(&config.model, shape, tokenizer.len());
-            geometry.check()?;
-            let weights = mmdit::inventory(&geometry).fresh(config.seed, tensor::DType::F32)?;
-            (geometry, weights, tokenizer)
-        }
+    let shape = latent_shape(config, frozen.as_ref());
+    let start = match init {
+        Some(model) => Start::from_model(model, shape)?,
+        None => Start::fresh(config, &dataset, shape)?,
     };
-    let learner = Learner::new(weights, &mmdit::inventory(&geometry), &config.optimizer)?;
-    let dual = Dual::new(config, geometry, learner.params(), tokenizer, dataset, latents)?;
+    let Start { transformer, text_encoder, tokenizer } = start;
+    let (learner, model) = networks::dual(transformer, text_encoder, tokenizer.mask(), config)?;
+    // Last, as it takes time: mistakes in the settings have been found by now.
+    let latents = latents(config, out, frozen.as_ref(), &dataset, progress)?;
+    let dual = Dual::new(config, model, tokenizer, dataset, latents)?;
     Ok((Subject::Dual(Box::new(dual)), learner, frozen))
+}
+
+/// What a transformer's run begins with.
+struct Start {
+    transformer: Component<TransformerConfig>,
+    text_encoder: Option<Component<T5Config>>,
+    tokenizer: Tokenizer,
+}
+
+impl Start {
+    /// A model that was there before, for latents of a shape.
+    fn from_model(model: Folder, shape: [usize; 3]) -> Result<Self> {
+        let Folder { transformer, text_encoder, tokenizer, .. } = model;
+        let channels = transformer.config.in_channels;
+        if channels != shape[0] {
+            let message =
+                format!("the model takes latents of {channels} channels, these have {}", shape[0]);
+            return Err(Error::value("train", message).key("autoencoder.source"));
+        }
+        // Training pads with </s>, and so does whoever uses the model then.
+        Ok(Self { transformer, text_encoder, tokenizer: tokenizer.with_pad(END)? })
+    }
+
+    /// Fresh weights for latents of a shape, and a tokenizer of the data's words.
+    fn fresh(config: &RunConfig, dataset: &Dataset, shape: [usize; 3]) -> Result<Self> {
+        let tokenizer = dataset.tokenizer(config.data.vocabulary)?;
+        let geometry = transformer_geometry(&config.model, shape, tokenizer.len());
+        geometry.check()?;
+        let weights = mmdit::inventory(&geometry).fresh(config.seed, DType::F32)?;
+        let transformer = Component { config: geometry, weights };
+        Ok(Self { transformer, text_encoder: None, tokenizer })
+    }
+}
+
+/// Channels, height and width of the data's latents, or of its pictures where there are none.
+fn latent_shape(config: &RunConfig, frozen: Option<&Component<VaeConfig>>) -> [usize; 3] {
+    let size = config.data.size;
+    let side = |vae: &VaeConfig| size / vae.spatial_factor();
+    frozen.map_or([3, size, size], |vae| {
+        [vae.config.latent_channels, side(&vae.config), side(&vae.config)]
+    })
 }
 
 /// The latents of the data, from the run's folder if they were computed before.
@@ -266,7 +299,7 @@ fn latents(
 /// An autoencoder that does not learn.
 pub(super) fn frozen_vae(component: &Component<VaeConfig>) -> Result<AutoencoderKl> {
     let constant = |(name, weight): &(String, Tensor)| {
-        (name.clone(), autograd::Var::constant(weight.to_dtype(tensor::DType::F32)))
+        (name.clone(), autograd::Var::constant(weight.to_dtype(DType::F32)))
     };
     let params = Params::from_vars(component.weights.iter().map(constant))?;
     AutoencoderKl::new(component.config.clone(), &params)

@@ -2,8 +2,9 @@
 
 use autograd::{Grads, Params, Var};
 use ddit::config::Recipe;
-use ddit::mmdit::{Mmdit, TextInput};
+use ddit::mmdit::TextInput;
 use ddit::objective::{Draws, ImagePairs, Losses, TextPairs, Texts};
+use ddit::pipeline::Model;
 use proptest::prelude::*;
 use samplers::masked::{Likelihood, LogLinear, MIN_TIME, Query};
 use tensor::Tensor;
@@ -32,7 +33,7 @@ fn surprisal(logits: &[f64], token: u32) -> f64 {
 }
 
 /// `ℓ(S)` for every set S of learnt tokens, by bits.
-fn cross_entropies(model: &Mmdit, picture: &Tensor) -> Vec<f64> {
+fn cross_entropies(model: &Model, picture: &Tensor) -> Vec<f64> {
     let sets: Vec<Vec<usize>> = (1..1 << SCORED.len())
         .map(|bits: usize| (0..5).filter(|i| bits >> i & 1 == 1).map(|i| SCORED[i]).collect())
         .collect();
@@ -133,7 +134,7 @@ impl Batch {
         (ImagePairs { latents, ids: &self.ids[0] }, TextPairs { latents: others, texts })
     }
 
-    fn gradients(&self, model: &Mmdit, draws: &Draws, text_weight: f64) -> (Grads, Losses) {
+    fn gradients(&self, model: &Model, draws: &Draws, text_weight: f64) -> (Grads, Losses) {
         let (images, texts) = self.pairs();
         let objective = tiny::objective(Recipe::Paper, text_weight, LENGTH);
         objective.gradients(model, &images, &texts, draws, 1).unwrap()
@@ -152,10 +153,10 @@ fn batches() -> impl Strategy<Value = Batch> {
 }
 
 /// The pass of the network that a loss is computed from, with nothing left out.
-fn pass(model: &Mmdit, latents: Tensor, ids: &[u32], times: &[f32]) -> [Var; 2] {
+fn pass(model: &Model, latents: Tensor, ids: &[u32], times: &[f32]) -> [Var; 2] {
     let (latents, text) = (Var::constant(latents), TextInput::Ids(ids, LENGTH));
-    let [velocity, tokens] = model.both(Some(&latents), text, times).unwrap();
-    [velocity, model.text_logits(&tokens).unwrap()]
+    let [velocity, tokens] = model.transformer.both(Some(&latents), text, times).unwrap();
+    [velocity, model.transformer.text_logits(&tokens).unwrap()]
 }
 
 proptest! {
@@ -307,7 +308,7 @@ fn attention_is_permutation_equivariant() {
         _ => value,
     })
     .unwrap();
-    let placeless = Mmdit::new(tiny::config(), &placeless).unwrap();
+    let placeless = tiny::on(&placeless).unwrap();
     let (placed, _) = tiny::model().unwrap();
     // Patches and words in another order: [0, 1, 2, 3] to this.
     let order = [2, 0, 3, 1];
@@ -325,7 +326,7 @@ fn attention_is_permutation_equivariant() {
         let pairs = a.to_f64_vec().into_iter().zip(b.to_f64_vec());
         pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
     };
-    let apart = |model: &Mmdit| {
+    let apart = |model: &Model| {
         let [velocity, logits] = pass(model, latents.clone(), &words, &[300.0]);
         let turned = pass(model, permuted(&latents), &order.map(|i| words[i]), &[300.0]);
         let words = logits.value().reshape([LENGTH, VOCAB]).unwrap().index_rows(&order).unwrap();
