@@ -69,6 +69,21 @@ pub fn centre(table: &Tensor, rows: usize, columns: usize) -> Result<Tensor> {
     table.narrow(0, top, rows)?.narrow(1, left, columns)?.reshape([rows * columns, width])
 }
 
+/// Numbers in the largest table of places, 2 GiB of them: nine times as many as SD3-medium has.
+const LARGEST_TABLE: usize = 1 << 29;
+
+/// Refuses a table of `side` × `side` places of `width` numbers that is too large to be meant.
+///
+/// Errors: it has more than 2²⁹ numbers.
+pub fn check_table(width: usize, side: usize) -> Result<()> {
+    let numbers = side.checked_mul(side).and_then(|places| places.checked_mul(width));
+    if numbers.is_none_or(|numbers| numbers > LARGEST_TABLE) {
+        let message = format!("{side} x {side} places of {width} numbers are too many");
+        return Err(Error::value("position table", message));
+    }
+    Ok(())
+}
+
 /// The table of places \[1, M·M, C\]: sines and cosines of the column, then of the row.
 ///
 /// With ωᵢ = 10000^(−4i/C) and p(k) = k · base / M, a column k has the C/2 numbers

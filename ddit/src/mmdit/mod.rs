@@ -13,7 +13,7 @@ mod inventory;
 mod model;
 
 pub use block::Want;
-pub use embed::{TextInput, centre, position_table, time_features};
+pub use embed::{TextInput, centre, check_table, position_table, time_features};
 pub use inventory::{NULL_IMAGE_TOKENS, inventory};
 pub use model::{Input, Mmdit, Observer, Output};
 

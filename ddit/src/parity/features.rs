@@ -8,9 +8,6 @@ use crate::mmdit::{self, centre};
 use crate::t5::bucket::bucket;
 use crate::t5::{T5Config, relative_bias};
 
-/// Numbers in the largest table of places that is computed: 1 GiB.
-const LARGEST_TABLE: usize = 1 << 28;
-
 /// `out.emb{width}`, and `aux.emb{width}_f64` in double precision.
 pub fn timestep_features(trial: &mut Trial) -> Result<()> {
     trial.expect("max_period", 10_000)?;
@@ -97,10 +94,7 @@ fn table(trial: &Trial) -> Result<Tensor> {
     if !width.is_multiple_of(4) {
         return Err(trial.malformed("config.dim", format!("{width} is no multiple of 4")));
     }
-    let numbers = side.checked_mul(side).and_then(|places| places.checked_mul(width));
-    if numbers.is_none_or(|numbers| numbers > LARGEST_TABLE) {
-        let message = format!("{side} x {side} places of {width} numbers are too many");
-        return Err(trial.malformed("config.pos_embed_max_size", message));
-    }
+    mmdit::check_table(width, side)
+        .map_err(|error| trial.malformed("config.pos_embed_max_size", error.message()))?;
     mmdit::position_table(width, side, base).reshape([side, side, width])
 }
