@@ -53,6 +53,8 @@ pub struct Mmdit {
     /// Shared with the graphs of checkpointed passes, which run them again.
     blocks: Vec<Arc<JointBlock>>,
     checkpointing: bool,
+    /// What the blocks are made of, if they let go of it when they have run.
+    streamed: Option<Params>,
     image_norm_out: Linear,
     image_proj_out: Linear,
     text_proj_out: Linear,
@@ -78,6 +80,7 @@ impl Mmdit {
             null_image: params.get("null_image_embd")?,
             blocks: (0..config.num_layers).map(block).collect::<Result<_>>()?,
             checkpointing: false,
+            streamed: None,
             image_norm_out: linear("image_norm_out.linear")?,
             image_proj_out: linear("image_proj_out")?,
             text_proj_out: linear("text_proj_out")?,
@@ -89,6 +92,14 @@ impl Mmdit {
     /// the last again on the way back: a third more arithmetic for a fraction of the memory.
     pub fn with_checkpointing(mut self, on: bool) -> Self {
         self.checkpointing = on;
+        self
+    }
+
+    /// Makes every block give back the memory of its weights, as far as they are mapped from a
+    /// file, as soon as it has run: a pass holds one block's weights at a time, and the next reads
+    /// them anew. `params` are those of the model.
+    pub fn streaming(mut self, params: &Params) -> Self {
+        self.streamed = Some(params.scope("transformer_blocks"));
         self
     }
 
@@ -180,12 +191,21 @@ impl Mmdit {
                     })
                 }
             })?;
+            self.unload(i);
             observer(i + 1, Some(&image), Some(&text));
         }
         let forward = || last.forward(&image, &text, condition, want);
         let (image, text) = scope(&name(others.len()), forward)?;
+        self.unload(others.len());
         observer(self.blocks.len(), image.as_ref(), text.as_ref());
         Ok((image, text))
+    }
+
+    /// Lets go of a block's weights, if that is asked for.
+    fn unload(&self, block: usize) {
+        if let Some(params) = &self.streamed {
+            params.scope(&block.to_string()).unload();
+        }
     }
 
     /// Image tokens \[B, N, C\] → velocity \[B, C_out, rows·P, columns·P\].
