@@ -126,6 +126,11 @@ impl Params {
         self.named().map(|(name, var)| (name.to_owned(), var.value())).collect()
     }
 
+    /// Gives back the memory of values that are a file's; see [`Tensor::unload`].
+    pub fn unload(&self) {
+        self.named().for_each(|(_, var)| var.value().unload());
+    }
+
     /// Gives every parameter the value of its name.
     ///
     /// Errors, and changes nothing: parameters without a value, values without a parameter,

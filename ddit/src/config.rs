@@ -3,6 +3,8 @@
 //! Keys we have no use for are kept and written back, so that a folder that passes through us
 //! still opens elsewhere. Keys whose other values would change the arithmetic are checked.
 
+mod limits;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tensor::{Error, Result};
 
-use crate::mmdit::check_table;
+use limits::MOST_PATCH;
+pub(crate) use limits::{MOST_CHANNELS, MOST_LAYERS, MOST_WORDS, check_lengths};
 
-/// The most blocks, and the longest axis, of a geometry that can be meant.
-const MOST: [usize; 2] = [1 << 12, 1 << 24];
+use crate::mmdit::check_table;
 
 /// What a configuration file holds beside the keys named here.
 pub type OtherKeys = Map<String, Value>;
@@ -65,29 +67,23 @@ impl TransformerConfig {
 
     /// Refuses geometries that cannot be and variants that are not this model.
     ///
-    /// Errors: a length of zero or beyond reason; a position table of more than 2 GiB; widths that
+    /// Errors: a length that is 0 or absurd; a position table of more than 2 GiB; widths that
     /// contradict each other; `text_embedding` without `max_text_length`; normalised queries and
     /// keys, or dual attention layers.
     pub fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::value("transformer config", message));
-        let lengths = [
-            ("vocab_size", self.vocab_size),
-            ("sample_size", self.sample_size),
-            ("patch_size", self.patch_size),
-            ("in_channels", self.in_channels),
-            ("out_channels", self.out_channels),
-            ("num_layers", self.num_layers),
-            ("attention_head_dim", self.attention_head_dim),
-            ("num_attention_heads", self.num_attention_heads),
-            ("pos_embed_max_size", self.pos_embed_max_size),
-        ];
-        let [most_blocks, longest] = MOST;
-        for (key, length) in lengths {
-            let most = if key == "num_layers" { most_blocks } else { longest };
-            if length == 0 || length > most {
-                return fail(format!("{key} is {length}, and 1 to {most} are possible"));
-            }
-        }
+        check_lengths(&[
+            ("vocab_size", self.vocab_size, MOST_WORDS),
+            ("sample_size", self.sample_size, MOST_CHANNELS),
+            ("patch_size", self.patch_size, MOST_PATCH),
+            ("in_channels", self.in_channels, MOST_CHANNELS),
+            ("out_channels", self.out_channels, MOST_CHANNELS),
+            ("num_layers", self.num_layers, MOST_LAYERS),
+            ("attention_head_dim", self.attention_head_dim, MOST_CHANNELS),
+            ("num_attention_heads", self.num_attention_heads, MOST_CHANNELS),
+            ("pos_embed_max_size", self.pos_embed_max_size, MOST_CHANNELS),
+        ])
+        .or_else(fail)?;
         let width = self.width();
         check_table(width, self.pos_embed_max_size)?;
         if self.caption_projection_dim != width {
@@ -96,6 +92,7 @@ impl TransformerConfig {
                 self.caption_projection_dim, self.num_attention_heads, self.attention_head_dim
             ));
         }
+        check_table(width, self.pos_embed_max_size)?;
         if !width.is_multiple_of(4) {
             return fail(format!("width {width} is no multiple of 4, as the position table needs"));
         }
@@ -104,12 +101,13 @@ impl TransformerConfig {
             return fail(format!("patch_size {patch_size} is over sample_size {sample_size}"));
         }
         match (self.text_embedding, self.max_text_length) {
-            (true, None | Some(0)) => return fail("text_embedding needs max_text_length".into()),
-            (false, _) if self.joint_attention_dim == 0 => {
-                return fail("joint_attention_dim is 0".into());
+            (true, None) => return fail("text_embedding needs max_text_length".into()),
+            (true, Some(n)) => check_lengths(&[("max_text_length", n, MOST_CHANNELS)]),
+            (false, _) => {
+                check_lengths(&[("joint_attention_dim", self.joint_attention_dim, MOST_CHANNELS)])
             }
-            _ => {}
         }
+        .or_else(fail)?;
         for key in ["qk_norm", "dual_attention_layers"] {
             if self.other.get(key).is_some_and(is_set) {
                 return fail(format!("{key} = {} is another model's", self.other[key]));
@@ -155,20 +153,18 @@ impl VaeConfig {
 
     /// Refuses geometries that cannot be and autoencoders of another kind.
     ///
-    /// Errors: no level; a length of zero; channels that do not divide into the groups;
+    /// Errors: no level; a length that is 0 or absurd; channels that do not divide into the groups;
     /// convolutions around the latents (`use_quant_conv`); an activation other than SiLU.
     pub fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::value("vae config", message));
-        let lengths = [
-            ("in_channels", self.in_channels),
-            ("out_channels", self.out_channels),
-            ("layers_per_block", self.layers_per_block),
-            ("latent_channels", self.latent_channels),
-            ("norm_num_groups", self.norm_num_groups),
-        ];
-        if let Some((key, _)) = lengths.iter().find(|(_, length)| *length == 0) {
-            return fail(format!("{key} is 0"));
-        }
+        check_lengths(&[
+            ("in_channels", self.in_channels, MOST_CHANNELS),
+            ("out_channels", self.out_channels, MOST_CHANNELS),
+            ("layers_per_block", self.layers_per_block, MOST_LAYERS),
+            ("latent_channels", self.latent_channels, MOST_CHANNELS),
+            ("norm_num_groups", self.norm_num_groups, MOST_CHANNELS),
+        ])
+        .or_else(fail)?;
         if !(1..=16).contains(&self.block_out_channels.len()) {
             return fail(format!(
                 "block_out_channels names {} levels",
@@ -176,7 +172,8 @@ impl VaeConfig {
             ));
         }
         let groups = self.norm_num_groups;
-        if let Some(c) = self.block_out_channels.iter().find(|&&c| c == 0 || c % groups != 0) {
+        let fits = |c: usize| (1..=MOST_CHANNELS).contains(&c) && c.is_multiple_of(groups);
+        if let Some(c) = self.block_out_channels.iter().find(|&&c| !fits(c)) {
             return fail(format!("{c} channels do not divide into {groups} groups"));
         }
         if !(self.scaling_factor.is_finite() && self.scaling_factor != 0.0) {
@@ -358,7 +355,7 @@ mod tests {
             ("dual_attention_layers", json!([0, 1]), "dual_attention_layers"),
             ("caption_projection_dim", json!(60), "make 64"),
             ("patch_size", json!(0), "patch_size is 0"),
-            ("num_layers", json!(1_u64 << 40), "num_layers is"),
+            ("num_layers", json!(1_u64 << 40), "num_layers is 1099511627776"),
             ("pos_embed_max_size", json!(1 << 14), "16384 x 16384 places of 64"),
             ("text_embedding", json!(true), "max_text_length"),
         ] {

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use tensor::io::safetensors::SafeTensors;
 use tensor::rng::Rng;
-use tensor::{DType, Error, Result, Shape, Tensor};
-
 use tensor::spelling::nearest;
+use tensor::{DType, Error, Result, Shape, Tensor};
 
 /// The most lines of detail in the error of [`Inventory::take`].
 const LINES: usize = 200;
@@ -29,7 +29,8 @@ pub struct Weight {
     pub shape: Shape,
     /// Whether it is a constant of the model: not trained, and computed where a file lacks it.
     pub buffer: bool,
-    start: Start,
+    /// How it begins.
+    pub start: Start,
 }
 
 /// How a tensor begins before training.
@@ -144,7 +145,29 @@ impl Inventory {
     /// Errors: tensors missing, tensors that are not this model's, shapes that differ, elements
     /// that are no floats; all of them at once, each missing name with the most similar name the
     /// file does have. Two tensors under the names of one.
-    pub fn take(&self, mut found: BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
+    pub fn take(&self, found: BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
+        self.take_placed(found, |_| None)
+    }
+
+    /// As [`take`](Self::take), all tensors of a file or its shards.
+    ///
+    /// Errors: the same, with the file and, of each tensor that does not fit, the shard it is in.
+    pub fn take_from(&self, file: &SafeTensors) -> Result<Vec<(String, Tensor)>> {
+        let tensor = |name: &str| Ok((name.to_owned(), file.get(name)?));
+        let found = file.names().map(tensor).collect::<Result<_>>()?;
+        let shard = |name: &str| {
+            let holder = file.file_of(name).filter(|holder| *holder != file.path())?;
+            Some(holder.file_name()?.to_string_lossy().into_owned())
+        };
+        self.take_placed(found, shard).map_err(|error| error.path(file.path()))
+    }
+
+    /// As [`take`](Self::take); `shard` says in which of several files a tensor is.
+    fn take_placed(
+        &self,
+        mut found: BTreeMap<String, Tensor>,
+        shard: impl Fn(&str) -> Option<String>,
+    ) -> Result<Vec<(String, Tensor)>> {
         self.resolve_aliases(&mut found)?;
         let mut taken = Vec::with_capacity(self.weights.len());
         let (mut missing, mut misshaped) = (Vec::new(), Vec::new());
@@ -165,7 +188,7 @@ impl Inventory {
         if missing.is_empty() && misshaped.is_empty() && found.is_empty() {
             return Ok(taken);
         }
-        Err(mismatch(&missing, &misshaped, &found))
+        Err(mismatch(&missing, &misshaped, &found, shard))
     }
 
     /// Gives tensors under a second name their first.
@@ -198,7 +221,9 @@ fn mismatch(
     missing: &[&String],
     misshaped: &[(&Weight, Tensor)],
     surplus: &BTreeMap<String, Tensor>,
+    shard: impl Fn(&str) -> Option<String>,
 ) -> Error {
+    let place = |name: &str| shard(name).map_or(String::new(), |shard| format!(", in {shard}"));
     let counts = [
         (missing.len(), "missing"),
         (misshaped.len(), "of another shape or type"),
@@ -208,16 +233,22 @@ fn mismatch(
     let message = format!("tensors do not fit: {}", counts.collect::<Vec<_>>().join(", "));
     let mut lines = Vec::new();
     lines.extend(missing.iter().map(|name| {
-        match nearest(name, surplus.keys().map(String::as_str)) {
-            Some(near) => format!("missing {name}; the file has {near}"),
-            None => format!("missing {name}"),
+        match (shard(name), nearest(name, surplus.keys().map(String::as_str))) {
+            (Some(shard), _) => format!("missing {name}: it is in {shard}, but not in the index"),
+            (None, Some(near)) => format!("missing {name}; the file has {near}{}", place(near)),
+            (None, None) => format!("missing {name}"),
         }
     }));
-    lines.extend(misshaped.iter().map(|(weight, t)| match t.dtype().is_float() {
-        true => format!("{} is {}, needed {}", weight.name, t.shape(), weight.shape),
-        false => format!("{} is of type {}, needed floats", weight.name, t.dtype()),
+    lines.extend(misshaped.iter().map(|(Weight { name, shape, .. }, t)| {
+        let place = place(name);
+        match t.dtype().is_float() {
+            true => format!("{name} is {}, needed {shape}{place}", t.shape()),
+            false => format!("{name} is of type {}, needed floats{place}", t.dtype()),
+        }
     }));
-    lines.extend(surplus.iter().map(|(name, t)| format!("surplus {name} {}", t.shape())));
+    lines.extend(
+        surplus.iter().map(|(name, t)| format!("surplus {name} {}{}", t.shape(), place(name))),
+    );
     let total = missing.len() + misshaped.len() + surplus.len();
     let mut error = Error::value("load", message);
     for line in lines.iter().take(LINES) {

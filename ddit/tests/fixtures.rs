@@ -1,4 +1,5 @@
-//! Stored results of the official model: all of it is supported, and within tolerance.
+//! Stored results of the official model: all of it is supported and within tolerance, and on every
+//! instruction set the same.
 //!
 //! The results are not part of the repository: they are looked for in `$DDIT_SHARED`, or in
 //! `shared` beside the repository, and without them the test says so and passes, unless
@@ -7,7 +8,8 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use ddit::parity::{FixtureSet, Summary};
+use ddit::parity::{Case, FixtureSet, Report, Summary};
+use kernels::lane::{Isa, set_isa};
 
 #[test]
 fn official_results_are_reproduced() {
@@ -25,11 +27,13 @@ fn official_results_are_reproduced() {
         return;
     }
     let set = FixtureSet::open(manifest).unwrap().with_shared(shared);
+    let cases = set.cases().unwrap();
+    let run = |case: &Case| case.run().unwrap_or_else(|error| panic!("{}: {error}", case.id()));
+    let reports: Vec<Report> = cases.iter().map(run).collect();
     let (mut summary, mut over) = (Summary::default(), Vec::new());
-    for case in set.cases().unwrap() {
-        let report = case.run().unwrap();
-        summary.add(&report);
-        let wrong = report.comparisons.into_iter().filter(|comparison| !comparison.ok());
+    for (case, report) in cases.iter().zip(&reports) {
+        summary.add(report);
+        let wrong = report.comparisons.iter().filter(|comparison| !comparison.ok());
         over.extend(wrong.map(|comparison| (case.id(), comparison)));
     }
     assert!(over.is_empty(), "{over:#?}");
@@ -39,4 +43,10 @@ fn official_results_are_reproduced() {
     let mut not_compared = summary.not_compared.keys();
     let extra = |name: &String| name.starts_with("aux.bf16_") || name.starts_with("decoded");
     assert!(not_compared.all(extra), "{summary}");
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+        set_isa(isa).unwrap();
+        for (case, report) in cases.iter().zip(&reports) {
+            assert_eq!(run(case), *report, "{} with {isa:?}", case.id());
+        }
+    }
 }

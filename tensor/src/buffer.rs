@@ -7,9 +7,12 @@
 //! after checking alignment. Memory that comes back from the pool holds stale numbers, not
 //! uninitialised ones: reading it is a bug, but not undefined behaviour.
 
+use std::ops::Range;
+
 use bytemuck::Pod;
 use memmap2::Mmap;
 
+use crate::io::map;
 use crate::pool::Block;
 
 /// The bytes behind one or more tensors. A device's memory will be a third variant.
@@ -61,6 +64,13 @@ impl Storage {
         match self {
             Self::Pooled(block, bytes) => Some(&mut block.bytes_mut()[..*bytes]),
             Self::Mapped(_) => None,
+        }
+    }
+
+    /// Gives back the memory of bytes that can be read from a file again.
+    pub(crate) fn unload(&self, bytes: Range<usize>) {
+        if let Self::Mapped(map) = self {
+            map::unload(map, bytes);
         }
     }
 

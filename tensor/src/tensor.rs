@@ -236,6 +236,14 @@ impl Tensor {
         Ok(&self.storage.bytes()[start..start + self.numel() * size])
     }
 
+    /// Gives back the memory of elements that are a file's; whoever next reads them makes the
+    /// operating system fetch them again, from its cache or from the disk. Does nothing to elements
+    /// in memory of our own.
+    pub fn unload(&self) {
+        let (start, size) = (self.layout.offset(), self.dtype.size());
+        self.storage.unload(start * size..(start + self.layout.span()) * size);
+    }
+
     /// The elements of any layout, in row-major order.
     ///
     /// Errors: another element type than `T`.

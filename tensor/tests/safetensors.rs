@@ -89,6 +89,14 @@ fn shards_read_as_one() {
     same(&SafeTensors::open(folder.path()).unwrap(), &tensors);
     same(&SafeTensors::open(&index).unwrap(), &tensors);
 
+    let mut without = weight_map.clone();
+    let left_out = without.keys().next_back().unwrap().clone();
+    let held_by = folder.path().join(without.remove(&left_out).unwrap().as_str().unwrap());
+    write(&without);
+    let shards = SafeTensors::open(folder.path()).unwrap();
+    assert!(!shards.contains(&left_out) && shards.file_of("none").is_none());
+    assert_eq!(shards.file_of(&left_out), Some(held_by.as_path()));
+
     weight_map.insert("lost".into(), "model-1.safetensors".into());
     write(&weight_map);
     let text = SafeTensors::open(folder.path()).err().unwrap().to_string();
@@ -110,6 +118,36 @@ fn a_folder_is_opened_by_what_it_holds() {
     same(&SafeTensors::open(folder.path()).unwrap(), &tensors);
     saved(&folder.path().join("other.safetensors"), &tensors);
     assert!(error().contains("several files"));
+}
+
+/// How much of a mapped file is in this process's memory, in kB.
+#[cfg(target_os = "linux")]
+fn resident(path: &Path) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (_, map) = maps.split_once(path.to_str().unwrap()).expect("the file is mapped");
+    let rss = map.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    rss.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_unloaded_tensor_takes_no_memory_and_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.safetensors");
+    let large = Tensor::arange(4 << 20, DType::F32);
+    saved(&path, &BTreeMap::from([("large".to_owned(), large.clone())]));
+    let read = SafeTensors::open(&path).unwrap().get("large").unwrap();
+    let same = || read.bytes().unwrap() == large.bytes().unwrap();
+    assert!(same() && resident(&path) >= 16 << 10);
+    read.narrow(0, 0, 2 << 20).unwrap().unload();
+    // A large page that is given back in part may go as a whole.
+    assert!((4 << 10..9 << 10).contains(&resident(&path)), "{} kB", resident(&path));
+    assert!(same() && resident(&path) >= 16 << 10, "it is read again");
+    read.unload();
+    assert!(resident(&path) < 1 << 10, "{} kB", resident(&path));
+    // Memory of our own is kept.
+    large.unload();
+    assert!(same());
 }
 
 proptest! {

@@ -53,6 +53,10 @@ pub struct Args {
     /// How steps are taken
     #[arg(long, value_name = "NAME", value_parser = parse::solver(), default_value = "euler")]
     sampler: Solver,
+    /// Decode pictures by overlapping tiles of so many pixels a side: bounds memory; not quite the
+    /// same picture
+    #[arg(long, value_name = "N", value_parser = parse::positive)]
+    tile: Option<usize>,
     /// Write what each step expects the picture to be: NNN.trace.png, and NNN.trace.json about it
     #[arg(long)]
     trace: bool,
@@ -122,6 +126,7 @@ impl Args {
             prompt_length: self.prompt_length.unwrap_or(model.prompt_length),
             size: self.size,
             solver: self.sampler,
+            tile: self.tile,
             trace: self.trace,
             ..model
         }

@@ -28,6 +28,10 @@ pub struct ModelArgs {
     /// The token that texts are padded with [default: the one that the model's tokenizer names]
     #[arg(long, value_name = "TOKEN")]
     pad: Option<String>,
+    /// Hold no more than one block of a network's weights in memory at a time: they are read from
+    /// their files again for every pass. The same results, later if the files are not cached
+    #[arg(long)]
+    low_memory: bool,
 }
 
 /// How texts are written.
@@ -72,7 +76,10 @@ impl ModelArgs {
         if let Some(token) = &self.pad {
             folder.tokenizer = folder.tokenizer.with_pad(token)?;
         }
-        Ok(Pipeline::new(folder)?)
+        Ok(match self.low_memory {
+            true => Pipeline::streaming(folder)?,
+            false => Pipeline::new(folder)?,
+        })
     }
 
     /// Where the model comes from, in words.

@@ -33,9 +33,6 @@ pub struct Args {
     tile: Option<usize>,
 }
 
-/// The share of a tile that its neighbour has too.
-const OVERLAP: usize = 4;
-
 pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     if args.out.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("png")) {
         bail!("{}: pictures are written as PNG\n  name a file .png", args.out.display());
@@ -43,10 +40,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     let picture = read_picture(&args.image, Alpha::White)?;
     let vae = Autoencoder::open(&args.vae)
         .with_context(|| format!("no autoencoder at {}", args.vae.display()))?;
-    let tiling = args.tile.map(|pixels| {
-        let side = pixels.div_ceil(vae.spatial_factor());
-        Tiling::new(side, side / OVERLAP)
-    });
+    let tiling = args.tile.map(|pixels| Tiling::of_pixels(pixels, vae.spatial_factor()));
     let reconstruction = vae.reconstruct(&picture, tiling.transpose()?)?;
     write_png(&reconstruction, &args.out)?;
     let ratio = psnr(&picture, &reconstruction);

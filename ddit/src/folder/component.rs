@@ -6,7 +6,7 @@ use std::path::Path;
 use autograd::{Params, Var};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tensor::io::safetensors::{SafeTensors, save_shards};
+use tensor::io::safetensors::{self, SafeTensors, save_shards};
 use tensor::{DType, Result, Tensor};
 
 use super::source::{Source, write_json};
@@ -85,31 +85,25 @@ impl<C: Geometry> Component<C> {
         let config: C = source.json(&within("config.json"))?;
         let at_config = |error: tensor::Error| error.path(source.path(&within("config.json")));
         let inventory = config.inventory().map_err(at_config)?;
-        let file = match source {
+        let (single, index) = (within(C::WEIGHTS), within(&index_of(C::WEIGHTS)));
+        let weights = match source {
             Source::Disk(root) => {
-                let (single, index) = (within(C::WEIGHTS), within(&index_of(C::WEIGHTS)));
-                SafeTensors::open(root.join(if source.has(&single) { single } else { index }))?
+                let name = if source.has(&single) { single } else { index };
+                inventory.take_from(&SafeTensors::open(root.join(name))?)
             }
-            Source::Memory(_) => SafeTensors::from_bytes(&source.read(&within(C::WEIGHTS))?)?,
+            Source::Memory(_) => inventory
+                .take_from(&SafeTensors::from_bytes(&source.read(&single)?)?)
+                .map_err(|error| error.path(single)),
         };
-        let tensor = |name: &str| Ok((name.to_owned(), file.get(name)?));
-        let found = file.names().map(tensor).collect::<Result<BTreeMap<_, _>>>()?;
-        let at_file = match source {
-            Source::Disk(_) => file.path().to_owned(),
-            Source::Memory(_) => source.path(&within(C::WEIGHTS)),
-        };
-        let weights = inventory.take(found).map_err(|error| error.path(at_file))?;
-        Ok(Self { config, weights })
+        Ok(Self { config, weights: weights? })
     }
 
     /// Writes `config.json` and the weights, in their types, into the folder of one component.
     ///
     /// Errors: the operating system's.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_json(&path.join("config.json"), &self.config)?;
         let tensors = self.weights.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        save_shards(path.join(C::WEIGHTS), tensors, &metadata, SHARD)
+        write_component(path, &self.config, tensors)
     }
 
     /// The weights for inference. Matrices, which are nearly all of it, stay in the type they are
@@ -129,6 +123,20 @@ impl<C: Geometry> Component<C> {
         };
         Params::from_vars(self.weights.iter().map(constant))
     }
+}
+
+/// Writes `config.json` and the weights of a network into the folder of one component, as
+/// [`Component::write`] does; a [`safetensors::Source`] makes a tensor when its turn to be written comes.
+///
+/// Errors: the operating system's; those of a source.
+pub fn write_component<C: Geometry, N: Into<String>, S: safetensors::Source>(
+    path: &Path,
+    config: &C,
+    tensors: impl IntoIterator<Item = (N, S)>,
+) -> Result<()> {
+    write_json(&path.join("config.json"), config)?;
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    save_shards(path.join(C::WEIGHTS), tensors, &metadata, SHARD)
 }
 
 /// The name of the index of a file's shards.

@@ -29,7 +29,7 @@ use crate::config::{GenerationConfig, Recipe, SchedulerConfig, TransformerConfig
 use crate::t5::T5Config;
 use crate::text::{END, FILES, Tokenizer};
 
-pub use component::{Component, Geometry};
+pub use component::{Component, Geometry, write_component};
 
 const INDEX: &str = "model_index.json";
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
@@ -205,21 +205,8 @@ impl Folder {
     }
 
     fn write_files(&self, path: &Path) -> Result<()> {
-        let entry = |present: bool, names: [&str; 2]| match present {
-            true => json!(names),
-            false => json!([null, null]),
-        };
-        let has_encoder = self.text_encoder.is_some();
-        let tokenizer = if has_encoder { "T5TokenizerFast" } else { "PreTrainedTokenizerFast" };
-        let index = json!({
-            "_class_name": "DualDiffSD3Pipeline",
-            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-            "text_encoder": entry(has_encoder, ["transformers", "T5EncoderModel"]),
-            "tokenizer": ["transformers", tokenizer],
-            "transformer": ["sd3_modules.sd3_model", "SD3JointModelFlexible"],
-            "vae": entry(self.vae.is_some(), ["diffusers", "AutoencoderKL"]),
-        });
-        write_json(&path.join(INDEX), &index)?;
+        let networks = [self.text_encoder.is_some(), self.vae.is_some()];
+        write_frame(path, networks, &self.tokenizer, &self.scheduler)?;
         self.transformer.write(&path.join("transformer"))?;
         if let Some(encoder) = &self.text_encoder {
             encoder.write(&path.join("text_encoder"))?;
@@ -227,12 +214,38 @@ impl Folder {
         if let Some(vae) = &self.vae {
             vae.write(&path.join("vae"))?;
         }
-        for (name, bytes) in self.tokenizer.files() {
-            write(&path.join("tokenizer").join(name), bytes)?;
-        }
-        write_json(&path.join(SCHEDULER), &self.scheduler)?;
         write_json(&path.join(GENERATION), &self.generation)
     }
+}
+
+/// Writes what an official folder holds beside its networks: the index, which says whether there
+/// are a text encoder and an autoencoder, tokenizer and scheduler.
+///
+/// Errors: the operating system's.
+pub fn write_frame(
+    path: &Path,
+    [has_encoder, has_vae]: [bool; 2],
+    tokenizer: &Tokenizer,
+    scheduler: &SchedulerConfig,
+) -> Result<()> {
+    let entry = |present: bool, names: [&str; 2]| match present {
+        true => json!(names),
+        false => json!([null, null]),
+    };
+    let class = if has_encoder { "T5TokenizerFast" } else { "PreTrainedTokenizerFast" };
+    let index = json!({
+        "_class_name": "DualDiffSD3Pipeline",
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "text_encoder": entry(has_encoder, ["transformers", "T5EncoderModel"]),
+        "tokenizer": ["transformers", class],
+        "transformer": ["sd3_modules.sd3_model", "SD3JointModelFlexible"],
+        "vae": entry(has_vae, ["diffusers", "AutoencoderKL"]),
+    });
+    write_json(&path.join(INDEX), &index)?;
+    for (name, bytes) in tokenizer.files() {
+        write(&path.join("tokenizer").join(name), bytes)?;
+    }
+    write_json(&path.join(SCHEDULER), scheduler)
 }
 
 /// Whether an entry of `model_index.json` names a class: absent, null and [null, null] do not.

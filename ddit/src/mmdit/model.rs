@@ -27,6 +27,8 @@ pub struct Mmdit {
     /// Shared with the graphs of checkpointed passes, which run them again.
     blocks: Vec<Arc<JointBlock>>,
     checkpointing: bool,
+    /// What the blocks are made of, if they let go of it when they have run.
+    streamed: Option<Params>,
     image_norm_out: Linear,
     image_proj_out: Linear,
     text_proj_out: Linear,
@@ -52,6 +54,7 @@ impl Mmdit {
             null_image: params.get("null_image_embd")?,
             blocks: (0..config.num_layers).map(block).collect::<Result<_>>()?,
             checkpointing: false,
+            streamed: None,
             image_norm_out: linear("image_norm_out.linear")?,
             image_proj_out: linear("image_proj_out")?,
             text_proj_out: linear("text_proj_out")?,
@@ -64,6 +67,14 @@ impl Mmdit {
     /// that no gradient goes into keep nothing in any case.
     pub fn with_checkpointing(mut self, on: bool) -> Self {
         self.checkpointing = on;
+        self
+    }
+
+    /// Makes every block give back the memory of its weights, as far as they are mapped from a
+    /// file, as soon as it has run: a pass holds one block's weights at a time, and the next reads
+    /// them anew. `params` are those of the model.
+    pub fn streaming(mut self, params: &Params) -> Self {
+        self.streamed = Some(params.scope("transformer_blocks"));
         self
     }
 
@@ -207,6 +218,7 @@ impl Mmdit {
                     block.both(&image, &text, &condition)
                 })
             })?;
+            self.unload(i);
             observer(i + 1, &image, &text);
         }
         Ok([image, text])
@@ -215,7 +227,16 @@ impl Mmdit {
     /// Runs the last block; a geometry that was checked has one.
     fn last_block<T>(&self, run: impl FnOnce(&JointBlock) -> Result<T>) -> Result<T> {
         let last = self.blocks.len() - 1;
-        scope(&block_name(last), || run(&self.blocks[last]))
+        let result = scope(&block_name(last), || run(&self.blocks[last]));
+        self.unload(last);
+        result
+    }
+
+    /// Lets go of a block's weights, if that is asked for.
+    fn unload(&self, block: usize) {
+        if let Some(params) = &self.streamed {
+            params.scope(&block.to_string()).unload();
+        }
     }
 
     /// Image tokens \[B, N, C\] → velocity \[B, C_out, rows·P, columns·P\].

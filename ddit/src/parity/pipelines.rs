@@ -51,7 +51,7 @@ pub fn pictures(trial: &mut Trial) -> Result<()> {
         pipeline.draw(&start, &prompts, &schedule, &options, |_| ControlFlow::Continue(()))
     })?;
     trial.compare("out.final_latents", &latents)?;
-    let pictures = pipeline.decode(&latents)?;
+    let pictures = pipeline.decode(&latents, None)?;
     trial.compare("out.image", &pictures)?;
     let bytes: Vec<u8> = pictures.to_vec::<f32>()?.into_iter().map(to_byte).collect();
     trial.compare("out.u8", &Tensor::from_vec(bytes, pictures.shape())?)

@@ -271,13 +271,10 @@ impl Trial<'_> {
             .inventory()
             .map_err(|error| self.set.malformed(format!("{key}.config"), error.message()))?;
         let train = !self.names("grad.").is_empty();
-        let tensor = |name: &str| {
-            let stored = file.get(name)?;
-            let tensor = if train { stored.to_dtype(DType::F32) } else { stored };
-            Ok((name.to_owned(), tensor))
+        let widen = |(name, stored): (String, Tensor)| {
+            (name, if train { stored.to_dtype(DType::F32) } else { stored })
         };
-        let found = file.names().map(tensor).collect::<Result<_>>()?;
-        let weights = inventory.take(found).map_err(|error| error.path(file.path()))?;
+        let weights = inventory.take_from(&file)?.into_iter().map(widen);
         let buffers: Vec<&str> =
             inventory.iter().filter(|w| w.buffer).map(|w| w.name.as_str()).collect();
         let params = Params::from_tensors(weights, |name| train && !buffers.contains(&name))?;

@@ -11,6 +11,7 @@ use super::model::{Prompts, Texts};
 use super::{BATCH, Pipeline, Progress, Use, rng};
 use crate::data::pictures_from_tensor;
 use crate::shapes::Picture;
+use crate::vae::Tiling;
 
 /// How pictures are drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,9 @@ pub struct GenerateOptions {
     pub prompt_length: usize,
     /// Pictures drawn at a time.
     pub batch: usize,
+    /// Side in pixels of the tiles that pictures are decoded by, which bounds the memory of the
+    /// autoencoder and is not quite the same picture; none to decode at once.
+    pub tile: Option<usize>,
     /// Whether to keep what each step believed in.
     pub trace: bool,
 }
@@ -68,13 +72,15 @@ impl Pipeline {
             solver: Solver::Euler,
             prompt_length: generation.prompt_length.min(self.longest_text()),
             batch: BATCH,
+            tile: None,
             trace: false,
         }
     }
 
     /// A picture of each prompt.
     ///
-    /// Errors: no steps; a size that patches do not fill; those of tokenizer and networks.
+    /// Errors: no steps; a size that patches do not fill; tiles without pixels; those of tokenizer
+    /// and networks.
     pub fn generate(
         &self,
         prompts: &[impl AsRef<str>],
@@ -130,7 +136,8 @@ impl Pipeline {
         if let Some(error) = failed {
             return Err(error);
         }
-        self.finish(&latents, seeds, &estimates)
+        let tiling = options.tile.map(|tile| Tiling::of_pixels(tile, self.spatial_factor()));
+        self.finish(&latents, seeds, &estimates, tiling.transpose()?)
     }
 
     /// Latents drawn from noise.
@@ -158,16 +165,16 @@ impl Pipeline {
         latents: &Tensor,
         seeds: &[u64],
         estimates: &[(f32, Tensor)],
+        tiling: Option<Tiling>,
     ) -> Result<Vec<Generated>> {
-        let mut drawn: Vec<Generated> = pictures_from_tensor(&self.decode(latents)?)?
+        let decode = |latents| pictures_from_tensor(&self.decode(latents, tiling)?);
+        let mut drawn: Vec<Generated> = decode(latents)?
             .into_iter()
             .zip(seeds)
             .map(|(picture, &seed)| Generated { picture, seed, trace: Vec::new() })
             .collect();
         for (sigma, estimate) in estimates {
-            for (item, estimate) in
-                drawn.iter_mut().zip(pictures_from_tensor(&self.decode(estimate)?)?)
-            {
+            for (item, estimate) in drawn.iter_mut().zip(decode(estimate)?) {
                 item.trace.push(FlowTrace { sigma: *sigma, estimate });
             }
         }

@@ -32,7 +32,7 @@ use crate::mmdit::Mmdit;
 use crate::shapes::Picture;
 use crate::t5::T5Encoder;
 use crate::text::Tokenizer;
-use crate::vae::AutoencoderKl;
+use crate::vae::{AutoencoderKl, Tiling};
 
 pub use model::{Model, Prompts, Texts, token_ids};
 
@@ -138,13 +138,34 @@ impl Pipeline {
     ///
     /// Errors: a geometry that cannot be; a sampler nobody knows.
     pub fn new(folder: Folder) -> Result<Self> {
+        Self::build(folder, false)
+    }
+
+    /// The model of a folder's contents, whose weights are read anew for every pass, block by
+    /// block: it takes the memory of one block and of what is worked on, and not of the model. The
+    /// same results, to the last bit. Every pass reads the blocks' files, from the operating
+    /// system's cache as long as they fit there.
+    ///
+    /// Errors: as [`new`](Self::new).
+    pub fn streaming(folder: Folder) -> Result<Self> {
+        Self::build(folder, true)
+    }
+
+    fn build(folder: Folder, streaming: bool) -> Result<Self> {
         if let Some(name) = &folder.generation.sampler {
             name.parse::<TextSampler>()?;
         }
         let params = folder.transformer.constants()?;
-        let transformer = Mmdit::new(folder.transformer.config.clone(), &params)?;
+        let mut transformer = Mmdit::new(folder.transformer.config.clone(), &params)?;
+        if streaming {
+            transformer = transformer.streaming(&params);
+        }
         let text_encoder = match &folder.text_encoder {
-            Some(t5) => Some(T5Encoder::new(t5.config.clone(), &t5.constants()?)?),
+            Some(t5) => {
+                let params = t5.constants()?;
+                let encoder = T5Encoder::new(t5.config.clone(), &params)?;
+                Some(if streaming { encoder.streaming(&params) } else { encoder })
+            }
             None => None,
         };
         let vae = match &folder.vae {
@@ -219,13 +240,17 @@ impl Pipeline {
         self.transformer().config().max_text_length.unwrap_or(usize::MAX)
     }
 
-    /// Pictures from what the transformer works on, as numbers around ±1.
+    /// Pictures from what the transformer works on, as numbers around ±1; at once or by tiles.
     ///
     /// Shapes: \[B, C_in, height, width\] → \[B, 3, height, width\] in pixels.
-    pub(crate) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        match &self.vae {
-            Some(vae) => Ok(vae.decode(&vae.from_model(&latents.clone().into())?)?.value()),
-            None => Ok(latents.clone()),
+    pub(crate) fn decode(&self, latents: &Tensor, tiling: Option<Tiling>) -> Result<Tensor> {
+        let Some(vae) = &self.vae else {
+            return Ok(latents.clone());
+        };
+        let latents = vae.from_model(&latents.clone().into())?;
+        match tiling {
+            Some(tiling) => vae.decode_tiled(&latents.value(), tiling),
+            None => Ok(vae.decode(&latents)?.value()),
         }
     }
 

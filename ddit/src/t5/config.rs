@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tensor::{Error, Result};
 
-use crate::config::OtherKeys;
+use crate::config::{MOST_CHANNELS, MOST_LAYERS, MOST_WORDS, OtherKeys, check_lengths};
 
 /// The geometry of a T5 v1.1 encoder. Keys that only its decoder has are kept, and not read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,21 +39,19 @@ pub struct T5Config {
 impl T5Config {
     /// Refuses geometries that cannot be and encoders of another kind.
     ///
-    /// Errors: a length of zero; too few buckets or too short a distance for logarithmic ones;
-    /// a feed-forward other than gated GELU, as version 1.0 has.
+    /// Errors: a length that is 0 or absurd; too few buckets or too short a distance for
+    /// logarithmic ones; a feed-forward other than gated GELU, as version 1.0 has.
     pub fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::value("t5 config", message));
-        let lengths = [
-            ("vocab_size", self.vocab_size),
-            ("d_model", self.d_model),
-            ("d_kv", self.d_kv),
-            ("d_ff", self.d_ff),
-            ("num_layers", self.num_layers),
-            ("num_heads", self.num_heads),
-        ];
-        if let Some((key, _)) = lengths.iter().find(|(_, length)| *length == 0) {
-            return fail(format!("{key} is 0"));
-        }
+        check_lengths(&[
+            ("vocab_size", self.vocab_size, MOST_WORDS),
+            ("d_model", self.d_model, MOST_CHANNELS),
+            ("d_kv", self.d_kv, MOST_CHANNELS),
+            ("d_ff", self.d_ff, MOST_CHANNELS),
+            ("num_layers", self.num_layers, MOST_LAYERS),
+            ("num_heads", self.num_heads, MOST_CHANNELS),
+        ])
+        .or_else(fail)?;
         Self::check_positions(
             self.relative_attention_num_buckets,
             self.relative_attention_max_distance,
@@ -75,11 +73,12 @@ impl T5Config {
 
     /// Refuses numbers of buckets and distances that make no logarithmic buckets.
     ///
-    /// Errors: too few buckets; a distance that they tell apart exactly.
+    /// Errors: too few buckets or absurdly many; a distance that they tell apart exactly.
     pub fn check_positions(buckets: usize, distance: usize) -> Result<()> {
         let fail = |message: String| Err(Error::value("t5 config", message));
-        if buckets < 4 {
-            return fail(format!("relative_attention_num_buckets is {buckets}, and 4 are needed"));
+        if !(4..=MOST_CHANNELS).contains(&buckets) {
+            let key = "relative_attention_num_buckets";
+            return fail(format!("{key} is {buckets}, not within 4 to {MOST_CHANNELS}"));
         }
         let exact = buckets / 4;
         if distance <= exact {
@@ -137,7 +136,7 @@ mod tests {
             ("feed_forward_proj", json!("relu"), "relu"),
             ("dense_act_fn", json!("silu"), "silu"),
             ("d_kv", json!(0), "d_kv is 0"),
-            ("relative_attention_num_buckets", json!(3), "4 are needed"),
+            ("relative_attention_num_buckets", json!(3), "is 3, not within 4"),
             ("relative_attention_max_distance", json!(8), "exactly"),
         ] {
             let mut config = config();

@@ -43,6 +43,8 @@ pub struct T5Encoder {
     blocks: Vec<Arc<Block>>,
     final_norm: Var,
     checkpointing: bool,
+    /// What the blocks are made of, if they let go of it when they have run.
+    streamed: Option<Params>,
 }
 
 impl T5Encoder {
@@ -61,6 +63,7 @@ impl T5Encoder {
             blocks: (0..config.num_layers).map(block).collect::<Result<_>>()?,
             final_norm: params.scope("encoder.final_layer_norm").get("weight")?,
             checkpointing: false,
+            streamed: None,
             config,
         })
     }
@@ -69,6 +72,13 @@ impl T5Encoder {
     /// again on the way back: a third more arithmetic for a fraction of the memory.
     pub fn with_checkpointing(mut self, on: bool) -> Self {
         self.checkpointing = on;
+        self
+    }
+
+    /// Makes every block give back the memory of its weights as soon as it has run, as
+    /// [`Mmdit::streaming`](crate::mmdit::Mmdit::streaming) does. `params` are the encoder's.
+    pub fn streaming(mut self, params: &Params) -> Self {
+        self.streamed = Some(params.scope("encoder.block"));
         self
     }
 
@@ -132,6 +142,9 @@ impl T5Encoder {
                 let run = move |[x, bias]: [Var; 2]| Ok([block.forward(&x, &bias)?]);
                 checkpoint([&x, &bias], run).map(|[x]| x)
             })?;
+            if let Some(params) = &self.streamed {
+                params.scope(&i.to_string()).unload();
+            }
         }
         x.rms_norm(&self.final_norm, self.config.layer_norm_epsilon)
     }

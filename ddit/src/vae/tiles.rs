@@ -31,6 +31,15 @@ impl Tiling {
         Ok(Self { side, overlap })
     }
 
+    /// Tiles of `pixels` by `pixels`, or a little more, for a decoder that enlarges by `factor`;
+    /// neighbours share a quarter.
+    ///
+    /// Errors: no pixels.
+    pub fn of_pixels(pixels: usize, factor: usize) -> Result<Self> {
+        let side = pixels.div_ceil(factor);
+        Self::new(side, side / 4)
+    }
+
     /// The picture of latents, each tile of them by `decode`; nothing is recorded for gradients.
     ///
     /// Shapes: `latents` \[B, C_z, height, width\] → \[B, 3, height·f, width·f\], where `decode`
@@ -115,6 +124,8 @@ mod tests {
         }
         assert_eq!(Tiling::new(8, 2).unwrap().along(14).len(), 2);
         assert!(Tiling::new(8, 8).is_err() && Tiling::new(0, 0).is_err());
+        assert_eq!(Tiling::of_pixels(60, 8).unwrap(), Tiling::new(8, 2).unwrap());
+        assert!(Tiling::of_pixels(1, 8).is_ok() && Tiling::of_pixels(0, 8).is_err());
     }
 
     /// What looks at single places is the same by tiles, to the last bit.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::world::{Ran, SIDE, World, keys};
+use crate::world::{Ran, SIDE, World, keys, save_latent_model};
 
 #[test]
 fn pictures_are_numbered_and_each_can_be_drawn_alone() {
@@ -57,6 +57,29 @@ fn options_of_drawing_matter_and_threads_do_not() {
 
     let size = ["generate", "a circle", "--model", "model", "--size", "7x8"];
     world.run(&size).failed(&["7 x 8", "multiples of 2"]);
+}
+
+/// Tiles change a picture from latents a little, one tile does not, and neither does reading the
+/// weights anew for every pass.
+#[test]
+fn memory_can_be_saved_when_drawing() {
+    let world = World::new();
+    save_latent_model(&world.path("latent"));
+    let draw = |name: &str, more: &[&str]| {
+        let base = ["generate", "a circle", "--model", "latent", "-o", name];
+        world.run(&[&base, more].concat()).succeeded();
+        world.picture(name)
+    };
+    let plain = draw("plain.png", &[]);
+    assert_eq!(plain.width(), 2 * SIDE);
+    assert_eq!(draw("one.png", &["--tile", "16"]), plain);
+    let tiled = draw("tiled.png", &["--tile", "8"]);
+    assert_eq!((tiled.width(), tiled.height()), (plain.width(), plain.height()));
+    assert_ne!(tiled, plain);
+    assert_eq!(draw("low.png", &["--low-memory"]), plain);
+    let caption = ["caption", "red.png", "--model", "latent"];
+    let text = world.run(&caption).succeeded().stdout;
+    assert_eq!(world.run(&[&caption[..], &["--low-memory"]].concat()).succeeded().stdout, text);
 }
 
 #[test]

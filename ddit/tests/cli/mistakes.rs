@@ -15,6 +15,7 @@ fn usage_errors_are_code_2_and_help_is_0() {
         &["generate", "a circle", "--steps", "0"],
         &["generate", "a circle", "--cfg", "-1"],
         &["generate", "a circle", "--size", "64"],
+        &["generate", "a circle", "--tile", "0"],
         &["generate", "a circle", "--sampler", "magic"],
         &["generate", "a circle", "--prompts", "list.txt"],
         &["caption"],

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use ddit::config::{GenerationConfig, Recipe, SchedulerConfig, TransformerConfig};
+use ddit::config::{GenerationConfig, Recipe, SchedulerConfig, TransformerConfig, VaeConfig};
 use ddit::data::decode::read_picture;
 use ddit::folder::{Component, Folder};
-use ddit::mmdit;
 use ddit::shapes::{Picture, WORDS};
 use ddit::text::Tokenizer;
 use ddit::train::config::Alpha;
 use ddit::train::samples::write_png;
-use serde_json::Value;
+use ddit::{mmdit, vae};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tensor::DType;
 
@@ -70,13 +70,28 @@ pub fn command_in(folder: &Path, arguments: &[&str]) -> Command {
 
 /// A model that works on pixels, with weights as they are before training.
 pub fn save_model(path: &Path) {
+    fresh_model(3, None).save(path).unwrap();
+}
+
+/// A model that works on latents, each of two by two pixels.
+pub fn save_latent_model(path: &Path) {
+    let config: VaeConfig = serde_json::from_value(json!({
+        "in_channels": 3, "out_channels": 3, "block_out_channels": [4, 8], "layers_per_block": 1,
+        "latent_channels": 4, "norm_num_groups": 2, "scaling_factor": 1.0,
+    }))
+    .unwrap();
+    let weights = vae::inventory(&config).fresh(1, DType::BF16).unwrap();
+    fresh_model(4, Some(Component { config, weights })).save(path).unwrap();
+}
+
+fn fresh_model(channels: usize, vae: Option<Component<VaeConfig>>) -> Folder {
     let tokenizer = Tokenizer::of_words(WORDS).unwrap();
     let config = TransformerConfig {
         vocab_size: tokenizer.len(),
         sample_size: SIDE,
         patch_size: 2,
-        in_channels: 3,
-        out_channels: 3,
+        in_channels: channels,
+        out_channels: channels,
         num_layers: 1,
         attention_head_dim: 8,
         num_attention_heads: 2,
@@ -100,9 +115,7 @@ pub fn save_model(path: &Path) {
     };
     let transformer = Component { config, weights };
     let scheduler = SchedulerConfig::new(1.0);
-    Folder { transformer, text_encoder: None, vae: None, tokenizer, scheduler, generation }
-        .save(path)
-        .unwrap();
+    Folder { transformer, text_encoder: None, vae, tokenizer, scheduler, generation }
 }
 
 /// What a run of the program came to.

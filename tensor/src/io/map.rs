@@ -10,9 +10,12 @@
 #![expect(unsafe_code, reason = "the one place that maps files; see the invariant above")]
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use crate::{Error, Result};
 
@@ -32,6 +35,23 @@ pub(super) fn map(path: &Path) -> Result<Mmap> {
     }
 }
 
+/// Lets the operating system take back the memory that holds the pages of `range`; they are read
+/// from the file again when they are next touched. Does nothing where that cannot be asked for.
+pub(crate) fn unload(map: &Mmap, range: Range<usize>) {
+    #[cfg(unix)]
+    {
+        // SAFETY: the map is shared with its file and never written to, so pages that are read
+        // again hold, by this file's invariant, what they held before.
+        let advised = unsafe {
+            map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+        };
+        // It is advice: one that is not taken changes nothing but the memory in use.
+        let _ = advised;
+    }
+    #[cfg(not(unix))]
+    let _ = (map, range);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,7 +61,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(map(file.path()).unwrap().is_empty());
         std::fs::write(file.path(), b"abc").unwrap();
-        assert_eq!(&*map(file.path()).unwrap(), b"abc");
+        let abc = map(file.path()).unwrap();
+        unload(&abc, 0..3);
+        assert_eq!(&*abc, b"abc");
         let error = map(Path::new("/no/such/file")).unwrap_err();
         assert!(error.to_string().starts_with("open: "), "{error}");
     }

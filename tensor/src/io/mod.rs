@@ -7,7 +7,7 @@ pub mod npy;
 pub mod safetensors;
 
 mod atomic;
-mod map;
+pub(crate) mod map;
 
 pub use atomic::{atomic_write, atomic_write_with};
 

@@ -108,92 +108,135 @@ fn the_null_text_is_read_once() {
     assert_ne!(longer.to_f64_vec(), other.to_f64_vec());
 }
 
-/// Writes the model, its encoder in shards, and hands the encoder's folder over to be damaged.
-#[track_caller]
-fn damaged(damage: impl FnOnce(&Path, BTreeMap<String, Tensor>), told: &[&str]) {
+/// Weights that are read anew for every pass are the same weights.
+#[test]
+fn streamed_weights_give_the_same_bits() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model");
     with_encoder().save(&path).unwrap();
+    let plain = Pipeline::open(&path).unwrap();
+    let streamed = Pipeline::streaming(Folder::open(&path).unwrap()).unwrap();
+    let [first, second] = [&plain, &streamed].map(|pipeline| {
+        let drawing = pipeline.generate_options();
+        let drawn = pipeline.generate(&["a red circle"], &drawing, &mut |_, _| {}).unwrap();
+        let writing = pipeline.write_options();
+        let written = pipeline.caption(&[&picture(1)], &writing, &mut |_, _| {}).unwrap();
+        (drawn[0].picture.clone(), written[0].ids.clone())
+    });
+    assert_eq!(first, second);
+}
+
+/// Writes the model, its encoder in shards, and hands the encoder's folder over to be damaged; the
+/// error that follows says all that is returned.
+#[track_caller]
+fn damaged(damage: impl FnOnce(&Path) -> Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model");
+    let model = with_encoder();
+    model.save(&path).unwrap();
     let encoder = path.join("text_encoder");
     let single = encoder.join("model.safetensors");
-    let file = SafeTensors::open(&single).unwrap();
-    let tensors: BTreeMap<String, Tensor> =
-        file.names().map(|name| (name.to_owned(), file.get(name).unwrap())).collect();
     fs::remove_file(&single).unwrap();
-    save_shards(&single, &tensors, &BTreeMap::new(), 600).unwrap();
+    let tensors = model.text_encoder.unwrap().weights;
+    let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    save_shards(&single, tensors, &BTreeMap::new(), 600).unwrap();
     Folder::open(&path).unwrap();
-    damage(&encoder, tensors);
+    let told = damage(&encoder);
     let error = Folder::open(&path).err().expect("the folder is damaged").to_string();
     for told in told {
-        assert!(error.contains(told), "{told} is not in: {error}");
+        assert!(error.contains(&told), "{told} is not in: {error}");
     }
 }
 
-/// Replaces the shards by one file.
-fn rewrite(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
-    fs::remove_file(folder.join("model.safetensors.index.json")).unwrap();
-    save(folder.join("model.safetensors"), tensors, &BTreeMap::new()).unwrap();
+/// Changes the tensors of the shard that holds `name`, of which the file's name is returned.
+fn rewrite(
+    folder: &Path,
+    name: &str,
+    change: impl FnOnce(&mut BTreeMap<String, Tensor>),
+) -> String {
+    let shards = SafeTensors::open(folder).unwrap();
+    let path = shards.file_of(name).unwrap().to_owned();
+    let shard = SafeTensors::open(&path).unwrap();
+    let mut tensors: BTreeMap<String, Tensor> =
+        shard.names().map(|name| (name.to_owned(), shard.get(name).unwrap())).collect();
+    change(&mut tensors);
+    save(&path, &tensors, &BTreeMap::new()).unwrap();
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// Changes the index of a folder's shards.
+fn reindex(folder: &Path, change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) {
+    let path = folder.join("model.safetensors.index.json");
+    let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(index["weight_map"].as_object_mut().unwrap());
+    fs::write(&path, index.to_string()).unwrap();
 }
 
 #[test]
 fn damage_is_told_with_file_and_key() {
     let query = "encoder.block.1.layer.0.SelfAttention.q.weight";
-    let first = "model-00001-of-";
-    let shard = |folder: &Path| {
-        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let mut found = files.filter(|path| path.to_string_lossy().contains(first));
-        found.next().unwrap()
-    };
-    damaged(
-        |folder, _| {
-            let bytes = fs::read(shard(folder)).unwrap();
-            fs::write(shard(folder), &bytes[..bytes.len() - 5]).unwrap();
-        },
-        &["text_encoder", first, "cut short", "encoder.block.0."],
-    );
-    damaged(|folder, _| fs::remove_file(shard(folder)).unwrap(), &["text_encoder", first]);
-    damaged(
-        |folder, _| {
-            let path = folder.join("model.safetensors.index.json");
-            let mut index: serde_json::Value =
-                serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-            index["weight_map"].as_object_mut().unwrap().remove(query);
-            fs::write(&path, index.to_string()).unwrap();
-        },
-        &["text_encoder", "index.json", "1 missing", query],
-    );
-    damaged(
-        |folder, mut tensors| {
+    let norm = "encoder.final_layer_norm.weight";
+    let index = "text_encoder/model.safetensors.index.json";
+    damaged(|folder| {
+        let path = SafeTensors::open(folder).unwrap().file_of(query).unwrap().to_owned();
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+        vec![path.display().to_string(), "cut short".into(), "encoder.block.1.".into()]
+    });
+    damaged(|folder| {
+        let path = SafeTensors::open(folder).unwrap().file_of(query).unwrap().to_owned();
+        fs::remove_file(&path).unwrap();
+        vec![path.display().to_string()]
+    });
+    damaged(|folder| {
+        let path = SafeTensors::open(folder).unwrap().file_of(query).unwrap().to_owned();
+        reindex(folder, |map| drop(map.remove(query)));
+        let shard = path.file_name().unwrap().to_str().unwrap();
+        let missing = format!("missing {query}: it is in {shard}, but not in the index");
+        vec![index.into(), "1 missing".into(), missing]
+    });
+    damaged(|folder| {
+        let shard = rewrite(folder, query, |tensors| drop(tensors.remove(query)));
+        vec![format!("text_encoder/{shard}"), query.into(), "is in".into(), index.into()]
+    });
+    damaged(|folder| {
+        let shard = rewrite(folder, query, |tensors| {
             let swapped = tensors[query].transpose(0, 1).unwrap().contiguous();
             tensors.insert(query.into(), swapped);
-            rewrite(folder, &tensors);
-        },
-        &["text_encoder/model.safetensors", query, "is [6, 12], needed [12, 6]"],
-    );
-    damaged(
-        |folder, mut tensors| {
+        });
+        vec![index.into(), format!("{query} is [6, 12], needed [12, 6], in {shard}")]
+    });
+    damaged(|folder| {
+        let shard = rewrite(folder, query, |tensors| {
             let whole = tensors[query].to_dtype(DType::I32);
             tensors.insert(query.into(), whole);
-            let norm = tensors.remove("encoder.final_layer_norm.weight").unwrap();
-            tensors.insert("encoder.final_layer_norm.weights".into(), norm);
-            rewrite(folder, &tensors);
-        },
-        &[
-            "1 missing, 1 of another shape or type, 1 not of this model",
-            "SelfAttention.q.weight is of type i32, needed floats",
-            "missing encoder.final_layer_norm.weight; the file has encoder.final_layer_norm.weights",
-        ],
-    );
-    damaged(
-        |folder, _| {
-            let path = folder.join("config.json");
-            let mut config: serde_json::Value =
-                serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-            config["feed_forward_proj"] = "relu".into();
-            fs::write(&path, config.to_string()).unwrap();
-        },
-        &["text_encoder/config.json", "feed_forward_proj is relu"],
-    );
+        });
+        vec![index.into(), format!("{query} is of type i32, needed floats, in {shard}")]
+    });
+    damaged(|folder| {
+        let other = "encoder.final_layer_norm.weights";
+        let shard = rewrite(folder, norm, |tensors| {
+            let value = tensors.remove(norm).unwrap();
+            tensors.insert(other.into(), value);
+        });
+        reindex(folder, |map| {
+            let place = map.remove(norm).unwrap();
+            map.insert(other.into(), place);
+        });
+        vec![
+            "1 missing, 1 not of this model".into(),
+            format!("missing {norm}; the file has {other}, in {shard}"),
+            format!("surplus {other} [6], in {shard}"),
+        ]
+    });
+    damaged(|folder| {
+        let path = folder.join("config.json");
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config["feed_forward_proj"] = "relu".into();
+        fs::write(&path, config.to_string()).unwrap();
+        vec!["text_encoder/config.json".into(), "feed_forward_proj is relu".into()]
+    });
 }
 
 #[test]

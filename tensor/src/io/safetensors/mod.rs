@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use write::{save, save_shards};
+pub use write::{Source, save, save_shards};
 
 use self::header::{Header, parse_index};
 use super::map::map;
@@ -59,6 +59,13 @@ pub struct Info {
     pub dtype: DType,
     /// The lengths of its axes.
     pub shape: Shape,
+}
+
+impl Info {
+    /// The bytes that its elements take.
+    pub fn bytes(&self) -> usize {
+        self.shape.numel() * self.dtype.size()
+    }
 }
 
 impl SafeTensors {
@@ -106,6 +113,15 @@ impl SafeTensors {
     /// The path of the file, index or shard that was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file that holds a tensor, also where the index leaves it out.
+    pub fn file_of(&self, name: &str) -> Option<&Path> {
+        let shard = match self.names.get(name) {
+            Some(&shard) => Some(&self.shards[shard]),
+            None => self.shards.iter().find(|shard| shard.header.entries.contains_key(name)),
+        };
+        shard.map(|shard| shard.path.as_path())
     }
 
     /// Element type and shape of a tensor, without touching its data.

@@ -1,10 +1,12 @@
 //! Writing: equal tensors give equal bytes, whatever order they come in.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 use serde_json::json;
 
+use super::Info;
 use super::header::format_name;
 use crate::io::{atomic_write, atomic_write_with};
 use crate::{Error, Result, Tensor};
@@ -12,20 +14,58 @@ use crate::{Error, Result, Tensor};
 /// The data starts at a multiple of this, so that maps of the file are aligned for SIMD.
 const ALIGNMENT: usize = 64;
 
+/// What is written as a tensor: one that is there, or one that a function makes when its turn
+/// comes, so that a checkpoint may be larger than the memory.
+pub trait Source {
+    /// Its type and shape, which a file tells before its contents.
+    fn info(&self) -> Info;
+
+    /// The tensor.
+    fn tensor(&self) -> Result<Tensor>;
+}
+
+impl Source for &Tensor {
+    fn info(&self) -> Info {
+        Info { dtype: self.dtype(), shape: *self.shape() }
+    }
+
+    fn tensor(&self) -> Result<Tensor> {
+        Ok((*self).clone())
+    }
+}
+
+impl<F: Fn() -> Result<Tensor>> Source for (Info, F) {
+    fn info(&self) -> Info {
+        self.0
+    }
+
+    fn tensor(&self) -> Result<Tensor> {
+        let tensor = (self.1)()?;
+        if (&tensor).info() == self.0 {
+            return Ok(tensor);
+        }
+        let message = "a tensor is not of the type and shape that were announced";
+        Err(Error::value("safetensors", message)
+            .operand("made", &tensor)
+            .operand("announced", &self.0.shape))
+    }
+}
+
 /// Writes a file, whole or not at all (see [`atomic_write_with`]).
 ///
 /// Tensors are ordered by element size, largest first, which aligns each of them without padding,
 /// and then by name.
 ///
-/// Errors: a name twice, or one that the format keeps for itself; the operating system's.
+/// Errors: a name twice, or one that the format keeps for itself; the operating system's; those of
+/// a [`Source`].
 #[track_caller]
-pub fn save<'a, N: Into<String>>(
+pub fn save<N: Into<String>, S: Source>(
     path: impl AsRef<Path>,
-    tensors: impl IntoIterator<Item = (N, &'a Tensor)>,
+    tensors: impl IntoIterator<Item = (N, S)>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let mut tensors: Vec<(String, &Tensor)> =
+    let mut tensors: Vec<(String, S)> =
         tensors.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect();
     tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
     if let Some(pair) = tensors.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -37,12 +77,13 @@ pub fn save<'a, N: Into<String>>(
         let error = Error::value("safetensors", "the format keeps this name for itself");
         return Err(error.path(path).key("__metadata__"));
     }
-    tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size()));
+    tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.info().dtype.size()));
     let header = header(&tensors, metadata);
     atomic_write_with(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(header.as_bytes())?;
-        for (_, tensor) in &tensors {
+        for (name, tensor) in &tensors {
+            let tensor = tensor.tensor().map_err(|error| io::Error::other(error.key(name)))?;
             let packed = tensor.contiguous();
             file.write_all(packed.bytes().expect("contiguous() makes it so"))?;
         }
@@ -56,17 +97,17 @@ pub fn save<'a, N: Into<String>>(
 ///
 /// Errors: as [`save`]; `path` does not end in `.safetensors`.
 #[track_caller]
-pub fn save_shards<'a, N: Into<String>>(
+pub fn save_shards<N: Into<String>, S: Source>(
     path: impl AsRef<Path>,
-    tensors: impl IntoIterator<Item = (N, &'a Tensor)>,
+    tensors: impl IntoIterator<Item = (N, S)>,
     metadata: &BTreeMap<String, String>,
     most: usize,
 ) -> Result<()> {
     let path = path.as_ref();
-    let (mut shards, mut total, mut room): (Vec<Vec<(String, &Tensor)>>, usize, usize) =
+    let (mut shards, mut total, mut room): (Vec<Vec<(String, S)>>, usize, usize) =
         (vec![Vec::new()], 0, most);
     for (name, tensor) in tensors {
-        let bytes = tensor.numel() * tensor.dtype().size();
+        let bytes = tensor.info().bytes();
         if bytes > room && shards.last().is_some_and(|shard| !shard.is_empty()) {
             shards.push(Vec::new());
             room = most;
@@ -100,7 +141,7 @@ pub fn save_shards<'a, N: Into<String>>(
     atomic_write(path.with_file_name(index_name), format!("{index:#}\n"))
 }
 
-fn header(tensors: &[(String, &Tensor)], metadata: &BTreeMap<String, String>) -> String {
+fn header<S: Source>(tensors: &[(String, S)], metadata: &BTreeMap<String, String>) -> String {
     let mut fields = Vec::new();
     if !metadata.is_empty() {
         let pairs: Vec<_> = metadata
@@ -111,12 +152,13 @@ fn header(tensors: &[(String, &Tensor)], metadata: &BTreeMap<String, String>) ->
     }
     let mut begin = 0;
     for (name, tensor) in tensors {
-        let end = begin + tensor.numel() * tensor.dtype().size();
-        let lengths: Vec<_> = tensor.shape().iter().map(usize::to_string).collect();
+        let info = tensor.info();
+        let end = begin + info.bytes();
+        let lengths: Vec<_> = info.shape.iter().map(usize::to_string).collect();
         fields.push(format!(
             "{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{begin},{end}]}}",
             quote(name),
-            format_name(tensor.dtype()),
+            format_name(info.dtype),
             lengths.join(","),
         ));
         begin = end;
@@ -152,6 +194,29 @@ mod tests {
         assert_eq!(bytes[bytes.len() - 3..], [1, 1, 1], "the byte tensor comes last");
         assert!(save(&first, [("a", &a), ("a", &b)], &metadata).is_err());
         assert!(save(&first, [("__metadata__", &a)], &metadata).is_err());
+    }
+
+    #[test]
+    fn tensors_may_be_made_when_their_turn_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let [there, made] = ["there", "made"].map(|name| folder.path().join(name));
+        let tensors = [4, 2].map(|n| Tensor::arange(n, DType::F32));
+        save(&there, ["b", "a"].into_iter().zip(&tensors), &BTreeMap::new()).unwrap();
+        let turn = std::cell::RefCell::new(Vec::new());
+        let source = |n: usize, length: usize| {
+            let turn = &turn;
+            let make = move || {
+                turn.borrow_mut().push(n);
+                Ok(Tensor::arange(length, DType::F32))
+            };
+            (Info { dtype: DType::F32, shape: [n].into() }, make)
+        };
+        save(&made, [("b", source(4, 4)), ("a", source(2, 2))], &BTreeMap::new()).unwrap();
+        assert_eq!(*turn.borrow(), [2, 4], "in the order of the file");
+        assert_eq!(std::fs::read(&there).unwrap(), std::fs::read(&made).unwrap());
+        let error = save(&made, [("b", source(4, 5))], &BTreeMap::new()).unwrap_err().to_string();
+        assert!(error.contains("announced") && error.contains("[5]"), "{error}");
+        assert_eq!(std::fs::read(&there).unwrap(), std::fs::read(&made).unwrap());
     }
 
     #[test]
