@@ -25,8 +25,9 @@
 //! # What differs from a real driver
 //!
 //! Everything happens at once, in the order of the calls; that streams are ordered where they have to
-//! be is checked apart, in `order.rs`. A faulting kernel does not poison the context. Registers are those PTX declares, not the ones ptxas
-//! would allocate, so register limits are enforced only where a kernel states its own.
+//! be is checked apart, in `order.rs`. A faulting kernel does not poison the context. How many registers a kernel takes is ptxas's decision,
+//! so their limit is enforced only for kernels that state `.maxnreg`. The number and types of a
+//! launch's arguments are, as with any driver, the caller's word.
 //!
 //! # Safety
 //!

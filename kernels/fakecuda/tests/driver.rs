@@ -202,6 +202,13 @@ fn launches_beyond_the_card_are_refused() {
     // SAFETY: these are the kernel's parameters.
     assert!(unsafe { builder.launch(grid) }.is_err());
     assert_eq!(function.num_regs().unwrap(), 255);
+    // 80 registers for each of 1024 threads are more than there are.
+    let wide = vector_add("sm_80").replace(".maxntid 64, 1, 1", ".maxntid 1024, 1, 1\n.maxnreg 80");
+    let module = context.load_module(Ptx::from_src(wide)).unwrap();
+    let wide = module.load_function("add").unwrap();
+    assert_eq!(wide.num_regs().unwrap(), 80);
+    add(&stream, &wide, 100, 512).unwrap();
+    assert!(add(&stream, &wide, 100, 1024).unwrap_err().contains("OUT_OF_RESOURCES"));
 }
 
 #[test]

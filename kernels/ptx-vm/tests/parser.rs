@@ -73,6 +73,7 @@ fn declarations_are_laid_out() {
 .visible .entry first(.param .u32 n, .param .u64 .ptr .global .align 16 x, .param .align 8 .b8 s[12], .param .u8 c)
 .reqntid 64, 2, 1
 .minnctapersm 2
+.maxnreg 96
 {
     .shared .align 16 .b8 a[20];
     .shared .f64 b[4][2];
@@ -91,6 +92,7 @@ fn declarations_are_laid_out() {
     // 20 bytes, aligned to 24 for f64, and 64 more; dynamic memory at the next multiple of 128.
     assert_eq!((first.static_shared, first.dynamic_shared_offset), (88, 128));
     assert_eq!((first.max_threads, first.exact_threads), (Some(128), true));
+    assert_eq!(first.max_registers, Some(96));
     let registers = first.registers;
     assert_eq!((registers.narrow, registers.wide, registers.predicates), (4, 2, 1));
     assert_eq!(module.kernel("second").unwrap().static_shared, 0);

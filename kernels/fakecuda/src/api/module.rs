@@ -7,7 +7,7 @@ use crate::driver::{Driver, Function, Object};
 use crate::operation::Operation;
 use crate::raw::{Arguments, Out, Text};
 use crate::status::{Error, Status};
-use ptx_vm::{Launch, Module};
+use ptx_vm::{Kernel, Launch, Module};
 use std::ffi::{c_int, c_uint};
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ fn attribute(driver: &mut Driver, handle: usize, attribute: c_uint) -> Result<c_
         0 => kernel.max_threads.unwrap_or(card::THREADS).min(card::THREADS) as c_int,
         1 => kernel.static_shared as c_int,
         2 | 3 => 0,
-        4 => registers(kernel.max_threads) as c_int,
+        4 => registers(kernel) as c_int,
         5 => function.ptx_version as c_int,
         6 => (capability.0 * 10 + capability.1) as c_int,
         8 => opted_in(driver, handle) as c_int,
@@ -63,10 +63,10 @@ fn attribute(driver: &mut Driver, handle: usize, attribute: c_uint) -> Result<c_
     })
 }
 
-/// The most registers ptxas could give a thread of a kernel for so many threads.
-fn registers(threads: Option<u32>) -> u32 {
-    let threads = threads.unwrap_or(card::THREADS).next_multiple_of(32).max(32);
-    (card::REGISTERS / threads / 8 * 8).min(255)
+/// The most registers ptxas may give a thread: what the kernel allows, or what its block leaves.
+fn registers(kernel: &Kernel) -> u32 {
+    let threads = kernel.max_threads.unwrap_or(card::THREADS).next_multiple_of(32).max(32);
+    kernel.max_registers.unwrap_or(card::REGISTERS / threads / 8 * 8).min(255)
 }
 
 fn opted_in(driver: &Driver, handle: usize) -> u32 {
@@ -96,6 +96,12 @@ fn check(
     if threads > most {
         let text = format!("{}: {threads} threads a block, {most} allowed", kernel.name);
         return Err((Error::InvalidValue, text));
+    }
+    let registers = kernel.max_registers.unwrap_or(0) * threads.next_multiple_of(32);
+    if registers > card::REGISTERS {
+        let text =
+            format!("{}: {registers} registers a block, {} allowed", kernel.name, card::REGISTERS);
+        return Err((Error::LaunchOutOfResources, text));
     }
     let shared = kernel.dynamic_shared_offset as u32 + launch.shared;
     if launch.shared > opted_in || shared > opted_in.max(card::SHARED_DEFAULT) {

@@ -59,6 +59,8 @@ pub struct Kernel {
     pub dynamic_shared_offset: usize,
     /// Most threads of a block: `.maxntid` or `.reqntid`, multiplied out.
     pub max_threads: Option<u32>,
+    /// Most registers of a thread, if the kernel says so: `.maxnreg`.
+    pub max_registers: Option<u32>,
     /// Whether a block must have exactly that many threads: `.reqntid`.
     pub exact_threads: bool,
     pub(crate) code: Vec<Instruction>,
@@ -136,14 +138,15 @@ fn kernel<'a>(
     let name = reader.name()?.to_owned();
     let mut scope = outer.clone();
     let parameters = parameters(reader, &mut scope)?;
-    let (mut max_threads, mut exact_threads) = (None, false);
+    let (mut max_threads, mut exact_threads, mut max_registers) = (None, false, None);
     while let Some(word) = reader.word() {
         match word {
             ".maxntid" | ".reqntid" => {
                 exact_threads = word == ".reqntid";
                 max_threads = Some(product(reader)?);
             }
-            ".minnctapersm" | ".maxnreg" => drop(reader.number()?),
+            ".maxnreg" => max_registers = Some(reader.number()?),
+            ".minnctapersm" => drop(reader.number()?),
             other => return Err(reader.error(format!("`{other}` is not supported on a kernel"))),
         }
     }
@@ -157,6 +160,7 @@ fn kernel<'a>(
         static_shared: scope.static_shared,
         dynamic_shared_offset,
         max_threads,
+        max_registers,
         exact_threads,
         code,
         mnemonics,
