@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`step`] | a training step and a forward pass of whole models |
 //! | [`workload`] | which models, and the arithmetic in them |
+//! | [`parts`] | text encoder and autoencoder alone, and reading a model |
 //! | [`ops`] | every operation of the registry |
 //! | [`products`] | matrix products and attention, kernels alone |
 //! | [`peak`] | the machine's ceilings, measured in the same process |
@@ -14,6 +15,7 @@
 
 pub mod clock;
 pub mod ops;
+pub mod parts;
 pub mod peak;
 pub mod products;
 pub mod profile;

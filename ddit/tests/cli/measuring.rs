@@ -96,6 +96,39 @@ fn speed_is_a_line_and_can_be_compared() {
 }
 
 #[test]
+fn parts_of_a_pipeline_and_its_files_are_timed() {
+    let world = World::new();
+    let run = ["--iters", "1", "--threads", "1"];
+    for part in ["t5", "vae"] {
+        let tiny = [&["bench", part, "--case", "tiny"][..], &run].concat();
+        let line = &world.run(&tiny).succeeded().lines()[0];
+        let want = [
+            "case",
+            "mode",
+            "threads",
+            "median_s",
+            "min_s",
+            "gflops",
+            "gflops_done",
+            "peak_gflops",
+            "share_of_peak",
+            "peak_rss_mb",
+        ];
+        assert_eq!(keys(line), want);
+        assert_eq!(line["mode"], part);
+        assert!(line["gflops_done"].as_f64().unwrap() > 0.0, "{line}");
+    }
+    let load = [&["bench", "load", "--model", "model"][..], &run].concat();
+    let line = &world.run(&load).succeeded().lines()[0];
+    let want = ["case", "mode", "bytes", "threads", "median_s", "min_s", "gbs", "peak_rss_mb"];
+    assert_eq!(keys(line), want);
+    let files = world.run(&["inspect", "model", "--json"]).succeeded().lines();
+    let tensors = files.iter().filter(|line| line.get("tensor").is_some());
+    assert_eq!(line["bytes"], tensors.map(|t| t["bytes"].as_u64().unwrap()).sum::<u64>());
+    world.run(&["bench", "t5", "--case", "huge"]).failed(&["huge", "xxl-layer"]);
+}
+
+#[test]
 fn time_is_told_by_operation_and_traced() {
     let world = World::new();
     let base = ["gradcheck", "tanh", "--cases", "1", "--threads", "1"];
