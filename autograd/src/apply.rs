@@ -12,6 +12,7 @@ use tensor::{DType, Error, Result, Tensor};
 use crate::backward::{Gradient, Walk, compute_dtype};
 use crate::node::{Edge, Node, Origin, Record};
 use crate::op::{Input, Keep, Kept, Op, OpMany};
+use crate::profile::{Pass, Run, bytes_of, measured};
 use crate::saved::{Aux, Held, Role};
 use crate::{Var, anomaly, no_grad, scope};
 
@@ -38,7 +39,13 @@ fn apply_erased(op: Box<dyn Erased>, x: &[&Var]) -> Result<Vec<Var>> {
     let caller = Location::caller();
     let x = operands(&*op, x)?;
     let values: Vec<Tensor> = x.iter().map(Var::value).collect();
-    let result = op.forward(&values.iter().collect::<Vec<_>>());
+    let about = |result: &Result<(Vec<Tensor>, _)>| Run {
+        op: op.name(),
+        pass: Pass::Forward,
+        shapes: values.iter().map(|x| *x.shape()).collect(),
+        bytes: bytes_of(values.iter().chain(result.iter().flat_map(|(y, _)| y))),
+    };
+    let result = measured(|| op.forward(&values.iter().collect::<Vec<_>>()), about);
     let (y, aux) = result.map_err(|error| error.at(caller))?;
     if anomaly::is_watching() {
         let named = |role: fn(usize) -> Role, all: &[Tensor]| {
@@ -192,7 +199,8 @@ impl Record for Recorded {
         let needs: Vec<bool> = node.inputs().iter().map(Option::is_some).collect();
         let only_once = scope::is_recording() && !self.op.is_twice_differentiable();
         let vjp = || self.op.vjp(kept, dy, &needs);
-        let gradients = if only_once { no_grad(vjp)? } else { vjp()? };
+        let vjp = || if only_once { no_grad(vjp) } else { vjp() };
+        let gradients = measured(vjp, |gradients| self.about(dy, gradients))?;
         if anomaly::is_watching() {
             self.check_finite(dy, &gradients)?;
         }
@@ -222,6 +230,19 @@ impl Record for Recorded {
 }
 
 impl Recorded {
+    /// What a profile says of a vjp.
+    fn about(&self, dy: &[Option<Var>], gradients: &Result<Vec<Option<Gradient>>>) -> Run {
+        let kept = self.inputs.iter().filter_map(|input| input.var.as_ref());
+        let made = gradients.iter().flatten().flatten().map(Gradient::var);
+        let values: Vec<_> = dy.iter().flatten().chain(kept).chain(made).map(Var::value).collect();
+        Run {
+            op: self.op.name(),
+            pass: Pass::Vjp,
+            shapes: self.inputs.iter().map(|input| input.shape).collect(),
+            bytes: bytes_of(values.iter().chain(self.outputs.iter().flatten())),
+        }
+    }
+
     /// The error of a vjp whose answer for input `i` cannot be its gradient.
     fn check(&self, i: usize, gradient: &Gradient) -> Result<()> {
         let Input { shape, dtype, .. } = &self.inputs[i];

@@ -14,6 +14,7 @@ use kernels::elementwise::{add_assign, add_region};
 use tensor::{DType, Element, Error, Result, Shape, Tensor};
 
 use crate::node::{Edge, Node};
+use crate::profile::{Pass, Run, bytes_of, measured};
 use crate::saved::Role;
 use crate::scope::{is_recording, with_recording, within};
 use crate::{Var, anomaly, ops};
@@ -226,6 +227,13 @@ impl Gradient {
         }
     }
 
+    /// This gradient added to another, as a profile sees it.
+    fn measured_sum(self, sum: Var) -> Result<Var> {
+        let (shape, bytes) = (*self.var().shape(), 3 * bytes_of([&self.var().value()]));
+        let run = Run { op: "sum of gradients", pass: Pass::Other, shapes: vec![shape], bytes };
+        measured(|| self.add_to(Some(sum)), |_| run)
+    }
+
     /// This gradient added to what has arrived before.
     fn add_to(self, sum: Option<Var>) -> Result<Var> {
         match (self, sum) {
@@ -329,7 +337,8 @@ impl Walk {
                 anomaly::check("sum of gradients", &[named(&sum)], &from)?;
                 sum
             }
-            before => gradient.add_to(before)?,
+            Some(before) => gradient.measured_sum(before)?,
+            None => gradient.add_to(None)?,
         });
         Ok(())
     }

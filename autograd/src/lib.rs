@@ -4,7 +4,7 @@
 //! [`backward`], the pass; then any file of [`ops`]. [`spec`] checks every registered operation
 //! against float64 and against its own finite differences; [`gradcheck()`] does so for any function.
 //! Where a run goes wrong, [`detect_anomaly`] says where NaNs come from, and [`SavedReport`] what
-//! memory went into.
+//! memory went into, and [`profile()`] what time did.
 //!
 //! ```
 //! use autograd::Var;
@@ -34,6 +34,7 @@ mod apply;
 mod checkpoint;
 mod draw;
 mod node;
+mod profile;
 mod saved;
 mod scope;
 mod var;
@@ -47,6 +48,7 @@ pub use op::{Keep, Kept, Op, OpMany};
 pub use ops::attention::{Segment, attention};
 pub use ops::conv2d::Conv;
 pub use params::Params;
+pub use profile::{Pass, Profile, ProfileEvent, ProfileRow, profile};
 pub use saved::{Aux, Role, SavedReport, SavedRow};
 pub use scope::{no_grad, scope};
 pub use spec::Spec;

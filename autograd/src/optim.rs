@@ -11,6 +11,7 @@ use kernels::adamw::{self, State, Update};
 use kernels::{Real, reduce};
 use tensor::{DType, Element, Error, Result, Tensor};
 
+use crate::profile::{Pass, Run, bytes_of, measured};
 use crate::{Grads, Params, Var};
 
 /// How parameters follow their gradients. The learning rate comes with each step.
@@ -147,6 +148,12 @@ impl AdamW {
     ///
     /// Errors: a gradient that is not like its parameter.
     pub fn step(&mut self, grads: &Grads, lr: f64) -> Result<Clipped> {
+        let bytes = self.slots.iter().map(Slot::moved).sum();
+        let about = |_: &_| Run { op: "adamw", pass: Pass::Other, shapes: Vec::new(), bytes };
+        measured(|| self.update(grads, lr), about)
+    }
+
+    fn update(&mut self, grads: &Grads, lr: f64) -> Result<Clipped> {
         let vars = |clipped| {
             let slots = self.slots.iter().filter(move |slot| slot.clipped == clipped);
             slots.map(|slot| &slot.var)
@@ -252,6 +259,13 @@ impl AdamW {
 const COUNTS: &str = "adamw.counts";
 
 impl Slot {
+    /// Bytes that a step moves: everything that is remembered is read and written, the gradient
+    /// read.
+    fn moved(&self) -> usize {
+        let value = bytes_of([&self.var.value()]);
+        value + 2 * (value + bytes_of([&self.m, &self.v].into_iter().chain(&self.ema)))
+    }
+
     fn step<T: Real + Element>(&mut self, u: &Update, gradient: Option<&Tensor>) -> Result<()> {
         let Self { var, m, v, ema, updates, .. } = self;
         let Some(g) = gradient else {

@@ -7,6 +7,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod conv;
+pub mod count;
 pub mod elementwise;
 pub mod gather;
 pub mod gemm;

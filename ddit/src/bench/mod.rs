@@ -4,16 +4,20 @@
 //! |---|---|
 //! | [`step`] | a training step and a forward pass of whole models |
 //! | [`workload`] | which models, and the arithmetic in them |
+//! | [`parts`] | text encoder and autoencoder alone, and reading a model |
 //! | [`ops`] | every operation of the registry |
 //! | [`products`] | matrix products and attention, kernels alone |
 //! | [`peak`] | the machine's ceilings, measured in the same process |
 //! | [`clock`] | repeated runs by the clock |
+//! | [`profile`] | where the time of any command went |
 //!
-//! Reading the clock is this module's business alone: nothing below it does.
+//! Reading the clock is the business of this module and of [`autograd::profile()`] alone.
 
 pub mod clock;
 pub mod ops;
+pub mod parts;
 pub mod peak;
 pub mod products;
+pub mod profile;
 pub mod step;
 pub mod workload;

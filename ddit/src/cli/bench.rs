@@ -1,23 +1,26 @@
 //! `ddit bench`: speed.
 
-use std::process::{Command, Stdio};
+mod versus;
+
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use autograd::ops;
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use ddit::bench::clock::Times;
+use ddit::bench::clock::{self, Times};
 use ddit::bench::ops::time_op;
-use ddit::bench::peak::{copy_gbs, fma_gflops, resident_mb};
+use ddit::bench::parts::{T5Case, T5S, VAES, VaeCase, read_weights};
+use ddit::bench::peak::{copy_gbs, fma_gflops};
 use ddit::bench::products::{ATTENTIONS, PRODUCTS, product};
 use ddit::bench::step::Bench;
 use ddit::bench::workload::{Mode, WORKLOADS, Workload};
-use kernels::par;
-use serde_json::{Value, json};
+use kernels::{count, par};
+use serde_json::json;
 
 use super::output::Output;
-use super::{Outcome, parse};
+use super::{Outcome, model, parse};
+use versus::{Measured, PairArgs};
 
 /// Measure speed, beside the machine's own ceilings
 #[derive(Debug, clap::Args)]
@@ -32,6 +35,12 @@ enum What {
     Step(ModelArgs),
     /// A forward pass with velocity and all words' scores; prints a line of JSON
     Forward(ModelArgs),
+    /// A text encoder on one text; prints a line of JSON
+    T5(T5Args),
+    /// An autoencoder that decodes one picture; prints a line of JSON
+    Vae(VaeArgs),
+    /// A model opened and every weight read once; prints a line of JSON
+    Load(LoadArgs),
     /// Every operation of the engine, forward and backward
     Ops(KernelArgs),
     /// Matrix products, with the right operand packed by the product or before it
@@ -43,18 +52,39 @@ enum What {
 #[derive(Debug, clap::Args)]
 struct ModelArgs {
     /// Which model
-    #[arg(long, value_name = "CASE", value_parser = workload(), default_value = "nano")]
+    #[arg(long, value_name = "CASE", value_parser = one_of(WORKLOADS, |case| case.name),
+        default_value = "nano")]
     case: Workload,
-    /// Runs that are timed, after two that are not
-    #[arg(long, value_name = "N", value_parser = parse::positive, default_value_t = 5)]
-    iters: usize,
-    /// Another program to compare with: a shell command that prints a line of JSON with median_s
-    #[arg(long, value_name = "COMMAND")]
-    vs: Option<String>,
-    /// How often the two programs run in turn
-    #[arg(long, value_name = "N", value_parser = parse::positive, default_value_t = 3,
-        requires = "vs")]
-    rounds: usize,
+    #[command(flatten)]
+    pairs: PairArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct T5Args {
+    /// Which encoder: one block of T5-XXL, all of T5-small, or a tiny one
+    #[arg(long, value_name = "CASE", value_parser = one_of(T5S, |case| case.name),
+        default_value = "xxl-layer")]
+    case: T5Case,
+    #[command(flatten)]
+    pairs: PairArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct VaeArgs {
+    /// Which autoencoder: SD3's, of a 512 x 512 picture, or a tiny one
+    #[arg(long, value_name = "CASE", value_parser = one_of(VAES, |case| case.name),
+        default_value = "sd3")]
+    case: VaeCase,
+    #[command(flatten)]
+    pairs: PairArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct LoadArgs {
+    #[command(flatten)]
+    model: model::ModelArgs,
+    #[command(flatten)]
+    pairs: PairArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,16 +94,23 @@ struct KernelArgs {
     millis: usize,
 }
 
-fn workload() -> impl TypedValueParser<Value = Workload> {
-    let by_name = |name: String| WORKLOADS.into_iter().find(|workload| workload.name == name);
-    PossibleValuesParser::new(WORKLOADS.map(|workload| workload.name))
-        .try_map(move |name| by_name(name).ok_or("no such case"))
+/// Parses the name of one of several cases.
+fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
+    cases: [T; N],
+    name: fn(&T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let by_name = move |wanted: String| cases.into_iter().find(|case| name(case) == wanted);
+    PossibleValuesParser::new(cases.map(|case| name(&case)))
+        .try_map(move |wanted| by_name(wanted).ok_or("no such case"))
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     match &args.what {
         What::Step(args) => args.run(Mode::Train, output),
         What::Forward(args) => args.run(Mode::Forward, output),
+        What::T5(args) => args.run(output),
+        What::Vae(args) => args.run(output),
+        What::Load(args) => args.run(output),
         What::Ops(args) => args.ops(output),
         What::Gemm(args) => args.gemm(output),
         What::Attention(args) => args.attention(output),
@@ -83,61 +120,49 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
 
 impl ModelArgs {
     fn run(&self, mode: Mode, output: &Output) -> Result<()> {
-        let peak_before = fma_gflops();
         let mut bench = Bench::new(self.case, mode)?;
-        let (mut ours, mut theirs) = (vec![bench.time(self.iters)?], Vec::new());
-        if let Some(command) = &self.vs {
-            theirs.push(other_median(command)?);
-            for _ in 1..self.rounds {
-                ours.push(bench.time(self.iters)?);
-                theirs.push(other_median(command)?);
-            }
-        }
-        // On a machine shared with others, either moment may be a bad one.
-        let peak = peak_before.max(fma_gflops());
-        let medians: Vec<f64> = ours.iter().map(Times::median).collect();
-        let median = Times::new(medians.clone()).median();
-        let min = ours.iter().map(Times::min).fold(f64::INFINITY, f64::min);
-        let done = bench.executed() / median / 1e9;
-        let mut line = json!({
-            "case": self.case.name,
-            "mode": mode.name(),
-            "threads": par::threads(),
-            "median_s": rounded(median),
-            "min_s": rounded(min),
-            "gflops": rounded(self.case.counted(mode) / median / 1e9),
-            "gflops_done": rounded(done),
-            "peak_gflops": rounded(peak),
-            "share_of_peak": rounded(done / peak),
-            "peak_rss_mb": resident_mb(),
-        });
-        if let Some(command) = &self.vs {
-            // Each pair by itself: the machine's mood changes from one to the next.
-            let ratios: Vec<f64> = theirs.iter().zip(&medians).map(|(t, o)| t / o).collect();
-            let ratio = Times::new(ratios.clone()).median();
-            line["vs"] = json!(command);
-            line["vs_median_s"] = json!(rounded(Times::new(theirs).median()));
-            line["ratios"] = ratios.into_iter().map(rounded).collect();
-            line["ratio"] = json!(rounded(ratio));
-            output.note(format_args!("{ratio:.2} times as fast as: {command}"));
-        }
-        // This result is made for programs; there is no other form of it.
-        output.line(&line)
+        let done = bench.executed();
+        let ours = || Ok(Measured { times: bench.time(self.pairs.iters())?, flops: done });
+        let facts = json!({ "case": self.case.name, "mode": mode.name() });
+        self.pairs.run(facts, Some(self.case.counted(mode)), output, ours)
     }
 }
 
-/// The `median_s` of the last line of JSON that a command prints.
-fn other_median(command: &str) -> Result<f64> {
-    let ran = Command::new("sh").arg("-c").arg(command).stderr(Stdio::inherit()).output();
-    let ran = ran.with_context(|| format!("cannot run: {command}"))?;
-    if !ran.status.success() {
-        bail!("{command}\n  ended with {}", ran.status);
+/// Times a network, and counts the arithmetic of a run.
+fn timed(iters: usize, run: &mut impl FnMut() -> tensor::Result<()>) -> Result<Measured> {
+    let before = count::flops();
+    run()?;
+    let flops = (count::flops() - before) as f64;
+    Ok(Measured { times: clock::time(iters, run)?, flops })
+}
+
+impl T5Args {
+    fn run(&self, output: &Output) -> Result<()> {
+        let mut run = self.case.prepare()?;
+        let facts = json!({ "case": self.case.name, "mode": "t5" });
+        let ours = || timed(self.pairs.iters(), &mut run);
+        self.pairs.run(facts, Some(self.case.counted()), output, ours)
     }
-    let text = String::from_utf8_lossy(&ran.stdout);
-    let lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    match lines.into_iter().find_map(|line| line["median_s"].as_f64()) {
-        Some(seconds) if seconds > 0.0 => Ok(seconds),
-        _ => bail!("{command}\n  printed no line of JSON with a positive median_s:\n{text}"),
+}
+
+impl VaeArgs {
+    fn run(&self, output: &Output) -> Result<()> {
+        let mut run = self.case.prepare()?;
+        let facts = json!({ "case": self.case.name, "mode": "vae" });
+        self.pairs.run(facts, None, output, || timed(self.pairs.iters(), &mut run))
+    }
+}
+
+impl LoadArgs {
+    fn run(&self, output: &Output) -> Result<()> {
+        let bytes = read_weights(self.model.open()?.folder())?;
+        let open = || self.model.open().and_then(|model| Ok(read_weights(model.folder())?));
+        let facts = json!({ "case": self.model.name(), "mode": "load", "bytes": bytes });
+        let ours = || {
+            let times = clock::time(self.pairs.iters(), || open().map(drop))?;
+            Ok(Measured { times, flops: 0.0 })
+        };
+        self.pairs.run(facts, None, output, ours)
     }
 }
 
@@ -279,20 +304,5 @@ mod tests {
     fn numbers_are_readable() {
         assert_eq!([2.5e-6, 0.0123, 1.5].map(time), ["2.5 us", "12.30 ms", "1.500 s"]);
         assert_eq!((rounded(1.0 / 3.0), rounded(123_456_789.0)), (0.333333, 123_457_000.0));
-    }
-
-    #[test]
-    fn the_other_programs_last_line_counts() {
-        let print = |text: &str| format!("printf '{text}'");
-        let line = r#"{"median_s": 0.25, "gflops": 3}"#;
-        assert_eq!(other_median(&print(&format!("starting\\n{line}\\n"))).unwrap(), 0.25);
-        for (command, told) in [
-            (print("nothing"), "median_s"),
-            (print(r#"{"median_s": 0}"#), "positive"),
-            ("exit 3".to_owned(), "ended with"),
-        ] {
-            let error = other_median(&command).unwrap_err().to_string();
-            assert!(error.contains(told), "{error}");
-        }
     }
 }

@@ -13,6 +13,7 @@
 //! | [`parity`] | results of the official model beside ours |
 //! | [`gradcheck`] | every operation's gradient against differences |
 //! | [`bench`] | speed |
+//! | [`profile`] | where any command's time went |
 //! | [`output`], [`model`], [`parse`], [`reading`], [`unmasking`] | what commands share |
 //!
 //! Results go to standard output: as text to be read or, with `--json`, as one object a line.
@@ -36,6 +37,7 @@ mod model;
 mod output;
 mod parity;
 mod parse;
+mod profile;
 mod reading;
 mod reconstruct;
 mod train;
@@ -70,6 +72,8 @@ struct Cli {
     /// Threads to compute with; results do not depend on it [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = parse::threads)]
     threads: Option<usize>,
+    #[command(flatten)]
+    profile: profile::Args,
 }
 
 #[derive(Debug, Subcommand)]
@@ -149,7 +153,10 @@ fn execute(cli: &Cli) -> Result<Outcome> {
         None => std::thread::available_parallelism().map_or(1, NonZero::get),
     };
     // Every kernel finds itself in the pool: entering it costs microseconds each time.
-    par::with_threads(threads, || cli.command.run(&Output::new(cli.json)))
+    par::with_threads(threads, || {
+        let output = Output::new(cli.json);
+        profile::run(&cli.profile, is_profiled()?, &output, || cli.command.run(&output))
+    })
 }
 
 impl Command {
@@ -172,6 +179,15 @@ impl Command {
             Self::Gradcheck(args) => gradcheck::run(args, output),
             Self::Bench(args) => bench::run(args, output),
         }
+    }
+}
+
+/// Whether `DDIT_PROFILE` asks for a profile.
+fn is_profiled() -> Result<bool> {
+    match std::env::var("DDIT_PROFILE").as_deref() {
+        Ok("1") => Ok(true),
+        Err(std::env::VarError::NotPresent) | Ok("0" | "") => Ok(false),
+        _ => Err(anyhow!("DDIT_PROFILE is 1 or 0")),
     }
 }
 

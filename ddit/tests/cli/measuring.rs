@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::{World, keys};
+use crate::world::{Ran, World, keys};
 
 #[test]
 fn suites_are_scored_by_kind() {
@@ -96,6 +96,68 @@ fn speed_is_a_line_and_can_be_compared() {
     assert!((slower / 1000.0 - 1.0).abs() < 0.5, "{line}");
     let failing = [&base[..], &["--vs", "echo nothing"]].concat();
     world.run(&failing).failed(&["median_s", "echo nothing"]);
+}
+
+#[test]
+fn parts_of_a_pipeline_and_its_files_are_timed() {
+    let world = World::new();
+    let run = ["--iters", "1", "--threads", "1"];
+    for part in ["t5", "vae"] {
+        let tiny = [&["bench", part, "--case", "tiny"][..], &run].concat();
+        let line = &world.run(&tiny).succeeded().lines()[0];
+        let want = [
+            "case",
+            "mode",
+            "threads",
+            "median_s",
+            "min_s",
+            "gflops",
+            "gflops_done",
+            "peak_gflops",
+            "share_of_peak",
+            "peak_rss_mb",
+        ];
+        assert_eq!(keys(line), want);
+        assert_eq!(line["mode"], part);
+        assert!(line["gflops_done"].as_f64().unwrap() > 0.0, "{line}");
+    }
+    let load = [&["bench", "load", "--model", "model"][..], &run].concat();
+    let line = &world.run(&load).succeeded().lines()[0];
+    let want = ["case", "mode", "bytes", "threads", "median_s", "min_s", "gbs", "peak_rss_mb"];
+    assert_eq!(keys(line), want);
+    let files = world.run(&["inspect", "model", "--json"]).succeeded().lines();
+    let tensors = files.iter().filter(|line| line.get("tensor").is_some());
+    assert_eq!(line["bytes"], tensors.map(|t| t["bytes"].as_u64().unwrap()).sum::<u64>());
+    world.run(&["bench", "t5", "--case", "huge"]).failed(&["huge", "xxl-layer"]);
+}
+
+#[test]
+fn time_is_told_by_operation_and_traced() {
+    let world = World::new();
+    let base = ["gradcheck", "tanh", "--cases", "1", "--threads", "1"];
+    let silent = world.run(&base).succeeded();
+    assert!(!silent.stderr.contains("GFLOP/s"), "{}", silent.stderr);
+    let trace = ["--profile", "--trace-file", "trace.json"];
+    let ran = world.run(&[&base[..], &trace].concat()).succeeded();
+    for part in ["operation", "tanh", "forward", "vjp", "between operations", "GFLOP/s"] {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
+    assert_eq!(ran.stdout, silent.stdout);
+    let trace = std::fs::read_to_string(world.path("trace.json")).unwrap();
+    let trace: Value = serde_json::from_str(&trace).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let of = |pass: &str| events.iter().filter(|event| event["cat"] == pass).count();
+    assert!(of("forward") > 0 && of("vjp") > 0);
+    assert_eq!(keys(&events[0]), ["name", "cat", "ph", "pid", "tid", "ts", "dur", "args"]);
+    let by_environment = |value| {
+        let mut command = world.command(&base);
+        command.env("DDIT_PROFILE", value);
+        Ran::of(command)
+    };
+    assert!(by_environment("1").succeeded().stderr.contains("between operations"));
+    by_environment("yes").failed(&["DDIT_PROFILE"]);
+    let nowhere = [&base[..], &["--trace-file", "no/such/folder/trace.json"]].concat();
+    world.run(&nowhere).failed(&["trace.json"]);
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl World {
 /// The program about to be run in a folder.
 pub fn command_in(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ddit"));
-    command.args(arguments).current_dir(folder).env_remove("DDIT_ISA");
+    command.args(arguments).current_dir(folder).env_remove("DDIT_ISA").env_remove("DDIT_PROFILE");
     command
 }
 

@@ -6,7 +6,7 @@ use super::softmax::{Backward, Delta};
 use super::{Gradient, KEY_TILE, Problem, QUERY_TILE, Saved, View};
 use crate::lane::LANES;
 use crate::par::{self, Cell, Cells};
-use crate::{Real, scratch};
+use crate::{Real, count, scratch};
 
 /// Writes the gradients of Q, K and V of each segment, and of the bias where it is wanted.
 ///
@@ -27,6 +27,7 @@ pub fn backward<T: Real>(
     dbias: Option<&mut [T]>,
 ) {
     problem.check();
+    count::add(5 * problem.flops() / 2);
     assert_eq!(saved.len(), problem.segments.len(), "attention: one saved state per segment");
     assert_eq!(gradients.len(), problem.segments.len(), "attention: one gradient per segment");
     let channels = problem.heads * problem.width;

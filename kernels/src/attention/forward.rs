@@ -6,7 +6,7 @@ use super::softmax::{Finish, Step};
 use super::{KEY_TILE, Output, Problem, QUERY_CHUNK, QUERY_TILE};
 use crate::lane::LANES;
 use crate::par::{self, Cells};
-use crate::{Real, scratch};
+use crate::{Real, count, scratch};
 
 /// Writes the answers O and the log-sum-exp of each segment that has queries.
 ///
@@ -14,6 +14,7 @@ use crate::{Real, scratch};
 /// Panics when the slices do not have the sizes that `problem` implies.
 pub fn forward<T: Real>(problem: &Problem<T>, outputs: &mut [Output<T>]) {
     problem.check();
+    count::add(problem.flops());
     assert_eq!(outputs.len(), problem.segments.len(), "attention: one output per segment");
     let channels = problem.heads * problem.width;
     let mut cells = Vec::new();

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::tile::{GROUP, KC, Rows};
+use super::tile::KC;
 use super::transpose::transpose;
 use crate::lane::LANES;
 use crate::{Real, scratch};
@@ -131,20 +131,18 @@ pub struct Operand<'a, T> {
 const STRIP: usize = 16;
 
 impl<T: Real> Operand<'_, T> {
-    /// Packs rows of a left operand in whichever order its matrix has: nothing is transposed.
-    pub(super) fn read_rows<'a>(
+    /// Packs rows of a left operand, [`KC`] elements of `out` from one to the next.
+    pub(super) fn read_rows(
         &self,
         batch: usize,
         rows: Range<usize>,
         depth: Range<usize>,
-        out: &'a mut [T],
-    ) -> Rows<'a, T> {
+        out: &mut [T],
+    ) {
         if self.transposed {
-            self.reader.read_panels(batch, depth, rows, out, [KC, GROUP]);
-            Rows::Turned(out.as_chunks().0.as_chunks().0)
+            self.reader.read_transposed(batch, depth, rows, out, KC);
         } else {
             self.reader.read(batch, rows, depth, out, KC);
-            Rows::Straight(out.as_chunks().0.as_chunks().0)
         }
     }
 

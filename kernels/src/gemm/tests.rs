@@ -302,3 +302,22 @@ fn bits_depend_on_neither_rows_nor_batch_nor_threads_nor_packing() {
     gemm(size, tens.plain(), b_rows.transposed(), &Store, &mut c);
     assert!(c == whole);
 }
+
+/// Tiles with all rows, which pack their columns of a large right operand themselves.
+#[test]
+fn few_rows_of_a_large_product_have_the_bits_of_many() {
+    let (m, n, k) = (LONE_M + 1, 16 * LEAST_N + 5, 700);
+    assert!(k * n >= LARGE_B);
+    let (a, b) = (full(60, m * k), full(70, n * k));
+    let weights = Strided::<f32>::rows(&b, k);
+    let product = |rows: usize| {
+        let mut c = vec![0.0; rows * n];
+        let a = Strided::<f32>::rows(&a, k);
+        gemm(Size::new(rows, n, k), a.plain(), weights.transposed(), &Store, &mut c);
+        c
+    };
+    let whole = product(m);
+    for rows in [1, 20, LONE_M] {
+        assert!(product(rows) == whole[..rows * n], "{rows} rows");
+    }
+}

@@ -80,7 +80,8 @@ impl<T: Real> Task<T> for SumTile<'_, T> {
             sums.as_flattened_mut().fill(T::ZERO);
         }
         for depth in blocks(k) {
-            let a = a.read_rows(batch, rows.clone(), depth.clone(), a_block);
+            a.read_rows(batch, rows.clone(), depth.clone(), a_block);
+            let a = a_block.as_chunks().0.as_chunks().0;
             let first = depth.start == 0;
             for strip in panels.clone().step_by(TOGETHER) {
                 let end = panels.end.min(strip + TOGETHER);
@@ -106,43 +107,28 @@ impl<T: Real> Task<T> for SumTile<'_, T> {
     }
 }
 
-/// Packed rows of A, in groups of [`GROUP`]; the last one may be partly unused.
-#[derive(Clone, Copy)]
-pub(super) enum Rows<'a, T> {
-    /// Row after row, each adjacent along K.
-    Straight(&'a [[[T; KC]; GROUP]]),
-    /// For each k the group's elements, adjacent: a transposed operand's own order.
-    Turned(&'a [[[T; GROUP]; KC]]),
+/// Rows of sums in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Sums<'a, T> {
+    all: &'a [[T; LANES]],
+    stride: usize,
 }
 
-/// A few rows of A as the micro-kernel takes them.
-trait Left<T>: Copy {
-    /// Row i, element k of the block.
-    fn get(self, i: usize, k: usize) -> T;
-}
+impl<'a, T> Sums<'a, T> {
+    /// Rows `stride` sixteens apart.
+    pub(super) fn new(all: &'a [[T; LANES]], stride: usize) -> Self {
+        Sums { all, stride }
+    }
 
-#[derive(Clone, Copy)]
-struct Straight<'a, T, const MR: usize>(&'a [[T; KC]; MR]);
-
-impl<T: Copy, const MR: usize> Left<T> for Straight<'_, T, MR> {
+    /// Row `i`, in whole sixteens: the last may be more than there are columns.
     #[inline(always)]
-    fn get(self, i: usize, k: usize) -> T {
-        self.0[i][k]
+    pub fn row(&self, i: usize) -> &'a [[T; LANES]] {
+        &self.all[i * self.stride..][..self.stride]
     }
 }
 
-#[derive(Clone, Copy)]
-struct Turned<'a, T> {
-    columns: &'a [[T; GROUP]; KC],
-    row: usize,
-}
-
-impl<T: Copy> Left<T> for Turned<'_, T> {
-    #[inline(always)]
-    fn get(self, i: usize, k: usize) -> T {
-        self.columns[k][self.row + i]
-    }
-}
+/// Packed rows of A, each adjacent along K, in groups; the last one may be partly unused.
+type Groups<'a, T> = &'a [[[T; KC]; GROUP]];
 
 /// Where a column of micro-tiles goes.
 struct Out<'a, T> {
@@ -158,7 +144,7 @@ struct Out<'a, T> {
 #[inline(always)]
 fn all_rows<S: Simd, const NV: usize>(
     isa: S,
-    a: Rows<S::T>,
+    a: Groups<S::T>,
     rows: usize,
     b: [&[[S::T; LANES]]; NV],
     out: Out<S::T>,
@@ -178,7 +164,8 @@ fn all_rows<S: Simd, const NV: usize>(
                 ($($rows:literal)*) => {
                     match height {
                         $($rows if const { S::TILE_ROWS >= $rows } => {
-                            micro_tile::<S, $rows, NV>(isa, a, group, row, b, out);
+                            let a = a[group][row..].first_chunk().expect("rows of the group");
+                            micro_tile::<S, $rows, NV>(isa, a, b, out);
                         })*
                         _ => unreachable!("{height} rows in a tile of {}", S::TILE_ROWS),
                     }
@@ -190,26 +177,15 @@ fn all_rows<S: Simd, const NV: usize>(
     }
 }
 
-/// A micro-tile of MR rows from `row` of a group on, put where it belongs.
+/// A micro-tile of MR rows, put where it belongs.
 #[inline(always)]
 fn micro_tile<S: Simd, const MR: usize, const NV: usize>(
     isa: S,
-    a: Rows<S::T>,
-    group: usize,
-    row: usize,
+    a: &[[S::T; KC]; MR],
     b: [&[[S::T; LANES]]; NV],
     out: Out<S::T>,
 ) {
-    let sums = match a {
-        Rows::Straight(groups) => {
-            let rows = groups[group][row..].first_chunk().expect("rows of one group");
-            micro_kernel::<S, _, MR, NV>(isa, Straight::<_, MR>(rows), b)
-        }
-        Rows::Turned(groups) => {
-            assert!(row + MR <= GROUP);
-            micro_kernel::<S, _, MR, NV>(isa, Turned { columns: &groups[group], row }, b)
-        }
-    };
+    let sums = micro_kernel(isa, a, b);
     for (sums, out_row) in sums.iter().zip(out.sums.chunks_mut(out.stride)) {
         let out_row = out_row[out.at..].first_chunk_mut::<NV>().expect("a panel of the tile");
         for (&sum, place) in sums.iter().zip(out_row) {
@@ -223,9 +199,9 @@ fn micro_tile<S: Simd, const MR: usize, const NV: usize>(
 ///
 /// Everything but `k` is known to the compiler: the sums live in registers.
 #[inline(always)]
-fn micro_kernel<S: Simd, A: Left<S::T>, const MR: usize, const NV: usize>(
+fn micro_kernel<S: Simd, const MR: usize, const NV: usize>(
     isa: S,
-    a: A,
+    a: &[[S::T; KC]; MR],
     b: [&[[S::T; LANES]]; NV],
 ) -> [[S::V; NV]; MR] {
     let zero = isa.splat(S::T::ZERO);
@@ -239,7 +215,7 @@ fn micro_kernel<S: Simd, A: Left<S::T>, const MR: usize, const NV: usize>(
             row[v] = isa.load(&b[v][k]);
         }
         for i in 0..MR {
-            let x = isa.splat(a.get(i, k));
+            let x = isa.splat(a[i][k]);
             for v in 0..NV {
                 sums[i][v] = x.mul_add(row[v], sums[i][v]);
             }
