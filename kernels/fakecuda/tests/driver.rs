@@ -307,6 +307,26 @@ fn streams_must_be_ordered_where_they_share_a_buffer() {
     two.synchronize().unwrap();
 }
 
+/// With its event tracking on, cudarc orders the streams by itself.
+#[test]
+fn tracked_buffers_may_go_from_stream_to_stream() {
+    let (_turn, context) = context();
+    let function = load(&context);
+    let streams =
+        [context.default_stream(), context.new_stream().unwrap(), context.new_stream().unwrap()];
+    let x = streams[1].clone_htod(&[1f32; 64]).unwrap();
+    let mut sum = streams[2].alloc_zeros::<f32>(64).unwrap();
+    for (i, stream) in streams.iter().cycle().take(7).enumerate() {
+        let mut next = stream.alloc_zeros::<f32>(64).unwrap();
+        let mut launch = stream.launch_builder(&function);
+        launch.arg(&x).arg(&sum).arg(&mut next).arg(&64u32);
+        // SAFETY: these are the kernel's parameters.
+        unsafe { launch.launch(shape(1, 64)) }.unwrap();
+        sum = next;
+        assert_eq!(streams[i % 2].clone_dtoh(&sum).unwrap(), [i as f32 + 1.0; 64]);
+    }
+}
+
 #[test]
 fn a_captured_graph_runs_when_launched() {
     let (_turn, context) = context();

@@ -143,6 +143,20 @@ pub(crate) fn fma_directed<const TOWARD: u8>(a: f32, b: f32, c: f32) -> f32 {
     directed::<TOWARD>(hi, lo)
 }
 
+/// a·b + c rounded to odd: truncated, and the last bit set if that lost anything. Rounding it once more
+/// to a format at least two bits narrower, such as f16 and bf16, rounds the exact value.
+#[inline(always)]
+pub(crate) fn fma_odd(a: f32, b: f32, c: f32) -> f32 {
+    let (hi, lo) = exact_fma(a, b, c);
+    let truncated = fma_directed::<{ Toward::Zero.code() }>(a, b, c);
+    let inexact = lo.abs() > 0.0 || f64::from(truncated) != hi;
+    if inexact && truncated.is_finite() {
+        f32::from_bits(truncated.to_bits() | 1)
+    } else {
+        truncated
+    }
+}
+
 /// Product rounded toward a direction; exact zeros keep the sign of the product.
 #[inline(always)]
 pub(crate) fn mul_directed<const TOWARD: u8>(a: f32, b: f32) -> f32 {

@@ -161,6 +161,28 @@ fn doubles() {
 }
 
 #[test]
+fn pairs_of_halves() {
+    // 1.5 and −2 with 0.5 and 3, as bf16 and f16, low element first.
+    for (ty, a, b, sum, product) in [
+        ("bf16x2", 0xC000_3FC0u32, 0x4040_3F00u32, 0x3F80_4000u32, 0xC0C0_3F40u32),
+        ("f16x2", 0xC000_3E00, 0x4200_3800, 0x3C00_4000, 0xC600_3A00),
+    ] {
+        let eval = |op: &str| eval(&format!("{op}.{ty} %r9, {a:#x}, {b:#x};"))[0];
+        assert_eq!((eval("add"), eval("mul.rn")), (sum, product), "{ty}");
+        assert_eq!(
+            (eval("min"), eval("max")),
+            (a & 0xFFFF_0000 | b & 0xFFFF, b & 0xFFFF_0000 | a & 0xFFFF)
+        );
+    }
+    // bf16: 1·(1 + 2⁻⁷) + 2⁻⁸ is a tie, to the even 1 + 2⁻⁶; a little less is not one.
+    let fma = |c: u32| eval(&format!("fma.rn.bf16x2 %r9, 0x3F80, 0x3F81, {c:#x};"))[0] & 0xFFFF;
+    assert_eq!((fma(0x3B80), fma(0x3B7F)), (0x3F82, 0x3F81));
+    // f16: 1 + 2⁻¹⁰ + 2⁻¹¹·(1 ± 2⁻¹⁰): on either side of a tie, beyond f16's own bits.
+    let fma = |b: u32| eval(&format!("fma.rn.f16x2 %r9, 0x1000, {b:#x}, 0x3C01;"))[0] & 0xFFFF;
+    assert_eq!((fma(0x3BFF), fma(0x3C00), fma(0x3C01)), (0x3C01, 0x3C02, 0x3C02));
+}
+
+#[test]
 fn comparisons_with_nan() {
     for (name, held) in [
         ("lt", 0),

@@ -65,6 +65,9 @@ fn arithmetic(m: &Mnemonic<'_>, args: Args<'_, '_>) -> Result<Op> {
     if m.has("sat") && to != Ty::F32 {
         return Err("only f32 saturates".into());
     }
+    if m.has("relu") && m.name != "cvt" {
+        return Err("only conversions take `.relu`".into());
+    }
     let modifiers = Modifiers {
         flush_operands: m.has("ftz") && ty == Ty::F32,
         flush_result: m.has("ftz") && to == Ty::F32,

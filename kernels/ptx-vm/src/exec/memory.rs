@@ -3,7 +3,7 @@
 use super::Block;
 use super::warp::{Copy, Warp, lanes};
 use crate::fault::{FaultKind, Trap};
-use crate::isa::{Address, Dst, LANES, Rmw, Space, Src, Transfer, Ty, W64};
+use crate::isa::{Address, Dst, FULL, LANES, Rmw, Space, Src, Transfer, Ty, W64};
 use crate::memory::{Access, rmw};
 
 impl Block<'_> {
@@ -19,15 +19,40 @@ impl Block<'_> {
         let addresses = addresses(warp, what.space, what.address, active)?;
         self.count(pc, what.space, &addresses, total, active);
         let mut values = [[0u64; LANES]; 4];
-        for lane in lanes(active) {
-            let loaded = self.load_lane(warp, what.space, lane, addresses[lane], [each, total])?;
-            (0..dst.len()).for_each(|k| values[k][lane] = loaded[k]);
+        if let Some((i, at)) = self.coalesced(warp, what.space, &addresses, total, active, false) {
+            self.counters.read(i, total * LANES);
+            let from = self.env.memory.allocation(i);
+            for (k, value) in values.iter_mut().enumerate().take(dst.len()) {
+                for lane in 0..LANES {
+                    value[lane] = from.load(at + lane * total + k * each, each);
+                }
+            }
+        } else {
+            self.load_lanes(warp, what, &addresses, [each, total], active, &mut values)?;
         }
         for (dst, value) in dst.iter().zip(&mut values) {
             if what.ty.signed() {
                 *value = value.map(|x| extend(x, what.ty));
             }
             warp.set_wide(*dst, value, active);
+        }
+        Ok(())
+    }
+
+    fn load_lanes(
+        &mut self,
+        warp: &mut Warp,
+        what: &Transfer,
+        addresses: &W64,
+        [each, total]: [usize; 2],
+        active: u32,
+        values: &mut [W64; 4],
+    ) -> Result<(), Trap> {
+        for lane in lanes(active) {
+            let loaded = self.load_lane(warp, what.space, lane, addresses[lane], [each, total])?;
+            for (value, loaded) in values.iter_mut().zip(loaded) {
+                value[lane] = loaded;
+            }
         }
         Ok(())
     }
@@ -89,6 +114,16 @@ impl Block<'_> {
         let mut values = [[0u64; LANES]; 4];
         for (value, src) in values.iter_mut().zip(src) {
             *value = warp.wide(*src, active)?;
+        }
+        if let Some((i, at)) = self.coalesced(warp, what.space, &addresses, total, active, true) {
+            self.counters.written(i, total * LANES);
+            let to = self.env.memory.allocation(i);
+            for (k, value) in values.iter().enumerate().take(src.len()) {
+                for lane in 0..LANES {
+                    to.store(at + lane * total + k * each, each, value[lane]);
+                }
+            }
+            return Ok(());
         }
         for lane in lanes(active) {
             let address = addresses[lane];
@@ -222,6 +257,25 @@ impl Block<'_> {
         }
         let text = format!("shared[{at}..{}] is beyond its {size} bytes", at.saturating_add(bytes));
         Err(Trap::new(FaultKind::OutOfBounds, lane, text))
+    }
+
+    /// Where in global memory a full warp's access of consecutive addresses lies, checked as a whole;
+    /// `None` if it is not of that kind or a check fails: then lane by lane finds out where.
+    fn coalesced(
+        &self,
+        warp: &mut Warp,
+        space: Space,
+        addresses: &W64,
+        total: usize,
+        active: u32,
+        write: bool,
+    ) -> Option<(usize, usize)> {
+        let first = addresses[0];
+        let next = |lane: usize| addresses[lane] == first.wrapping_add((lane * total) as u64);
+        if space != Space::Global || active != FULL || !(1..LANES).all(next) {
+            return None;
+        }
+        self.global_place(warp, 0, first, total * LANES, total, write).ok()?
     }
 
     /// Where in global memory a plain access lies, checked for races and, if it reads, for
