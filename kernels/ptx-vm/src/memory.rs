@@ -1,0 +1,340 @@
+//! Global memory: buffers with the initialised bytes and the accesses of each cell remembered.
+//!
+//! Blocks of a launch run on several threads and share this memory as they do on a GPU, so it is made
+//! of atomics, used with relaxed ordering: a kernel with a data race is wrong, the machine is not.
+
+use crate::fault::FaultKind;
+use crate::isa::Rmw;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Address of the first buffer; far from anything a kernel might make up.
+const FIRST: u64 = 0x7F00_0000_0000;
+/// Alignment of buffers, as cudaMalloc's.
+const ALIGN: u64 = 512;
+/// Unmapped bytes after each buffer, so that an overrun never lands in the next.
+const GUARD: u64 = 4096;
+
+/// The global memory of a machine.
+#[derive(Default)]
+pub struct Memory {
+    /// In order of their addresses: these only grow, and are never used again.
+    allocations: Vec<Allocation>,
+    /// Address and size of what was freed.
+    freed: Vec<(u64, u64)>,
+    next: u64,
+}
+
+/// One live buffer.
+pub(crate) struct Allocation {
+    pub base: u64,
+    bytes: usize,
+    words: Vec<AtomicU32>,
+    /// For each word, a bit for each byte that was written.
+    written: Vec<AtomicU8>,
+    /// For each two bytes, who touched them in which launch: see [`Mark`]. Made when first needed.
+    marks: OnceLock<Vec<AtomicU64>>,
+}
+
+impl Memory {
+    /// A new buffer, uninitialised; its address. A buffer of no bytes has an address too.
+    pub fn alloc(&mut self, bytes: usize) -> u64 {
+        let base = self.next.max(FIRST);
+        self.next = (base + bytes as u64 + GUARD).next_multiple_of(ALIGN);
+        let words = bytes.div_ceil(4);
+        self.allocations.push(Allocation {
+            base,
+            bytes,
+            words: (0..words).map(|_| AtomicU32::new(0xCDCD_CDCD)).collect(),
+            written: (0..words).map(|_| AtomicU8::new(0)).collect(),
+            marks: OnceLock::new(),
+        });
+        base
+    }
+
+    /// Frees the buffer at this address.
+    ///
+    /// # Errors
+    /// [`FaultKind::UseAfterFree`] if it is freed already, [`FaultKind::OutOfBounds`] if it never
+    /// was the address of a buffer.
+    pub fn free(&mut self, address: u64) -> Result<(), FaultKind> {
+        match self.allocations.binary_search_by_key(&address, |a| a.base) {
+            Ok(i) => {
+                let gone = self.allocations.remove(i);
+                self.freed.push((gone.base, gone.bytes as u64));
+                Ok(())
+            }
+            Err(_) if self.freed.iter().any(|f| f.0 == address) => Err(FaultKind::UseAfterFree),
+            Err(_) => Err(FaultKind::OutOfBounds),
+        }
+    }
+
+    /// Address and size of every live buffer.
+    pub fn live(&self) -> impl Iterator<Item = (u64, usize)> + '_ {
+        self.allocations.iter().map(|a| (a.base, a.bytes))
+    }
+
+    /// Writes bytes from the host.
+    ///
+    /// # Errors
+    /// Unless all of them lie in one live buffer.
+    pub fn write(&mut self, address: u64, data: &[u8]) -> Result<(), FaultKind> {
+        let (i, offset) = self.locate(address, data.len(), 0)?;
+        let to = &self.allocations[i];
+        let aligned = if offset % 4 == 0 { data.len() / 4 } else { 0 };
+        for (k, word) in data[..4 * aligned].as_chunks::<4>().0.iter().enumerate() {
+            to.words[offset / 4 + k].store(u32::from_le_bytes(*word), Relaxed);
+            to.written[offset / 4 + k].store(15, Relaxed);
+        }
+        for (k, byte) in data.iter().enumerate().skip(4 * aligned) {
+            to.store(offset + k, 1, u64::from(*byte));
+        }
+        Ok(())
+    }
+
+    /// Reads bytes to the host.
+    ///
+    /// # Errors
+    /// Unless all of them lie in one live buffer.
+    pub fn read(&self, address: u64, data: &mut [u8]) -> Result<(), FaultKind> {
+        let (i, offset) = self.locate(address, data.len(), 0)?;
+        let from = &self.allocations[i];
+        let aligned = if offset % 4 == 0 { data.len() / 4 } else { 0 };
+        for (k, word) in data[..4 * aligned].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *word = from.words[offset / 4 + k].load(Relaxed).to_le_bytes();
+        }
+        for (k, byte) in data.iter_mut().enumerate().skip(4 * aligned) {
+            *byte = from.load(offset + k, 1) as u8;
+        }
+        Ok(())
+    }
+
+    /// The first byte of a range that nothing was written to, as an offset into the range.
+    ///
+    /// # Errors
+    /// Unless the range lies in one live buffer.
+    pub fn first_unwritten(&self, address: u64, bytes: usize) -> Result<Option<usize>, FaultKind> {
+        let (i, offset) = self.locate(address, bytes, 0)?;
+        Ok((0..bytes).find(|k| !self.allocations[i].is_written(offset + k, 1)))
+    }
+
+    /// Which buffer holds these bytes, and where in it; `hint` is tried first.
+    pub(crate) fn locate(
+        &self,
+        address: u64,
+        bytes: usize,
+        hint: usize,
+    ) -> Result<(usize, usize), FaultKind> {
+        if let Some(offset) = self.allocations.get(hint).and_then(|a| a.offset(address, bytes)) {
+            return Ok((hint, offset));
+        }
+        let after = self.allocations.partition_point(|a| a.base <= address);
+        let found = after
+            .checked_sub(1)
+            .and_then(|i| Some((i, self.allocations[i].offset(address, bytes)?)));
+        found.ok_or_else(|| {
+            let inside =
+                |&(base, size): &(u64, u64)| base <= address && address < base + size.max(1);
+            if self.freed.iter().any(inside) {
+                FaultKind::UseAfterFree
+            } else {
+                FaultKind::OutOfBounds
+            }
+        })
+    }
+
+    pub(crate) fn allocation(&self, i: usize) -> &Allocation {
+        &self.allocations[i]
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.allocations.len()
+    }
+
+    /// In words: the buffer nearest to an address.
+    pub(crate) fn describe(&self, address: u64) -> String {
+        let after = self.allocations.partition_point(|a| a.base <= address);
+        match after.checked_sub(1).map(|i| &self.allocations[i]) {
+            Some(a) => {
+                format!("byte {} of a buffer of {} bytes", address - a.base, a.bytes)
+            }
+            None => "before every buffer".to_owned(),
+        }
+    }
+}
+
+impl Allocation {
+    fn offset(&self, address: u64, bytes: usize) -> Option<usize> {
+        let offset = usize::try_from(address.checked_sub(self.base)?).ok()?;
+        (offset.checked_add(bytes)? <= self.bytes).then_some(offset)
+    }
+
+    /// 1, 2, 4 or 8 bytes, at any offset.
+    #[inline]
+    pub fn load(&self, offset: usize, bytes: usize) -> u64 {
+        let word = |i: usize| u64::from(self.words[i].load(Relaxed));
+        let (i, at) = (offset / 4, offset % 4);
+        match bytes {
+            4 if at == 0 => word(i),
+            8 if at == 0 => word(i) | word(i + 1) << 32,
+            _ if at + bytes <= 4 => word(i) >> (8 * at) & ((1 << (8 * bytes)) - 1),
+            _ => (0..bytes).map(|k| self.load(offset + k, 1) << (8 * k)).sum(),
+        }
+    }
+
+    /// Stores 1, 2, 4 or 8 bytes, at any offset, and marks them written.
+    #[inline]
+    pub fn store(&self, offset: usize, bytes: usize, value: u64) {
+        let (i, at) = (offset / 4, offset % 4);
+        match bytes {
+            4 if at == 0 => self.store_word(i, value as u32),
+            8 if at == 0 => {
+                self.store_word(i, value as u32);
+                self.store_word(i + 1, (value >> 32) as u32);
+            }
+            _ if at + bytes <= 4 => {
+                let mask = ((1u64 << (8 * bytes)) - 1) as u32;
+                let merge =
+                    |old: u32| Some(old & !(mask << (8 * at)) | (value as u32 & mask) << (8 * at));
+                // The closure never declines, so the update cannot fail.
+                let _ = self.words[i].fetch_update(Relaxed, Relaxed, merge);
+                self.written[i].fetch_or(((1u8 << bytes) - 1) << at, Relaxed);
+            }
+            _ => (0..bytes).for_each(|k| self.store(offset + k, 1, value >> (8 * k) & 0xFF)),
+        }
+    }
+
+    fn store_word(&self, i: usize, value: u32) {
+        self.words[i].store(value, Relaxed);
+        self.written[i].store(15, Relaxed);
+    }
+
+    /// Whether all these bytes were written.
+    #[inline]
+    pub fn is_written(&self, offset: usize, bytes: usize) -> bool {
+        if offset % 4 == 0 && bytes % 4 == 0 {
+            return (offset / 4..(offset + bytes) / 4).all(|i| self.written[i].load(Relaxed) == 15);
+        }
+        (offset..offset + bytes).all(|k| self.written[k / 4].load(Relaxed) >> (k % 4) & 1 == 1)
+    }
+
+    /// Applies a read-modify-write to 4 or 8 aligned bytes; returns what was there. Blocks with
+    /// atomics run one after another, so no other thread comes between.
+    pub fn update(&self, offset: usize, bytes: usize, f: impl Fn(u64) -> u64) -> u64 {
+        let old = self.load(offset, bytes);
+        self.store(offset, bytes, f(old));
+        old
+    }
+
+    /// Notes an access by block `block` (from 1) in launch `launch`; returns the block it races with.
+    ///
+    /// Single bytes are not tracked: cells are two bytes.
+    #[inline]
+    pub fn touch(&self, offset: usize, bytes: usize, me: Access) -> Result<(), u32> {
+        if bytes < 2 {
+            return Ok(());
+        }
+        let marks = self
+            .marks
+            .get_or_init(|| (0..self.bytes.div_ceil(2)).map(|_| AtomicU64::new(0)).collect());
+        for cell in &marks[offset / 2..(offset + bytes).div_ceil(2)] {
+            let mut old = cell.load(Relaxed);
+            loop {
+                let new = me.after(Mark::unpack(old))?.pack();
+                if new == old {
+                    break;
+                }
+                match cell.compare_exchange_weak(old, new, Relaxed, Relaxed) {
+                    Ok(_) => break,
+                    Err(now) => old = now,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A block touching global memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Access {
+    pub launch: u32,
+    /// Linear index of the block, from 1.
+    pub block: u32,
+    pub write: bool,
+}
+
+/// Who wrote and who read a cell in a launch; 0 is nobody. 20 + 22 + 22 bits.
+#[derive(Clone, Copy)]
+struct Mark {
+    launch: u32,
+    writer: u32,
+    reader: u32,
+}
+
+const BLOCK_BITS: u32 = 22;
+/// More than one block has read.
+const SEVERAL: u32 = (1 << BLOCK_BITS) - 1;
+
+impl Mark {
+    fn unpack(bits: u64) -> Self {
+        let low = |shift: u32| (bits >> shift) as u32 & SEVERAL;
+        Self { launch: (bits >> (2 * BLOCK_BITS)) as u32, writer: low(BLOCK_BITS), reader: low(0) }
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.launch) << (2 * BLOCK_BITS)
+            | u64::from(self.writer) << BLOCK_BITS
+            | u64::from(self.reader)
+    }
+}
+
+impl Access {
+    /// The mark this access leaves, or the block it races with.
+    fn after(self, mut mark: Mark) -> Result<Mark, u32> {
+        let (launch, block) = (self.launch & 0xF_FFFF, self.block & SEVERAL);
+        if mark.launch != launch {
+            mark = Mark { launch, writer: 0, reader: 0 };
+        }
+        if mark.writer != 0 && mark.writer != block {
+            return Err(mark.writer - 1);
+        }
+        let read_by_others = mark.reader != 0 && mark.reader != block;
+        match self.write {
+            true if read_by_others => return Err(mark.reader - 1),
+            true => mark.writer = block,
+            false if read_by_others => mark.reader = SEVERAL,
+            false => mark.reader = block,
+        }
+        Ok(mark)
+    }
+}
+
+/// What a read-modify-write leaves behind, in the low bits of its type.
+pub(crate) fn rmw(op: Rmw, ty: crate::isa::Ty, old: u64, a: u64, b: u64) -> u64 {
+    use crate::isa::Ty::*;
+    match (op, ty) {
+        (Rmw::Add, F32) => {
+            let sum = f32::from_bits(old as u32) + f32::from_bits(a as u32);
+            u64::from(crate::float::canonical(sum))
+        }
+        (Rmw::Add, F64) => crate::float::canonical64(f64::from_bits(old) + f64::from_bits(a)),
+        (Rmw::Add, _) => old.wrapping_add(a),
+        (Rmw::Min, S32) => u64::from((old as i32).min(a as i32) as u32),
+        (Rmw::Max, S32) => u64::from((old as i32).max(a as i32) as u32),
+        (Rmw::Min, S64) => (old as i64).min(a as i64) as u64,
+        (Rmw::Max, S64) => (old as i64).max(a as i64) as u64,
+        (Rmw::Min, _) => old.min(a),
+        (Rmw::Max, _) => old.max(a),
+        (Rmw::And, _) => old & a,
+        (Rmw::Or, _) => old | a,
+        (Rmw::Xor, _) => old ^ a,
+        (Rmw::Exch, _) => a,
+        (Rmw::Cas, _) => {
+            if old == a {
+                b
+            } else {
+                old
+            }
+        }
+    }
+}
