@@ -1,32 +1,23 @@
-//! Writes the PTX of every kernel: to files in the folder given, or those whose names contain the
-//! given word to the standard output.
+//! Prints the PTX of every kernel as one module, or of those whose names contain a word.
 //!
 //! ```text
-//! cargo run -p kernels --example emit -- --to DIR
+//! cargo run -p kernels --example emit -- --module
 //! cargo run -p kernels --example emit -- gelu_tanh_f32
 //! ```
 
-use std::path::Path;
+use std::io::Write;
 
-use kernels::ptx::registry;
+use kernels::ptx::{module, registry};
 
 fn main() -> std::io::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    match &words[..] {
-        [flag, folder] if flag == "--to" => {
-            std::fs::create_dir_all(folder)?;
-            for kernel in registry::kernels() {
-                let file = Path::new(folder).join(format!("{}.ptx", kernel.spec().name));
-                std::fs::write(file, kernel.ptx())?;
-            }
-        }
-        [word] => {
-            let all = registry::kernels();
-            for kernel in all.iter().filter(|kernel| kernel.spec().name.contains(word)) {
-                println!("{}", kernel.ptx());
-            }
-        }
-        _ => eprintln!("usage: emit --to DIR | emit WORD"),
+    let [word] = &words[..] else {
+        eprintln!("usage: emit --module | WORD");
+        std::process::exit(2);
+    };
+    let mut kernels = registry::kernels();
+    if word != "--module" {
+        kernels.retain(|kernel| kernel.spec().name.contains(word));
     }
-    Ok(())
+    std::io::stdout().write_all(module(&kernels).as_bytes())
 }

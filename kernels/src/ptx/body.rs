@@ -6,7 +6,8 @@ use std::fmt::{Display, Write};
 use super::kernel::{Kind, Parameter};
 use super::memory::{Global, Pointer, Shared};
 use super::types::{Element, F32, F64, Pred, TYPES, Type, U32, U64};
-use super::value::{Reg, Source, Var};
+use super::value::{Reg, Source};
+use super::var::Var;
 
 /// Lanes of a warp.
 pub const WARP: u32 = 32;
@@ -148,7 +149,7 @@ impl Body {
         Var::new(self.op(&format!("mov.{}", T::SUFFIX), &[&first]))
     }
 
-    /// As many as a closure makes first values for.
+    /// So many of them.
     pub fn vars(&self, n: usize, first: f32) -> Vec<Var<'_, F32>> {
         (0..n).map(|_| self.var::<F32>(first)).collect()
     }

@@ -115,36 +115,39 @@ impl Kernel {
 
     /// The text that `ptxas`, a driver or the virtual machine takes.
     pub fn ptx(&self) -> String {
+        module(std::slice::from_ref(self))
+    }
+
+    /// The text of the entry alone.
+    fn entry(&self) -> String {
         let KernelSpec { name, parameters, threads, shared, .. } = &self.spec;
         let parameters: Vec<String> = parameters
             .iter()
             .map(|p| format!("    .param .{} {}", p.kind.suffix(), p.name))
             .collect();
-        let mut text = format!(
-            ".version {VERSION}\n.target {TARGET}\n.address_size 64\n\n{}\
-             .visible .entry {name}(\n{}\n)\n.maxntid {threads}, 1, 1\n{{\n",
-            if self.spec.shared_is_dynamic() {
-                format!(".extern .shared .align 128 .b8 {SHARED}[];\n\n")
-            } else {
-                String::new()
-            },
-            parameters.join(",\n")
-        );
-        if *shared > 0 && !self.spec.shared_is_dynamic() {
-            writeln!(text, "    .shared .align 128 .b8 {SHARED}[{shared}];").expect("a string");
+        let parameters = parameters.join(",\n");
+        let mut text =
+            format!("\n.visible .entry {name}(\n{parameters}\n)\n.maxntid {threads}, 1, 1\n{{\n");
+        let mut line = |line: std::fmt::Arguments| {
+            text.write_fmt(line).expect("strings take everything");
+            text.push('\n');
+        };
+        if self.spec.shared_is_dynamic() {
+            line(format_args!("    // {shared} bytes of {SHARED}"));
+        } else if *shared > 0 {
+            line(format_args!("    .shared .align 128 .b8 {SHARED}[{shared}];"));
         }
         for ((suffix, prefix), count) in DECLARATIONS.iter().zip(self.registers) {
             if count > 0 {
-                writeln!(text, "    .reg .{suffix} {prefix}<{count}>;").expect("a string");
+                line(format_args!("    .reg .{suffix} {prefix}<{count}>;"));
             }
         }
-        for line in &self.lines {
-            match line {
-                Line::Instruction(code) | Line::Sync(code) => writeln!(text, "    {code};"),
-                Line::Label(label) => writeln!(text, "{label}:"),
-                Line::Comment(comment) => writeln!(text, "    // {comment}"),
+        for code in &self.lines {
+            match code {
+                Line::Instruction(code) | Line::Sync(code) => line(format_args!("    {code};")),
+                Line::Label(label) => line(format_args!("{label}:")),
+                Line::Comment(comment) => line(format_args!("    // {comment}")),
             }
-            .expect("a string");
         }
         text + "    ret;\n}\n"
     }
@@ -158,4 +161,14 @@ impl Kernel {
         kernel.lines.remove(at);
         Some(kernel)
     }
+}
+
+/// The text of several kernels as one module.
+pub fn module(kernels: &[Kernel]) -> String {
+    let mut text = format!(".version {VERSION}\n.target {TARGET}\n.address_size 64\n");
+    if kernels.iter().any(|kernel| kernel.spec.shared_is_dynamic()) {
+        write!(text, "\n.extern .shared .align 128 .b8 {SHARED}[];\n").expect("a string");
+    }
+    kernels.iter().for_each(|kernel| text.push_str(&kernel.entry()));
+    text
 }

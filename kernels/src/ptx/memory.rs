@@ -88,11 +88,6 @@ impl<'k, S: Space, T: Element> Pointer<'k, S, T> {
         self.displaced(elements as u32 * T::BYTES)
     }
 
-    /// The same place as elements of another type.
-    pub fn cast<U: Element>(self) -> Pointer<'k, S, U> {
-        Pointer { base: self.base, displacement: self.displacement, ty: PhantomData }
-    }
-
     /// The element.
     pub fn load(self) -> Reg<'k, T::Value> {
         T::load(self, 1)[0]

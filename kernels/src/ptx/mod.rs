@@ -38,15 +38,19 @@
 mod body;
 mod kernel;
 mod memory;
+pub mod mma;
 mod num;
 pub mod registry;
 pub(crate) mod rows;
+pub mod tile;
 mod types;
 mod value;
+mod var;
 
 pub use body::{Body, WARP};
-pub use kernel::{Kernel, KernelSpec, Kind, Parameter};
+pub use kernel::{Kernel, KernelSpec, Kind, Parameter, module};
 pub use memory::{Global, GlobalSpace, Pointer, Shared, SharedSpace, Space};
 pub(crate) use types::with_stored;
 pub use types::{B16, B32, Bf16, Element, F16, F32, F64, Pred, Storage, Stored, Type, U32, U64};
-pub use value::{Reg, Source, Var};
+pub use value::{Reg, Source};
+pub use var::Var;

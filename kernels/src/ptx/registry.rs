@@ -1,12 +1,15 @@
 //! Every kernel that can be launched: what the assembler's check walks over.
 
 use super::{Kernel, Storage};
+use crate::attention::ptx::{Attention, Backward};
+use crate::conv::ptx::Convolution;
 use crate::elementwise::exprs::{
     Abs, Add, AddScalar, Clamp, Div, Exp, GeluTanh, Ln, Maximum, Minimum, Mul, MulScalar, Neg,
     Recip, Relu, Sigmoid, Silu, Softplus, Sqrt, Square, Sub, Tanh,
 };
 use crate::elementwise::ptx::{Identity, Layout, kernel};
 use crate::elementwise::{Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, Unary};
+use crate::gemm::ptx::{Gemm, Writing};
 use crate::norm::ptx::{Gain, MOST_HELD, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
@@ -25,6 +28,9 @@ pub fn kernels() -> Vec<Kernel> {
         norms(from, &mut all);
     }
     group_norms(&mut all);
+    products(&mut all);
+    attentions(&mut all);
+    convolutions(&mut all);
     all.extend([reduce::ptx::rows(), reduce::ptx::columns(), reduce::ptx::add_parts()]);
     all.extend([reduce::ptx::Term::Itself, reduce::ptx::Term::Square].map(reduce::ptx::row_parts));
     all.extend([false, true].map(adamw::ptx::kernel));
@@ -105,21 +111,51 @@ fn group_norms(all: &mut Vec<Kernel>) {
     all.extend([ptx::group_backward_sums(), ptx::group_slopes()]);
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_unique_and_every_formula_is_listed() {
-        let mut names: Vec<String> = kernels().iter().map(|k| k.spec().name.clone()).collect();
-        let source = include_str!("../elementwise/exprs.rs");
-        for name in source.split("const NAME: &'static str = \"").skip(1) {
-            let name = format!("{}_f32_dense", name.split('"').next().unwrap());
-            assert!(names.contains(&name), "{name} is missing from the list");
+fn products(all: &mut Vec<Kernel>) {
+    use Storage::{Bf16, F32};
+    for transposed in [[false, false], [false, true], [true, false]] {
+        let plain = Gemm { operands: F32, output: F32, transposed, writing: Writing::Store };
+        for writing in [Writing::Store, Writing::Add] {
+            all.push(Gemm { writing, ..plain }.exact());
+            for output in [F32, Bf16] {
+                all.push(Gemm { operands: Bf16, output, writing, ..plain }.tensor_cores());
+            }
         }
-        let all = names.len();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), all, "two kernels of one name");
+    }
+    // What layers add to their products: weights are [n, k], and a convolution's filters are rows.
+    for (transposed, writing) in [
+        ([false, true], Writing::Bias),
+        ([false, true], Writing::BiasGelu),
+        ([false, true], Writing::GateResidual),
+        ([false, false], Writing::RowBias),
+    ] {
+        all.push(Gemm { operands: F32, output: F32, transposed, writing }.exact());
+        all.push(Gemm { operands: Bf16, output: Bf16, transposed, writing }.tensor_cores());
+    }
+}
+
+fn attentions(all: &mut Vec<Kernel>) {
+    for width in [32, 64, 128] {
+        for (segments, bias) in [(1, false), (2, false), (1, true)] {
+            for output in [Storage::F32, Storage::Bf16] {
+                all.push(Attention { width, segments, bias, output }.forward());
+            }
+        }
+    }
+    all.extend([Storage::F32, Storage::Bf16].map(Backward::delta));
+    for (width, segments) in [(32, 1), (32, 2), (64, 1), (64, 2)] {
+        for output in [Storage::F32, Storage::Bf16] {
+            let backward = Backward { width, segments, output };
+            all.extend([backward.queries(), backward.keys()]);
+        }
+    }
+}
+
+fn convolutions(all: &mut Vec<Kernel>) {
+    let (operands, output) = (Storage::F32, Storage::F32);
+    for taps in [[1, 1], [3, 3], [4, 4]] {
+        for bias in [false, true] {
+            all.push(Convolution { operands, output, taps, bias }.exact());
+        }
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! A [`Reg`] knows the kernel it belongs to, so that `a * b + c` is all it takes. It is either a
 //! register that was written once, or a constant, which becomes an immediate operand. What changes
-//! in a loop is a [`Var`].
+//! in a loop is a [`Var`](super::Var).
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Neg, Not, Rem, Shl, Shr, Sub};
+use std::ops::{Add, BitAnd, BitXor, Div, Mul, Neg, Rem, Shl, Shr, Sub};
 
 use super::body::Body;
-use super::types::{B16, B32, F32, F64, Pred, Type, U32, U64};
+use super::types::{B16, B32, F32, F64, Pred, Type, U32};
 
 /// A value of type `T` in the kernel `'k`.
 pub struct Reg<'k, T> {
@@ -60,11 +60,6 @@ impl<'k, T> Source<'k, T> for Reg<'k, T> {
 impl<'k> Source<'k, U32> for u32 {
     fn reg(self, body: &'k Body) -> Reg<'k, U32> {
         Reg::constant(body, self.into())
-    }
-}
-impl<'k> Source<'k, U64> for u64 {
-    fn reg(self, body: &'k Body) -> Reg<'k, U64> {
-        Reg::constant(body, self)
     }
 }
 impl<'k> Source<'k, F32> for f32 {
@@ -161,7 +156,6 @@ operators! { U32, u32:
     Div div = "div.u32", fold(1, |a, b| a / b);
     Rem rem = "rem.u32";
     BitAnd bitand = "and.b32", fold(0xffff_ffff, |a, b| a & b);
-    BitOr bitor = "or.b32", fold(0, |a, b| a | b);
     BitXor bitxor = "xor.b32", fold(0, |a, b| a ^ b);
     Shl shl = "shl.b32", fold(0, |a, b| a << b);
     Shr shr = "shr.u32", fold(0, |a, b| a >> b);
@@ -175,12 +169,9 @@ operators! { F32, f32:
 }
 operators! { F64, f64:
     Add add = "add.rn.f64";
-    Sub sub = "sub.rn.f64";
     Mul mul = "mul.rn.f64";
+    Sub sub = "sub.rn.f64";
     Div div = "div.rn.f64";
-}
-operators! { U64, u64:
-    Add add = "add.u64";
 }
 
 impl Neg for Reg<'_, F32> {
@@ -239,14 +230,6 @@ impl<'k> Reg<'k, U32> {
     pub fn to_f64(self) -> Reg<'k, F64> {
         self.body.op("cvt.rn.f64.u32", &[&self])
     }
-    /// The same number in 64 bits.
-    pub fn to_u64(self) -> Reg<'k, U64> {
-        self.body.op("cvt.u64.u32", &[&self])
-    }
-    /// ⌈self / by⌉, where self + by does not wrap.
-    pub fn div_ceil(self, by: u32) -> Self {
-        (self + (by - 1)) / by
-    }
 }
 
 impl<'k> Reg<'k, F32> {
@@ -266,13 +249,13 @@ impl<'k> Reg<'k, F32> {
     pub fn to_f16(self) -> Reg<'k, B16> {
         self.body.op("cvt.rn.f16.f32", &[&self])
     }
+    /// The larger of the two, in one instruction; a NaN loses to a number, unlike on the CPU.
+    pub fn max_number(self, other: Self) -> Self {
+        self.binary("max", other)
+    }
     /// 2ˣ to about 2 ulp; denormal results are 0. Not the CPU's bits: for tensor-core paths.
     pub fn exp2_approximate(self) -> Self {
         self.body.op("ex2.approx.ftz.f32", &[&self])
-    }
-    /// Rounded to TF32, the ten-bit significand that tensor cores read.
-    pub fn to_tf32(self) -> Reg<'k, B32> {
-        self.body.op("cvt.rna.tf32.f32", &[&self])
     }
 }
 
@@ -324,81 +307,5 @@ impl BitAnd for Reg<'_, Pred> {
     type Output = Self;
     fn bitand(self, other: Self) -> Self {
         self.binary("and", other)
-    }
-}
-impl BitOr for Reg<'_, Pred> {
-    type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        self.binary("or", other)
-    }
-}
-impl Not for Reg<'_, Pred> {
-    type Output = Self;
-    fn not(self) -> Self {
-        self.body.op("not.pred", &[&self])
-    }
-}
-
-/// A register that may be written again: what a loop carries from one turn to the next.
-pub struct Var<'k, T>(Reg<'k, T>);
-
-impl<T> Clone for Var<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for Var<'_, T> {}
-
-impl<T: Type> fmt::Display for Var<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl<'k, T: Type> Var<'k, T> {
-    pub(super) fn new(register: Reg<'k, T>) -> Self {
-        Var(register)
-    }
-
-    /// What it holds now, as a value of its own: later changes do not reach it.
-    pub fn get(self) -> Reg<'k, T> {
-        self.0.body.op(&format!("mov.{}", T::SUFFIX), &[&self])
-    }
-
-    /// Makes it hold `value`.
-    pub fn set(self, value: impl Source<'k, T>) {
-        let value = value.reg(self.0.body);
-        self.0.body.emit(&format!("mov.{} {self}, {value}", T::SUFFIX));
-    }
-
-    /// Makes it hold `value` where the predicate holds.
-    pub fn set_where(self, p: Reg<'k, Pred>, value: impl Source<'k, T>) {
-        let value = value.reg(self.0.body);
-        self.0.body.emit(&format!("@{p} mov.{} {self}, {value}", T::SUFFIX));
-    }
-}
-
-impl<'k> Var<'k, F32> {
-    /// self ← a·b + self, rounded once.
-    pub fn fma(self, a: Reg<'k, F32>, b: Reg<'k, F32>) {
-        self.0.body.emit(&format!("fma.rn.f32 {self}, {a}, {b}, {self}"));
-    }
-    /// self ← self + x.
-    pub fn add(self, x: impl Source<'k, F32>) {
-        let x = x.reg(self.0.body);
-        self.0.body.emit(&format!("add.rn.f32 {self}, {self}, {x}"));
-    }
-    /// self ← self·x.
-    pub fn scale(self, x: impl Source<'k, F32>) {
-        let x = x.reg(self.0.body);
-        self.0.body.emit(&format!("mul.rn.f32 {self}, {self}, {x}"));
-    }
-}
-
-impl<'k> Var<'k, U32> {
-    /// self ← self + x.
-    pub fn advance(self, x: impl Source<'k, U32>) {
-        let x = x.reg(self.0.body);
-        self.0.body.emit(&format!("add.u32 {self}, {self}, {x}"));
     }
 }

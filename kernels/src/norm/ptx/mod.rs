@@ -5,8 +5,6 @@
 
 mod group;
 mod rows;
-#[cfg(test)]
-mod tests;
 
 pub use group::{
     group_apply, group_backward, group_backward_sums, group_channel_sums, group_parts,
