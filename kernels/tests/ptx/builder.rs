@@ -1,7 +1,7 @@
 //! The builder by itself: text, control flow, memory.
 
 use half::{bf16, f16};
-use kernels::ptx::{Bf16, Body, F16, F32, Kernel, Kind, Stored, U32, Var, module, registry};
+use kernels::ptx::{Bf16, Body, F16, F32, Kernel, Kind, Stored, U32, Var, registry};
 use ptx_vm::{Arg, Buffer, FaultKind, Machine, Module};
 
 use crate::{launch, run};
