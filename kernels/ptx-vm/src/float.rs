@@ -109,6 +109,22 @@ fn exact_fma(a: f32, b: f32, c: f32) -> (f64, f64) {
     (sum, (p - (sum - bb)) + (c - bb))
 }
 
+/// `fma.rn`: a·b + c rounded once. `f32::mul_add` says the same, but is a call for each lane where
+/// the target has no such instruction; this compiles to vector arithmetic everywhere.
+///
+/// The f64 sum is first rounded *to odd*: if it is inexact and even, it moves to its odd neighbour on
+/// the side of the error. No odd f64 lies midway between two f32, so rounding that once more rounds
+/// the exact value (Boldo and Melquiond 2008).
+#[inline(always)]
+pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+    let (hi, lo) = exact_fma(a, b, c);
+    let bits = hi.to_bits();
+    let inexact = lo.abs() > 0.0;
+    let away = (lo > 0.0) == (hi > 0.0);
+    let odd = if away { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
+    f64::from_bits(if inexact && bits & 1 == 0 { odd } else { bits }) as f32
+}
+
 /// `fma.rz`, `.rm`, `.rp`; `add` and `sub` are fma by 1, `mul` is fma with −0.
 #[inline(always)]
 pub(crate) fn fma_directed<const TOWARD: u8>(a: f32, b: f32, c: f32) -> f32 {
@@ -125,6 +141,20 @@ pub(crate) fn fma_directed<const TOWARD: u8>(a: f32, b: f32, c: f32) -> f32 {
         return if negative { -0.0 } else { 0.0 };
     }
     directed::<TOWARD>(hi, lo)
+}
+
+/// a·b + c rounded to odd: truncated, and the last bit set if that lost anything. Rounding it once more
+/// to a format at least two bits narrower, such as f16 and bf16, rounds the exact value.
+#[inline(always)]
+pub(crate) fn fma_odd(a: f32, b: f32, c: f32) -> f32 {
+    let (hi, lo) = exact_fma(a, b, c);
+    let truncated = fma_directed::<{ Toward::Zero.code() }>(a, b, c);
+    let inexact = lo.abs() > 0.0 || f64::from(truncated) != hi;
+    if inexact && truncated.is_finite() {
+        f32::from_bits(truncated.to_bits() | 1)
+    } else {
+        truncated
+    }
 }
 
 /// Product rounded toward a direction; exact zeros keep the sign of the product.
@@ -216,6 +246,26 @@ mod tests {
         assert_eq!(fma_directed::<RP>(1.0, 1.0, -1.0).to_bits(), 0);
         assert_eq!(mul_directed::<RZ>(f32::MAX, 2.0), f32::MAX);
         assert_eq!(mul_directed::<RP>(f32::MAX, 2.0), f32::INFINITY);
+    }
+
+    #[test]
+    fn fma_is_rounded_once() {
+        let special = [0.0, -0.0, 1.0, f32::MAX, f32::MIN_POSITIVE, f32::INFINITY, f32::NAN, 1e-45];
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            match state >> 28 {
+                0 => special[(state >> 8) as usize % special.len()],
+                // Close exponents, so that sums cancel and round.
+                1..8 => f32::from_bits(0x3F00_0000 | state & 0x80FF_FFFF),
+                _ => f32::from_bits(state ^ state >> 16),
+            }
+        };
+        for _ in 0..200_000 {
+            let (a, b, c) = (next(), next(), next());
+            let (ours, theirs) = (canonical(fma(a, b, c)), canonical(a.mul_add(b, c)));
+            assert_eq!(ours, theirs, "fma({a:e}, {b:e}, {c:e})");
+        }
     }
 
     fn directed_of(toward: u8, product: f32, c: f32) -> f32 {

@@ -74,6 +74,11 @@ impl Memory {
         self.allocations.iter().map(|a| (a.base, a.bytes))
     }
 
+    /// The address of the live buffer that holds an address.
+    pub fn buffer_of(&self, address: u64) -> Option<u64> {
+        self.locate(address, 1, 0).ok().map(|(i, _)| self.allocations[i].base)
+    }
+
     /// Writes bytes from the host.
     ///
     /// # Errors
@@ -81,7 +86,7 @@ impl Memory {
     pub fn write(&mut self, address: u64, data: &[u8]) -> Result<(), FaultKind> {
         let (i, offset) = self.locate(address, data.len(), 0)?;
         let to = &self.allocations[i];
-        let aligned = if offset % 4 == 0 { data.len() / 4 } else { 0 };
+        let aligned = if offset.is_multiple_of(4) { data.len() / 4 } else { 0 };
         for (k, word) in data[..4 * aligned].as_chunks::<4>().0.iter().enumerate() {
             to.words[offset / 4 + k].store(u32::from_le_bytes(*word), Relaxed);
             to.written[offset / 4 + k].store(15, Relaxed);
@@ -98,15 +103,35 @@ impl Memory {
     /// Unless all of them lie in one live buffer.
     pub fn read(&self, address: u64, data: &mut [u8]) -> Result<(), FaultKind> {
         let (i, offset) = self.locate(address, data.len(), 0)?;
-        let from = &self.allocations[i];
-        let aligned = if offset % 4 == 0 { data.len() / 4 } else { 0 };
-        for (k, word) in data[..4 * aligned].as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            *word = from.words[offset / 4 + k].load(Relaxed).to_le_bytes();
-        }
-        for (k, byte) in data.iter_mut().enumerate().skip(4 * aligned) {
-            *byte = from.load(offset + k, 1) as u8;
+        self.allocations[i].read(offset, data);
+        Ok(())
+    }
+
+    /// Copies bytes from one place to another, which may overlap. Bytes that were never written stay
+    /// so.
+    ///
+    /// # Errors
+    /// Unless both ranges lie in live buffers.
+    pub fn copy(&mut self, to: u64, from: u64, bytes: usize) -> Result<(), FaultKind> {
+        let (from, start) = self.locate(from, bytes, 0)?;
+        let (to, end) = self.locate(to, bytes, 0)?;
+        let (from, to) = (&self.allocations[from], &self.allocations[to]);
+        let each = if (start | end | bytes).is_multiple_of(4) { 4 } else { 1 };
+        let part = |k| (from.load(start + k, each), from.written(start + k));
+        let data: Vec<(u64, u8)> = (0..bytes).step_by(each).map(part).collect();
+        for (k, (value, written)) in (0..bytes).step_by(each).zip(data) {
+            to.store(end + k, each, value);
+            to.forget(end + k, !written & ((1 << each) - 1));
         }
         Ok(())
+    }
+
+    /// Writes one byte to a whole range.
+    ///
+    /// # Errors
+    /// Unless it lies in one live buffer.
+    pub fn fill(&mut self, address: u64, value: u8, bytes: usize) -> Result<(), FaultKind> {
+        self.write(address, &vec![value; bytes])
     }
 
     /// The first byte of a range that nothing was written to, as an offset into the range.
@@ -119,6 +144,7 @@ impl Memory {
     }
 
     /// Which buffer holds these bytes, and where in it; `hint` is tried first.
+    #[inline]
     pub(crate) fn locate(
         &self,
         address: u64,
@@ -128,6 +154,11 @@ impl Memory {
         if let Some(offset) = self.allocations.get(hint).and_then(|a| a.offset(address, bytes)) {
             return Ok((hint, offset));
         }
+        self.search(address, bytes)
+    }
+
+    #[inline(never)]
+    fn search(&self, address: u64, bytes: usize) -> Result<(usize, usize), FaultKind> {
         let after = self.allocations.partition_point(|a| a.base <= address);
         let found = after
             .checked_sub(1)
@@ -164,6 +195,7 @@ impl Memory {
 }
 
 impl Allocation {
+    #[inline]
     fn offset(&self, address: u64, bytes: usize) -> Option<usize> {
         let offset = usize::try_from(address.checked_sub(self.base)?).ok()?;
         (offset.checked_add(bytes)? <= self.bytes).then_some(offset)
@@ -179,6 +211,18 @@ impl Allocation {
             8 if at == 0 => word(i) | word(i + 1) << 32,
             _ if at + bytes <= 4 => word(i) >> (8 * at) & ((1 << (8 * bytes)) - 1),
             _ => (0..bytes).map(|k| self.load(offset + k, 1) << (8 * k)).sum(),
+        }
+    }
+
+    /// Any number of bytes, at any offset.
+    #[inline]
+    pub fn read(&self, offset: usize, out: &mut [u8]) {
+        let aligned = if offset.is_multiple_of(4) { out.len() / 4 } else { 0 };
+        for (k, word) in out[..4 * aligned].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *word = self.words[offset / 4 + k].load(Relaxed).to_le_bytes();
+        }
+        for (k, byte) in out.iter_mut().enumerate().skip(4 * aligned) {
+            *byte = self.load(offset + k, 1) as u8;
         }
     }
 
@@ -212,10 +256,20 @@ impl Allocation {
     /// Whether all these bytes were written.
     #[inline]
     pub fn is_written(&self, offset: usize, bytes: usize) -> bool {
-        if offset % 4 == 0 && bytes % 4 == 0 {
+        if offset.is_multiple_of(4) && bytes.is_multiple_of(4) {
             return (offset / 4..(offset + bytes) / 4).all(|i| self.written[i].load(Relaxed) == 15);
         }
         (offset..offset + bytes).all(|k| self.written[k / 4].load(Relaxed) >> (k % 4) & 1 == 1)
+    }
+
+    /// A bit for each byte from here to the end of its word, whether it was written.
+    fn written(&self, offset: usize) -> u8 {
+        self.written[offset / 4].load(Relaxed) >> (offset % 4)
+    }
+
+    /// Marks bytes of a word, by bits from here on, as never written.
+    fn forget(&self, offset: usize, bytes: u8) {
+        self.written[offset / 4].fetch_and(!(bytes << (offset % 4)), Relaxed);
     }
 
     /// Applies a read-modify-write to 4 or 8 aligned bytes; returns what was there. Blocks with

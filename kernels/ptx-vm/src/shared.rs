@@ -124,9 +124,11 @@ impl Shared {
         }
     }
 
-    /// Bytes at an offset that is in bounds.
+    /// Bytes at an offset that is in bounds. A copy in flight is reported rather than the bytes it has
+    /// not written yet.
     #[inline]
     pub fn read(&mut self, at: usize, size: usize, now: Stamp) -> Result<&[u8], Trap> {
+        self.touch(at, size, now, false)?;
         if self.checks.uninitialised && !self.written[at..at + size].iter().all(|w| *w) {
             return Err(Trap::new(
                 FaultKind::UninitialisedMemory,
@@ -134,7 +136,6 @@ impl Shared {
                 format!("nothing was written to all of shared[{at}..{}]", at + size),
             ));
         }
-        self.touch(at, size, now, false)?;
         Ok(&self.bytes[at..at + size])
     }
 

@@ -30,8 +30,8 @@ pub struct Counts {
     pub ideal_wavefronts: u64,
 }
 
-impl Counts {
-    fn add(&mut self, other: &Self) {
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
         self.issued += other.issued;
         self.lanes += other.lanes;
         self.sectors += other.sectors;
@@ -98,7 +98,7 @@ impl Statistics {
 
     fn sum(&self, take: impl Fn(&InstructionStatistics) -> bool) -> Counts {
         let mut sum = Counts::default();
-        self.instructions.iter().filter(|i| take(i)).for_each(|i| sum.add(&i.counts));
+        self.instructions.iter().filter(|i| take(i)).for_each(|i| sum += i.counts);
         sum
     }
 }
@@ -151,7 +151,7 @@ impl Counters {
 
     pub fn add(&mut self, other: &Self) {
         self.blocks += other.blocks;
-        self.instructions.iter_mut().zip(&other.instructions).for_each(|(a, b)| a.add(b));
+        self.instructions.iter_mut().zip(&other.instructions).for_each(|(a, b)| *a += *b);
         for (a, b) in self.traffic.iter_mut().zip(&other.traffic) {
             a.read += b.read;
             a.written += b.written;

@@ -39,8 +39,8 @@ macro_rules! integers {
 macro_rules! floats {
     ($name:expr, $wrap:ident, $of:expr) => {
         match $name {
-            "ne" => compare!($wrap, $of, a, b => a < b || a > b),
-            "equ" => compare!($wrap, $of, a, b => !(a < b || a > b)),
+            "ne" => compare!($wrap, $of, a, b => !a.is_nan() && !b.is_nan() && a != b),
+            "equ" => compare!($wrap, $of, a, b => a.is_nan() || b.is_nan() || a == b),
             "neu" => compare!($wrap, $of, a, b => a != b),
             "ltu" => compare!($wrap, $of, a, b => !(a >= b)),
             "leu" => compare!($wrap, $of, a, b => !(a > b)),

@@ -13,7 +13,6 @@ pub(super) fn table(m: &Mnemonic<'_>, types: &[Ty]) -> Option<AluFn> {
     let &[to, from] = types else { return None };
     let integer = |t: Ty| !t.float() && t != Pred;
     match (integer(to), integer(from)) {
-        (true, true) if m.has("sat") => None,
         (true, true) => integers(to, from),
         (true, false) => to_integer(m, to, from),
         (false, true) => from_integer(m, to, from),
@@ -130,7 +129,8 @@ macro_rules! from_int {
 }
 
 fn from_integer(m: &Mnemonic<'_>, to: Ty, from: Ty) -> Option<AluFn> {
-    if !m.has("rn") && !(to == F64 && from.bytes() < 8) {
+    let exact = to == F64 && from.bytes() < 8;
+    if !exact && !m.has("rn") {
         return None;
     }
     Some(match to {

@@ -1,7 +1,9 @@
 //! Floating-point arithmetic. `.rn` results are IEEE 754's; `.approx` results are computed as well as
 //! f32 allows, and [`error_bound`] says how far hardware may be from that.
 
-use crate::float::{self, Toward, extreme, extreme64};
+use crate::float::{
+    self, Toward, extreme, extreme64, fma, fma_odd, from_bf16, from_f16, to_bf16, to_f16,
+};
 use crate::isa::AluFn::{self, *};
 use crate::isa::{ErrorBound, Ty};
 use crate::lanes::{f32s, f64s, lanes};
@@ -22,12 +24,46 @@ macro_rules! toward {
     };
 }
 
+/// An expression on both halves of registers; of a scalar the upper half is never looked at.
+macro_rules! halves {
+    ($from:ident, $to:ident, $($x:ident),+ => $e:expr) => {
+        lanes!($($x),+ => {
+            let half = |shift: u32| {
+                $(let $x = $from($x >> shift & 0xFFFF);)+
+                $to($e)
+            };
+            half(0) | half(16) << 16
+        })
+    };
+}
+
+/// Arithmetic of a 16-bit format, single or in pairs. Sums and products are rounded to f32 first: with
+/// more than twice the bits, that does not change what the second rounding gives.
+macro_rules! half {
+    ($m:expr, $from:ident, $to:ident) => {
+        match $m.name {
+            _ if ["rz", "rm", "rp", "ftz", "NaN"].iter().any(|r| $m.has(r)) => None,
+            "add" => Some(Bin32(halves!($from, $to, a, b => a + b))),
+            "sub" => Some(Bin32(halves!($from, $to, a, b => a - b))),
+            "mul" => Some(Bin32(halves!($from, $to, a, b => a * b))),
+            "fma" => Some(Tern32(halves!($from, $to, a, b, c => fma_odd(a, b, c)))),
+            "min" => Some(Bin32(halves!($from, $to, a, b => extreme::<false, false>(a, b)))),
+            "max" => Some(Bin32(halves!($from, $to, a, b => extreme::<true, false>(a, b)))),
+            "neg" => Some(Un32(lanes!(a => a ^ 0x8000_8000))),
+            "abs" => Some(Un32(lanes!(a => a & 0x7FFF_7FFF))),
+            _ => None,
+        }
+    };
+}
+
 /// The operation of a mnemonic on a floating-point type.
 pub(super) fn table(m: &Mnemonic<'_>, ty: Ty) -> Option<AluFn> {
     match ty {
         Ty::F32 if ["rz", "rm", "rp"].iter().any(|r| m.has(r)) => directed(m),
         Ty::F32 => narrow(m),
         Ty::F64 => wide(m),
+        Ty::F16 | Ty::F16x2 => half!(m, from_f16, to_f16),
+        Ty::Bf16 | Ty::Bf16x2 => half!(m, from_bf16, to_bf16),
         _ => None,
     }
 }
@@ -38,7 +74,7 @@ fn narrow(m: &Mnemonic<'_>) -> Option<AluFn> {
         "add" => Bin32(f32s!(a, b => a + b)),
         "sub" => Bin32(f32s!(a, b => a - b)),
         "mul" => Bin32(f32s!(a, b => a * b)),
-        "fma" | "mad" => Tern32(f32s!(a, b, c => a.mul_add(b, c))),
+        "fma" | "mad" => Tern32(f32s!(a, b, c => fma(a, b, c))),
         "div" => Bin32(f32s!(a, b => a / b)),
         "min" if nan => Bin32(f32s!(a, b => extreme::<false, true>(a, b))),
         "max" if nan => Bin32(f32s!(a, b => extreme::<true, true>(a, b))),
@@ -97,7 +133,8 @@ fn wide(m: &Mnemonic<'_>) -> Option<AluFn> {
 /// arguments in the ordinary range.
 pub(super) fn error_bound(m: &Mnemonic<'_>) -> Option<ErrorBound> {
     use ErrorBound::*;
-    if !m.has("approx") && !(m.name == "div" && m.has("full")) {
+    let full = m.name == "div" && m.has("full");
+    if !full && !m.has("approx") {
         return None;
     }
     Some(match m.name {

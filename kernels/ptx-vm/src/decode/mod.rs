@@ -38,18 +38,40 @@ pub(crate) fn decode(
     }
 }
 
+/// What may follow the name of an arithmetic instruction, apart from types. Anything else would
+/// change its meaning unseen.
+const SUFFIXES: [&str; 22] = [
+    "rn", "rz", "rm", "rp", "rna", "rni", "rzi", "rmi", "rpi", "ftz", "sat", "relu", "approx",
+    "full", "NaN", "lo", "hi", "wide", "l", "r", "wrap", "clamp",
+];
+
 fn arithmetic(m: &Mnemonic<'_>, args: Args<'_, '_>) -> Result<Op> {
+    let unknown = |part: &&&str| Ty::named(part).is_none() && !SUFFIXES.contains(*part);
+    if let Some(part) = m.parts().iter().find(unknown) {
+        return Err(format!("`.{part}` is not supported here"));
+    }
     let types = m.types();
-    let ty = *types.last().ok_or("a type is missing")?;
+    let (to, ty) = match types.as_slice() {
+        [] => return Err("a type is missing".into()),
+        [first, .., last] => (*first, *last),
+        [only] => (*only, *only),
+    };
     let found = match m.name {
         "cvt" => convert::table(m, &types),
         _ if ty.float() => float::table(m, ty),
         _ => integer::table(m, ty),
     };
     let f = found.ok_or("this instruction is not supported")?;
+    if m.has("sat") && to != Ty::F32 {
+        return Err("only f32 saturates".into());
+    }
+    if m.has("relu") && m.name != "cvt" {
+        return Err("only conversions take `.relu`".into());
+    }
     let modifiers = Modifiers {
-        flush: m.has("ftz"),
-        saturate: m.has("sat") && ty.float(),
+        flush_operands: m.has("ftz") && ty == Ty::F32,
+        flush_result: m.has("ftz") && to == Ty::F32,
+        saturate: m.has("sat"),
         approx: float::error_bound(m),
     };
     args.exactly(1 + arity(f))?;

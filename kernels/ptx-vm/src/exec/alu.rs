@@ -20,7 +20,7 @@ impl Block<'_> {
     ) -> Result<(), Trap> {
         let narrow = |i: usize| {
             let value = warp.narrow(src[i], lanes)?;
-            Ok(if modifiers.flush { value.map(float::flush) } else { value })
+            Ok(if modifiers.flush_operands { value.map(float::flush) } else { value })
         };
         let wide = |i: usize| warp.wide(src[i], lanes);
         let out = match f {
@@ -55,7 +55,7 @@ impl Block<'_> {
         if let (Some(seed), Some(bound)) = (self.env.perturb, modifiers.approx) {
             out = out.map(|bits| perturb(bits, bound, seed ^ pc as u64));
         }
-        if modifiers.flush {
+        if modifiers.flush_result {
             out = out.map(float::flush);
         }
         if modifiers.saturate {

@@ -130,47 +130,29 @@ pub(super) fn mma(
     d: &[Dst],
     [a, b, c]: [&[Src]; 3],
 ) -> Result<(), Trap> {
-    // Elements a register holds, and how to read one.
-    let (packed, read): (usize, fn(u32, usize) -> f32) = match ty {
-        MmaTy::Bf16 => (2, |bits, i| from_bf16(bits >> (16 * i) & 0xFFFF)),
-        MmaTy::F16 => (2, |bits, i| from_f16(bits >> (16 * i) & 0xFFFF)),
-        MmaTy::Tf32 => (1, |bits, _| from_tf32(bits)),
+    let half = |bits: u32, i: usize| bits >> (16 * i) & 0xFFFF;
+    let (left, right) = match ty {
+        MmaTy::Bf16 => fragments::<2>(warp, a, b, |bits, i| from_bf16(half(bits, i)))?,
+        MmaTy::F16 => fragments::<2>(warp, a, b, |bits, i| from_f16(half(bits, i)))?,
+        MmaTy::Tf32 => fragments::<1>(warp, a, b, |bits, _| from_tf32(bits))?,
     };
-    let mut left = [[0f32; 16]; 16];
-    let mut right = [[0f32; 8]; 16];
-    let mut sum = [[0f32; 8]; 16];
-    for (q, src) in a.iter().enumerate() {
-        let bits = warp.narrow(*src, FULL & warp.live)?;
-        for lane in 0..LANES {
-            let row = lane / 4 + 8 * (q % 2);
-            for i in 0..packed {
-                let column = lane % 4 * packed + i + 4 * packed * (q / 2);
-                left[row][column] = read(bits[lane], i);
-            }
-        }
-    }
-    for (q, src) in b.iter().enumerate() {
-        let bits = warp.narrow(*src, FULL & warp.live)?;
-        for lane in 0..LANES {
-            for i in 0..packed {
-                right[lane % 4 * packed + i + 4 * packed * q][lane / 4] = read(bits[lane], i);
-            }
-        }
-    }
     let place = |lane: usize, q: usize| (lane / 4 + 8 * (q / 2), lane % 4 * 2 + q % 2);
+    let mut sum = [[0f32; 8]; 16];
     for (q, src) in c.iter().enumerate() {
-        let bits = warp.narrow(*src, FULL & warp.live)?;
+        let bits = warp.narrow(*src, warp.live)?;
         for lane in 0..LANES {
             let (row, column) = place(lane, q);
             sum[row][column] = f32::from_bits(bits[lane]);
         }
     }
     for (sum, left) in sum.iter_mut().zip(&left) {
+        let mut row = *sum;
         for (x, right) in left.iter().zip(&right).take(k) {
-            for (sum, y) in sum.iter_mut().zip(right) {
+            for (sum, y) in row.iter_mut().zip(right) {
                 *sum += x * y;
             }
         }
+        *sum = row;
     }
     for (q, dst) in d.iter().enumerate() {
         let value = std::array::from_fn(|lane| {
@@ -180,4 +162,36 @@ pub(super) fn mma(
         warp.set_narrow(*dst, &value, FULL);
     }
     Ok(())
+}
+
+/// A (16 × k) and B (k × 8), k at most 16.
+type Fragments = ([[f32; 16]; 16], [[f32; 8]; 16]);
+
+/// Gathers A and B from registers that hold `PACKED` elements each; `read` takes one of them.
+#[inline(always)]
+fn fragments<const PACKED: usize>(
+    warp: &Warp,
+    a: &[Src],
+    b: &[Src],
+    read: impl Fn(u32, usize) -> f32,
+) -> Result<Fragments, Trap> {
+    let (mut left, mut right) = ([[0f32; 16]; 16], [[0f32; 8]; 16]);
+    for (q, src) in a.iter().enumerate() {
+        let bits = warp.narrow(*src, warp.live)?;
+        let (rows, columns) = (8 * (q % 2), 4 * PACKED * (q / 2));
+        for lane in 0..LANES {
+            for i in 0..PACKED {
+                left[rows + lane / 4][columns + lane % 4 * PACKED + i] = read(bits[lane], i);
+            }
+        }
+    }
+    for (q, src) in b.iter().enumerate() {
+        let bits = warp.narrow(*src, warp.live)?;
+        for lane in 0..LANES {
+            for i in 0..PACKED {
+                right[4 * PACKED * q + lane % 4 * PACKED + i][lane / 4] = read(bits[lane], i);
+            }
+        }
+    }
+    Ok((left, right))
 }

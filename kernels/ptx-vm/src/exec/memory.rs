@@ -3,7 +3,7 @@
 use super::Block;
 use super::warp::{Copy, Warp, lanes};
 use crate::fault::{FaultKind, Trap};
-use crate::isa::{Address, Dst, LANES, Rmw, Space, Src, Transfer, Ty, W64};
+use crate::isa::{Address, Dst, FULL, LANES, Rmw, Space, Src, Transfer, Ty, W64};
 use crate::memory::{Access, rmw};
 
 impl Block<'_> {
@@ -17,61 +17,87 @@ impl Block<'_> {
     ) -> Result<(), Trap> {
         let (each, total) = (what.ty.bytes(), what.ty.bytes() * dst.len());
         let addresses = addresses(warp, what.space, what.address, active)?;
-        let mut values = [[0u64; LANES]; 4];
         self.count(pc, what.space, &addresses, total, active);
-        for lane in lanes(active) {
-            let mut bytes = [0u8; 32];
-            self.fetch(warp, what.space, lane, addresses[lane], &mut bytes[..total], each)?;
-            for (k, part) in bytes[..total].chunks_exact(each).enumerate() {
-                let mut word = [0; 8];
-                word[..each].copy_from_slice(part);
-                values[k][lane] = extend(u64::from_le_bytes(word), what.ty);
+        let mut values = [[0u64; LANES]; 4];
+        if let Some((i, at)) = self.coalesced(warp, what.space, &addresses, total, active, false) {
+            self.counters.read(i, total * LANES);
+            let from = self.env.memory.allocation(i);
+            for (k, value) in values.iter_mut().enumerate().take(dst.len()) {
+                for lane in 0..LANES {
+                    value[lane] = from.load(at + lane * total + k * each, each);
+                }
             }
+        } else {
+            self.load_lanes(warp, what, &addresses, [each, total], active, &mut values)?;
         }
-        for (dst, value) in dst.iter().zip(&values) {
+        for (dst, value) in dst.iter().zip(&mut values) {
+            if what.ty.signed() {
+                *value = value.map(|x| extend(x, what.ty));
+            }
             warp.set_wide(*dst, value, active);
         }
         Ok(())
     }
 
-    /// The bytes one lane loads; those out of bounds, with that check off, are zero.
-    fn fetch(
+    fn load_lanes(
+        &mut self,
+        warp: &mut Warp,
+        what: &Transfer,
+        addresses: &W64,
+        [each, total]: [usize; 2],
+        active: u32,
+        values: &mut [W64; 4],
+    ) -> Result<(), Trap> {
+        for lane in lanes(active) {
+            let loaded = self.load_lane(warp, what.space, lane, addresses[lane], [each, total])?;
+            for (value, loaded) in values.iter_mut().zip(loaded) {
+                value[lane] = loaded;
+            }
+        }
+        Ok(())
+    }
+
+    /// What one lane loads: `total` bytes, `each` to a value. Out of bounds, with that check off, it
+    /// is zero.
+    #[inline]
+    fn load_lane(
         &mut self,
         warp: &mut Warp,
         space: Space,
         lane: usize,
         address: u64,
-        out: &mut [u8],
-        each: usize,
-    ) -> Result<(), Trap> {
+        [each, total]: [usize; 2],
+    ) -> Result<[u64; 4], Trap> {
+        let mut out = [0; 4];
+        let split = |bytes: &[u8], out: &mut [u64; 4]| {
+            out.iter_mut().zip(bytes.chunks_exact(each)).for_each(|(out, part)| *out = word(part));
+        };
         match space {
             Space::Param => {
                 let at = address as usize;
-                let Some(bytes) = self.env.parameters.get(at..at + out.len()) else {
-                    let text = format!("parameters end before byte {}", at + out.len());
+                let Some(bytes) = self.env.parameters.get(at..at + total) else {
+                    let text = format!("parameters end before byte {}", at + total);
                     return Err(Trap::new(FaultKind::OutOfBounds, lane, text));
                 };
-                out.copy_from_slice(bytes);
+                split(bytes, &mut out);
             }
             Space::Shared => {
-                if let Some(at) = self.shared_place(lane, address, out.len(), out.len())? {
+                if let Some(at) = self.shared_place(lane, address, total, total)? {
                     let now = self.stamp(warp, lane);
-                    out.copy_from_slice(self.shared.read(at, out.len(), now)?);
+                    split(self.shared.read(at, total, now)?, &mut out);
                 }
             }
             Space::Global => {
-                let size = out.len();
-                if let Some((i, at)) = self.global_place(warp, lane, address, size, size, false)? {
-                    self.counters.read(i, size);
+                if let Some((i, at)) =
+                    self.global_place(warp, lane, address, total, total, false)?
+                {
+                    self.counters.read(i, total);
                     let from = self.env.memory.allocation(i);
-                    for (k, part) in out.chunks_exact_mut(each).enumerate() {
-                        let value = from.load(at + k * each, each);
-                        part.copy_from_slice(&value.to_le_bytes()[..each]);
-                    }
+                    (0..total / each).for_each(|k| out[k] = from.load(at + k * each, each));
                 }
             }
         }
-        Ok(())
+        Ok(out)
     }
 
     pub(super) fn store(
@@ -89,14 +115,24 @@ impl Block<'_> {
         for (value, src) in values.iter_mut().zip(src) {
             *value = warp.wide(*src, active)?;
         }
-        for lane in lanes(active) {
-            let mut bytes = [0u8; 32];
-            for (k, part) in bytes[..total].chunks_exact_mut(each).enumerate() {
-                part.copy_from_slice(&values[k][lane].to_le_bytes()[..each]);
+        if let Some((i, at)) = self.coalesced(warp, what.space, &addresses, total, active, true) {
+            self.counters.written(i, total * LANES);
+            let to = self.env.memory.allocation(i);
+            for (k, value) in values.iter().enumerate().take(src.len()) {
+                for lane in 0..LANES {
+                    to.store(at + lane * total + k * each, each, value[lane]);
+                }
             }
+            return Ok(());
+        }
+        for lane in lanes(active) {
             let address = addresses[lane];
             if what.space == Space::Shared {
                 if let Some(at) = self.shared_place(lane, address, total, total)? {
+                    let mut bytes = [0u8; 32];
+                    for (k, part) in bytes[..total].chunks_exact_mut(each).enumerate() {
+                        put(part, values[k][lane]);
+                    }
                     let now = self.stamp(warp, lane);
                     self.shared.write(at, &bytes[..total], now)?;
                 }
@@ -166,8 +202,7 @@ impl Block<'_> {
                     self.global_place(warp, lane, from[lane], size, bytes, false)?
             {
                 self.counters.read(i, size);
-                let source = self.env.memory.allocation(i);
-                (0..size).for_each(|k| data[k] = source.load(at + k, 1) as u8);
+                self.env.memory.allocation(i).read(at, &mut data[..size]);
             }
             if let Some(at) = self.shared_place(lane, to[lane], bytes, bytes)? {
                 let now = self.stamp(warp, lane);
@@ -224,6 +259,25 @@ impl Block<'_> {
         Err(Trap::new(FaultKind::OutOfBounds, lane, text))
     }
 
+    /// Where in global memory a full warp's access of consecutive addresses lies, checked as a whole;
+    /// `None` if it is not of that kind or a check fails: then lane by lane finds out where.
+    fn coalesced(
+        &self,
+        warp: &mut Warp,
+        space: Space,
+        addresses: &W64,
+        total: usize,
+        active: u32,
+        write: bool,
+    ) -> Option<(usize, usize)> {
+        let first = addresses[0];
+        let next = |lane: usize| addresses[lane] == first.wrapping_add((lane * total) as u64);
+        if space != Space::Global || active != FULL || !(1..LANES).all(next) {
+            return None;
+        }
+        self.global_place(warp, 0, first, total * LANES, total, write).ok()?
+    }
+
     /// Where in global memory a plain access lies, checked for races and, if it reads, for
     /// initialisation.
     fn global_place(
@@ -257,6 +311,7 @@ impl Block<'_> {
     }
 
     /// Which buffer an access lies in and where.
+    #[inline]
     fn place(
         &self,
         warp: &mut Warp,
@@ -281,7 +336,8 @@ impl Block<'_> {
     }
 
     fn aligned(&self, lane: usize, address: u64, align: usize) -> Result<(), Trap> {
-        if address.is_multiple_of(align as u64) || !self.env.checks.alignment {
+        // Sizes are powers of two: no division, of which there would be one for each lane.
+        if address & (align as u64 - 1) == 0 || !self.env.checks.alignment {
             return Ok(());
         }
         let text = format!("address {address:#x} is not a multiple of {align}");
@@ -299,6 +355,29 @@ pub(super) fn addresses(
     let base = warp.wide(address.base, active)?;
     let at = base.map(|b| b.wrapping_add_signed(address.offset));
     Ok(if space == Space::Shared { at.map(|a| u64::from(a as u32)) } else { at })
+}
+
+/// 1, 2, 4 or 8 bytes as a number. The lengths are spelt out so that each is one instruction.
+#[inline]
+fn word(bytes: &[u8]) -> u64 {
+    match *bytes {
+        [a] => a.into(),
+        [a, b] => u16::from_le_bytes([a, b]).into(),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]).into(),
+        [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => 0,
+    }
+}
+
+/// The reverse of [`word`].
+#[inline]
+fn put(bytes: &mut [u8], value: u64) {
+    match bytes.len() {
+        1 => bytes[0] = value as u8,
+        2 => bytes.copy_from_slice(&(value as u16).to_le_bytes()),
+        4 => bytes.copy_from_slice(&(value as u32).to_le_bytes()),
+        _ => bytes.copy_from_slice(&value.to_le_bytes()),
+    }
 }
 
 /// Signed types fill their register.

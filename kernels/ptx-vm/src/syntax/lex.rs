@@ -32,8 +32,8 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<Lexeme<'_>>, ParseError> {
             1
         } else if rest.starts_with("//") {
             rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            2 + 2 + rest[2..].find("*/").ok_or_else(|| ParseError::new(line, "unclosed comment"))?
+        } else if let Some(inside) = rest.strip_prefix("/*") {
+            4 + inside.find("*/").ok_or_else(|| ParseError::new(line, "unclosed comment"))?
         } else if c == b'"' {
             let end =
                 rest[1..].find('"').ok_or_else(|| ParseError::new(line, "unclosed string"))?;

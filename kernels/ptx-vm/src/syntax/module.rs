@@ -8,6 +8,7 @@ use super::statements::{Statement, assemble};
 use crate::fault::ParseError;
 use crate::isa::Instruction;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A parsed PTX text.
 #[derive(Clone)]
@@ -58,11 +59,13 @@ pub struct Kernel {
     pub dynamic_shared_offset: usize,
     /// Most threads of a block: `.maxntid` or `.reqntid`, multiplied out.
     pub max_threads: Option<u32>,
+    /// Most registers of a thread, if the kernel says so: `.maxnreg`.
+    pub max_registers: Option<u32>,
     /// Whether a block must have exactly that many threads: `.reqntid`.
     pub exact_threads: bool,
     pub(crate) code: Vec<Instruction>,
     pub(crate) mnemonics: Vec<String>,
-    source: Vec<String>,
+    source: Arc<[String]>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -82,16 +85,17 @@ impl Module {
         let mut module =
             Self { version: String::new(), target: String::new(), kernels: Vec::new() };
         let mut outer = Declarations::default();
-        let lines: Vec<&str> = text.lines().collect();
+        let source: Arc<[String]> = text.lines().map(|l| l.trim().to_owned()).collect();
         while let Some(word) = reader.word() {
             match word {
                 ".version" => module.version = reader.rest_of_line().join(""),
                 ".target" => module.target = reader.rest_of_line().join(" "),
                 ".address_size" | ".file" => drop(reader.rest_of_line()),
-                ".visible" | ".weak" | ".extern" | ".pragma" => {}
+                ".pragma" => reader.skip_statement(),
+                ".visible" | ".weak" | ".extern" => {}
                 ".section" => reader.skip_block()?,
                 ".shared" => outer.shared(&mut reader)?,
-                ".entry" => module.kernels.push(kernel(&mut reader, &outer, &lines)?),
+                ".entry" => module.kernels.push(kernel(&mut reader, &outer, source.clone())?),
                 other => return Err(reader.error(format!("`{other}` is not supported here"))),
             }
             reader.eat(';');
@@ -129,19 +133,20 @@ impl Kernel {
 fn kernel<'a>(
     reader: &mut Reader<'a, '_>,
     outer: &Declarations<'a>,
-    lines: &[&str],
+    source: Arc<[String]>,
 ) -> Result<Kernel, ParseError> {
     let name = reader.name()?.to_owned();
     let mut scope = outer.clone();
     let parameters = parameters(reader, &mut scope)?;
-    let (mut max_threads, mut exact_threads) = (None, false);
+    let (mut max_threads, mut exact_threads, mut max_registers) = (None, false, None);
     while let Some(word) = reader.word() {
         match word {
             ".maxntid" | ".reqntid" => {
                 exact_threads = word == ".reqntid";
                 max_threads = Some(product(reader)?);
             }
-            ".minnctapersm" | ".maxnreg" => drop(reader.number()?),
+            ".maxnreg" => max_registers = Some(reader.number()?),
+            ".minnctapersm" => drop(reader.number()?),
             other => return Err(reader.error(format!("`{other}` is not supported on a kernel"))),
         }
     }
@@ -155,10 +160,11 @@ fn kernel<'a>(
         static_shared: scope.static_shared,
         dynamic_shared_offset,
         max_threads,
+        max_registers,
         exact_threads,
         code,
         mnemonics,
-        source: lines.iter().map(|l| l.trim().to_owned()).collect(),
+        source,
     })
 }
 
@@ -243,9 +249,12 @@ fn statement<'a>(
             return match word {
                 ".reg" => scope.registers(reader),
                 ".shared" => scope.shared(reader),
-                ".loc" => Ok(drop(reader.rest_of_line())),
+                ".loc" => {
+                    reader.rest_of_line();
+                    Ok(())
+                }
                 ".pragma" => {
-                    reader.next();
+                    reader.skip_statement();
                     Ok(())
                 }
                 other => Err(reader.error(format!("`{other}` is not supported in a kernel"))),

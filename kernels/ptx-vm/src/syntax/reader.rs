@@ -75,6 +75,11 @@ impl<'a, 't> Reader<'a, 't> {
         words
     }
 
+    /// Skips what is left of a statement, and its `;`.
+    pub fn skip_statement(&mut self) {
+        while !self.eat(';') && self.next().is_some() {}
+    }
+
     /// Skips to the end of the next `{…}`.
     pub fn skip_block(&mut self) -> Result<(), ParseError> {
         while !self.eat('{') {

@@ -1,0 +1,48 @@
+//! A `libcuda.so` for machines without a GPU: the CUDA driver's C functions over [`ptx_vm`].
+//!
+//! A program that opens the driver at run time, as cudarc does, runs unmodified: contexts, streams,
+//! events, pools, modules, launches, graphs. Kernels are checked as the virtual machine checks them,
+//! launches against the limits of a chosen [card](card::Card), handles and pointers against what was
+//! created and destroyed. An error is a `CUresult` like the driver's; the text behind the last one is
+//! what `cuGetErrorString` gives, so it appears in the caller's own error messages.
+//!
+//! # Putting it in place
+//!
+//! ```text
+//! let so = std::env::current_exe()?.parent().unwrap().join("libcuda.so");
+//! std::mem::forget(unsafe { libloading::Library::new(so)? });
+//! ```
+//!
+//! before the first call of cudarc: the library's SONAME is `libcuda.so`, so glibc answers the later
+//! `dlopen("libcuda.so")` with it. Cargo leaves it beside a test's executable when this crate is a
+//! dev-dependency.
+//!
+//! # Beyond the driver
+//!
+//! [`extra`] has the C functions of this library's own: `fakecuda_last_fault`, `fakecuda_statistics`,
+//! `fakecuda_leaks`, `fakecuda_set_checks`, `fakecuda_set_card`.
+//!
+//! # What differs from a real driver
+//!
+//! Everything happens at once, in the order of the calls; that streams are ordered where they have to
+//! be is checked apart, in `order.rs`. A faulting kernel does not poison the context. How many registers a kernel takes is ptxas's decision,
+//! so their limit is enforced only for kernels that state `.maxnreg`. The number and types of a
+//! launch's arguments are, as with any driver, the caller's word.
+//!
+//! # Safety
+//!
+//! These are C functions, so their callers promise what C promises: every pointer is null or valid
+//! for what the driver's manual says is read or written through it, until the call (for operations in
+//! a capture: the last launch of the graph) has ended. Rust code touches those pointers in `raw.rs`
+//! alone; everything else works on integers, which are looked up before they are believed.
+
+#![allow(unsafe_code, non_snake_case, clippy::missing_safety_doc)]
+
+pub mod api;
+pub mod card;
+mod driver;
+pub mod extra;
+mod operation;
+mod order;
+mod raw;
+pub mod status;
