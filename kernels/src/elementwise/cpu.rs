@@ -1,9 +1,10 @@
 //! The one loop that runs every elementwise formula.
 //!
 //! Output is dense and cut into chunks of fixed length, which threads share. Axes that lie evenly
-//! in all operands are merged first ([`Walk`]), so that most calls are one long run; within a run an operand
-//! advances by 1 (a vector load), by 0 (one value for all: broadcasting) or by its stride
-//! (gathered). An element's value depends on nothing but its operands: chunking changes no bit.
+//! in all operands are merged first ([`Walk`]), so that most calls are one long run; within a run
+//! an operand advances by 1 (a vector load), by 0 (one value for all: broadcasting) or by its
+//! stride (gathered). An element's value depends on nothing but its operands: chunking changes no
+//! bit.
 
 use super::formula::Pointwise;
 use super::walk::Walk;

@@ -22,9 +22,9 @@ pub fn gather([from, to]: [Storage; 2]) -> Kernel {
     }))
 }
 
-/// Row v of the table's gradient: the sum of rows of dy whose number is v, in their order, as on the
-/// CPU. Rows that nobody picked are not written: they have to be zero before. Parameters: dy, ids
-/// (u32), dtable, width, n (numbers). The extent of the grid is the width by n along y.
+/// Row v of the table's gradient: the sum of rows of dy whose number is v, in their order, as on
+/// the CPU. Rows that nobody picked are not written: they have to be zero before. Parameters: dy,
+/// ids (u32), dtable, width, n (numbers). The extent of the grid is the width by n along y.
 ///
 /// The blocks of a number's first place do the whole sum and all others nothing, so that no row has
 /// two writers; to know which it is costs a look at the numbers before.

@@ -24,7 +24,8 @@
 //! assert_eq!(axpy.spec().grid([1000, 1, 1]), Ok([4, 1, 1]));
 //! ```
 //!
-//! The generators lie beside the CPU's kernels, as `ptx.rs`.
+//! The generators lie beside the CPU's kernels, as `ptx.rs` or `ptx/`; [`registry`] lists what they
+//! make.
 //!
 //! # What holds
 //!

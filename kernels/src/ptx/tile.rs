@@ -57,8 +57,8 @@ impl<'k> Tile<'k> {
         self.at.at(r.mad(self.chunks, c ^ by) * CHUNK)
     }
 
-    /// Where this lane points `ldmatrix` to, for the fragment whose first row (or column) is `place`
-    /// and that begins `depth` along the sum; multiples of 16 both.
+    /// Where this lane points `ldmatrix` to, for the fragment whose first row (or column) is
+    /// `place` and that begins `depth` along the sum; multiples of 16 both.
     pub fn fragment(
         &self,
         side: Side,

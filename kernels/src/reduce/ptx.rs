@@ -55,8 +55,8 @@ pub fn row_parts(term: Term) -> Kernel {
     })
 }
 
-/// The sum of parts, in order, by one thread. Parameters: parts (float64), y (float32), n. The extent
-/// of the grid is 1.
+/// The sum of parts, in order, by one thread. Parameters: parts (float64), y (float32), n. The
+/// extent of the grid is 1.
 pub fn add_parts() -> Kernel {
     Kernel::new("add_parts", 1, [1, 1, 1], |k| {
         let (parts, y, n) = (k.global::<F64>("parts"), k.global::<F32>("y"), k.u32("n"));
@@ -66,8 +66,9 @@ pub fn add_parts() -> Kernel {
     })
 }
 
-/// `y[o, j] = Σᵢ x[o, i, j]` over groups of up to 64 rows: y is \[outer, groups, inner\]. Parameters:
-/// x, y (float32), outputs (y's elements), n, inner, groups. The extent of the grid is the outputs.
+/// `y[o, j] = Σᵢ x[o, i, j]` over groups of up to 64 rows: y is \[outer, groups, inner\].
+/// Parameters: x, y (float32), outputs (y's elements), n, inner, groups. The extent of the grid is
+/// the outputs.
 pub fn columns() -> Kernel {
     Kernel::new("sum_columns", THREADS, [THREADS, 1, 1], |k| {
         let (x, y) = (k.global::<F32>("x"), k.global::<F32>("y"));

@@ -35,8 +35,8 @@ fn write_forward<'k>(k: &'k Body) {
     });
 }
 
-/// Replaces scores by dy·∂loss/∂scores. Parameters: scores, ids (u32), weights (float64), lse, rows,
-/// words, forbidden, dy (float64). The extent of the grid is the rows.
+/// Replaces scores by dy·∂loss/∂scores. Parameters: scores, ids (u32), weights (float64), lse,
+/// rows, words, forbidden, dy (float64). The extent of the grid is the rows.
 pub fn backward() -> Kernel {
     Kernel::new("cross_entropy_backward", ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| {
         let (scores, ids) = (k.global::<F32>("scores"), k.global::<U32>("ids"));

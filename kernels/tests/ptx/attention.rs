@@ -39,8 +39,8 @@ impl Case {
         numbers(HEADS * self.segments[0].0 * keys, 2.0, 9)
     }
 
-    /// The reference's answers, in float64, where the first `asking` segments ask, and the gradients
-    /// for this one of each answer.
+    /// The reference's answers, in float64, where the first `asking` segments ask, and the
+    /// gradients for this one of each answer.
     fn reference(&self, asking: usize, d_o: &[Vec<f64>]) -> Reference {
         let channels = self.channels();
         let fused: Vec<Vec<f32>> = (0..self.segments.len()).map(|i| self.qkv(i)).collect();

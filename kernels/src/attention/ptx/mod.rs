@@ -45,8 +45,8 @@ impl Attention {
     /// queries by heads by samples.
     ///
     /// A block takes 64 queries, 16 for each of four warps, and goes over keys 64 at a time, the
-    /// next ones on their way. Exponentials are the hardware's, to about 2 ulp; P is rounded to bf16
-    /// for its product with V.
+    /// next ones on their way. Exponentials are the hardware's, to about 2 ulp; P is rounded to
+    /// bf16 for its product with V.
     pub fn forward(&self) -> Kernel {
         let bias = if self.bias { "_bias" } else { "" };
         let Attention { width, segments, output, .. } = *self;
@@ -100,10 +100,10 @@ impl Backward {
         })
     }
 
-    /// dK and dV of one segment. Parameters: the views of k and v, key lengths \[B\] (u32), for each
-    /// segment of queries the views of q and of the answer's gradient, lse, delta and the number of
-    /// its queries; dk and dv \[B, K, H·D\], keys, heads, scale. The extent of the grid is the keys
-    /// by heads by samples.
+    /// dK and dV of one segment. Parameters: the views of k and v, key lengths \[B\] (u32), for
+    /// each segment of queries the views of q and of the answer's gradient, lse, delta and the
+    /// number of its queries; dk and dv \[B, K, H·D\], keys, heads, scale. The extent of the grid
+    /// is the keys by heads by samples.
     pub fn keys(&self) -> Kernel {
         let name = self.name("keys");
         with_stored!(self.output, D => {

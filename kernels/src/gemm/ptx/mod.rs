@@ -2,8 +2,8 @@
 //!
 //! | kernel | operands | arithmetic |
 //! |---|---|---|
-//! | [`Gemm::exact`] | any storage, any size | float32 by fused multiply-add in the CPU's order: its bits |
-//! | [`Gemm::tensor_cores`] | bf16, rows of a multiple of 8 elements, n even | `mma.sync`, float32 sums |
+//! | [`Gemm::exact`] | any | float32 in the CPU's order: its bits |
+//! | [`Gemm::tensor_cores`] | bf16, rows a multiple of 8, n even | `mma.sync`, float32 sums |
 //!
 //! Operands are plain or transposed; results leave through the CPU's writers ([`Writing`]).
 //!
@@ -49,9 +49,9 @@ impl Gemm {
 
     /// The product of bf16 operands on tensor cores, summed in float32.
     ///
-    /// Rows of both operands, as they are stored, begin at multiples of 16 bytes, and n is even. A block makes
-    /// 128 × 128 elements, four warps 64 × 64 each, from panels of 32 along k that are copied
-    /// asynchronously into a ring of [`STAGES`](tensor_cores::STAGES) in shared memory.
+    /// Rows of both operands, as they are stored, begin at multiples of 16 bytes, and n is even. A
+    /// block makes 128 × 128 elements, four warps 64 × 64 each, from panels of 32 along k that are
+    /// copied asynchronously into a ring of [`STAGES`](tensor_cores::STAGES) in shared memory.
     ///
     /// # Panics
     /// If operands are not stored as bf16.

@@ -8,9 +8,9 @@
 //!     for each 16 of the 32: ldmatrix fragments of A and B, 4 × 8 mma.sync
 //! ```
 //!
-//! An operand that lies along k keeps its rows: a panel is \[128\]\[32\]. One that lies across keeps
-//! its rows too, \[32\]\[128\], and `ldmatrix.trans` turns its fragments. Both are [`Tile`]s: no
-//! access has bank conflicts.
+//! An operand that lies along k keeps its rows: a panel is \[128\]\[32\]. One that lies across
+//! keeps its rows too, \[32\]\[128\], and `ldmatrix.trans` turns its fragments. Both are [`Tile`]s:
+//! no access has bank conflicts.
 
 use super::{Gemm, Problem};
 use crate::ptx::mma::{self, Sums};
@@ -118,8 +118,8 @@ struct Operand<'k> {
     depth: Reg<'k, U32>,
 }
 
-/// The panels of one operand, 128 rows (of A) or columns (of B) by [`DEPTH`], and this thread's part
-/// in moving them. All addresses are made before the loop.
+/// The panels of one operand, 128 rows (of A) or columns (of B) by [`DEPTH`], and this thread's
+/// part in moving them. All addresses are made before the loop.
 struct Panels<'k> {
     operand: Operand<'k>,
     copies: Vec<Copy<'k>>,

@@ -1,7 +1,7 @@
 //! Group norm of pictures, alone or followed by SiLU.
 //!
-//! A group may have millions of elements: half-warps add up blocks of it, and one thread the blocks'
-//! sums, in order. Then every element is on its own.
+//! A group may have millions of elements: half-warps add up blocks of it, and one thread the
+//! blocks' sums, in order. Then every element is on its own.
 
 use crate::elementwise::{Unary, exprs::Silu};
 use crate::norm::statistics::BLOCK;
@@ -161,8 +161,8 @@ pub fn group_channel_sums(silu: bool) -> Kernel {
 }
 
 /// The means of d·x̂ and d over each group, d = weight·e. Parameters: sums (of
-/// [`group_channel_sums`]), means \[B·G, 2\], weight, groups (of the batch), channels, channels_each
-/// (of a group), pixels. The extent of the grid is the groups of the batch.
+/// [`group_channel_sums`]), means \[B·G, 2\], weight, groups (of the batch), channels,
+/// channels_each (of a group), pixels. The extent of the grid is the groups of the batch.
 pub fn group_backward_sums() -> Kernel {
     Kernel::new("group_norm_backward_means", THREADS, [THREADS, 1, 1], |k| {
         let [sums, means, weight] = ["sums", "means", "weight"].map(|name| k.global::<F32>(name));

@@ -1,7 +1,7 @@
 //! Normalisation for the GPU: the CPU's order of summation and bits.
 //!
-//! A half-warp takes a row ([`RowLane`](crate::ptx::rows::RowLane)), or a block of a group. Sums end
-//! in float64, and so does 1/√(σ² + ε): a few instructions a row.
+//! A half-warp takes a row ([`RowLane`](crate::ptx::rows::RowLane)), or a block of a group. Sums
+//! end in float64, and so does 1/√(σ² + ε): a few instructions a row.
 
 mod group;
 mod rows;

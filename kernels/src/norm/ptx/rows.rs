@@ -64,8 +64,8 @@ impl RowNorm {
         })
     }
 
-    /// The gradient of x. Parameters: x, dy, dx, mean, rstd, those of the gain (without shift), rows,
-    /// width. The extent of the grid is the rows.
+    /// The gradient of x. Parameters: x, dy, dx, mean, rstd, those of the gain (without shift),
+    /// rows, width. The extent of the grid is the rows.
     pub fn backward(&self) -> Kernel {
         let name = self.name("_backward");
         with_stored!(self.storage, S => {
@@ -86,8 +86,8 @@ impl RowNorm {
     }
 
     /// The sum of those parts, in order: out \[samples, C\]. Parameters: parts (its first element
-    /// is that of the first part that is wanted), out, width, chunks. The extent of the grid is C by
-    /// the samples.
+    /// is that of the first part that is wanted), out, width, chunks. The extent of the grid is C
+    /// by the samples.
     pub fn add_slope_parts() -> Kernel {
         Kernel::new("norm_add_slope_parts", COLUMN_THREADS, [COLUMN_THREADS, 1, 1], |k| {
             let (parts, out) = (k.global::<F32>("parts"), k.global::<F32>("out"));

@@ -1,11 +1,11 @@
 //! Write a kernel, run it without a GPU, and see its bank conflicts.
 //!
 //! A warp turns a tile of 32 × 32 in shared memory: it writes rows and reads columns. With rows 32
-//! elements apart a column lies in one bank, and 32 reads wait for each other; one element of padding
-//! spreads it over all banks.
+//! elements apart a column lies in one bank, and 32 reads wait for each other; one element of
+//! padding spreads it over all banks.
 //!
 //! ```text
-//! cargo run -p kernels --example bank_conflicts
+//! cargo run -p kernels --example transpose
 //! ```
 
 use kernels::ptx::{F32, Kernel};
