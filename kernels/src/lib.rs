@@ -15,6 +15,7 @@ pub mod lane;
 pub mod norm;
 pub mod num;
 pub mod par;
+pub mod ptx;
 pub mod random;
 pub mod reduce;
 pub mod scratch;

@@ -1,8 +1,7 @@
 //! The fused pass: every array is read once and written once, sixteen elements at a time.
 
-use super::{State, Update};
+use super::{Constants, State, Update};
 use crate::lane::LANES;
-use crate::num::Num;
 use crate::{Real, Simd, Task, par};
 
 /// Elements of a task.
@@ -56,15 +55,17 @@ impl<T: Real> Task<T> for Step<'_, '_, T> {
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
         let Step { u, g, state: State { p, m, v, mut ema } } = self;
-        let c = Constants::new(isa, u);
+        let c = Constants::new(u.scalars().map(|c| isa.splat(T::from_f64(c))));
+        let clip = isa.splat(T::from_f64(u.clip));
         let mut start = 0;
         while start < g.len() {
             let part = start..start + LANES.min(g.len() - start);
             let load = [&g[part.clone()], &p[part.clone()], &m[part.clone()], &v[part.clone()]];
-            let mut x = [c.clip; 4];
+            let mut x = [clip; 4];
             for k in 0..4 {
                 x[k] = isa.load_head(load[k], T::ZERO);
             }
+            x[0] = x[0] * clip;
             let [new_p, new_m, new_v] = c.step(x);
             isa.store_head(new_p, &mut p[part.clone()]);
             isa.store_head(new_m, &mut m[part.clone()]);
@@ -94,56 +95,6 @@ impl<T: Real> Task<T> for Ema<'_, T> {
             let mean = isa.load_head(e, T::ZERO) * decay + isa.load_head(p, T::ZERO) * rest;
             isa.store_head(mean, e);
         }
-    }
-}
-
-/// The scalars of an update, rounded once from float64, in every lane.
-struct Constants<V> {
-    clip: V,
-    shrink: V,
-    rest1: V,
-    beta2: V,
-    rest2: V,
-    step: V,
-    root: V,
-    eps: V,
-    decay: V,
-    rest_decay: V,
-}
-
-impl<V: Num> Constants<V> {
-    #[inline(always)]
-    fn new<S: Simd<V = V>>(isa: S, u: &Update) -> Self {
-        let zero = isa.splat(S::T::ZERO);
-        let [b1, b2] = u.betas;
-        let k = u.number as f64;
-        Constants {
-            clip: zero.lift(u.clip),
-            shrink: zero.lift(1.0 - u.lr * u.weight_decay),
-            rest1: zero.lift(1.0 - b1),
-            beta2: zero.lift(b2),
-            rest2: zero.lift(1.0 - b2),
-            step: zero.lift(-u.lr / (1.0 - b1.powf(k))),
-            root: zero.lift((1.0 - b2.powf(k)).sqrt()),
-            eps: zero.lift(u.eps),
-            decay: zero.lift(u.ema_decay),
-            rest_decay: zero.lift(1.0 - u.ema_decay),
-        }
-    }
-
-    /// New p, m and v from g, p, m and v.
-    #[inline(always)]
-    fn step(&self, [g, p, m, v]: [V; 4]) -> [V; 3] {
-        let g = g * self.clip;
-        let m = m + self.rest1 * (g - m);
-        let v = v * self.beta2 + self.rest2 * g * g;
-        let quotient = v.sqrt() / self.root + self.eps;
-        [p * self.shrink + self.step * m / quotient, m, v]
-    }
-
-    #[inline(always)]
-    fn average(&self, e: V, p: V) -> V {
-        e * self.decay + p * self.rest_decay
     }
 }
 

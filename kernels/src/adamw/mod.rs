@@ -17,8 +17,11 @@
 //! Source: Loshchilov & Hutter 2019, algorithm 2; Kingma & Ba 2015, algorithm 1.
 
 mod cpu;
+pub mod ptx;
 
 pub use cpu::{ema, update};
+
+use crate::num::Num;
 
 /// The numbers of one update.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +40,61 @@ pub struct Update {
     pub number: u64,
     /// d, the decay of the average.
     pub ema_decay: f64,
+}
+
+impl Update {
+    /// The scalars of [`Constants`], in its order.
+    fn scalars(&self) -> [f64; 9] {
+        let [b1, b2] = self.betas;
+        let k = self.number as f64;
+        [
+            1.0 - self.lr * self.weight_decay,
+            1.0 - b1,
+            b2,
+            1.0 - b2,
+            -self.lr / (1.0 - b1.powf(k)),
+            (1.0 - b2.powf(k)).sqrt(),
+            self.eps,
+            self.ema_decay,
+            1.0 - self.ema_decay,
+        ]
+    }
+}
+
+/// The scalars of an update, rounded once from float64: an update of one element over any [`Num`].
+struct Constants<V> {
+    shrink: V,
+    rest1: V,
+    beta2: V,
+    rest2: V,
+    step: V,
+    root: V,
+    eps: V,
+    decay: V,
+    rest_decay: V,
+}
+
+impl<V: Num> Constants<V> {
+    /// Of [`Update::scalars`].
+    #[inline(always)]
+    fn new([shrink, rest1, beta2, rest2, step, root, eps, decay, rest_decay]: [V; 9]) -> Self {
+        Constants { shrink, rest1, beta2, rest2, step, root, eps, decay, rest_decay }
+    }
+
+    /// New p, m and v from g (clipped), p, m and v.
+    #[inline(always)]
+    fn step(&self, [g, p, m, v]: [V; 4]) -> [V; 3] {
+        let m = m + self.rest1 * (g - m);
+        let v = v * self.beta2 + self.rest2 * g * g;
+        let quotient = v.sqrt() / self.root + self.eps;
+        [p * self.shrink + self.step * m / quotient, m, v]
+    }
+
+    /// The new average.
+    #[inline(always)]
+    fn average(&self, e: V, p: V) -> V {
+        e * self.decay + p * self.rest_decay
+    }
 }
 
 /// One parameter array's state during an update: parameters, moments, and the average if one is

@@ -29,6 +29,7 @@ mod backward;
 mod forward;
 mod head;
 mod product;
+pub mod ptx;
 mod reference;
 mod softmax;
 #[cfg(test)]

@@ -16,6 +16,7 @@
 
 mod patches;
 mod phase;
+pub mod ptx;
 mod reference;
 mod upsample;
 

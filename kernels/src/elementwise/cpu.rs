@@ -1,19 +1,18 @@
 //! The one loop that runs every elementwise formula.
 //!
 //! Output is dense and cut into chunks of fixed length, which threads share. Axes that lie evenly
-//! in all operands are merged first, so that most calls are one long run; within a run an operand
-//! advances by 1 (a vector load), by 0 (one value for all: broadcasting) or by its stride
-//! (gathered). An element's value depends on nothing but its operands: chunking changes no bit.
+//! in all operands are merged first ([`Walk`]), so that most calls are one long run; within a run
+//! an operand advances by 1 (a vector load), by 0 (one value for all: broadcasting) or by its
+//! stride (gathered). An element's value depends on nothing but its operands: chunking changes no
+//! bit.
 
 use super::formula::Pointwise;
+use super::walk::Walk;
 use crate::lane::LANES;
 use crate::{Real, Simd, Task, par};
 
 /// Elements of a task: 64 KiB of f32, which with two operands stay in a second-level cache.
 const CHUNK: usize = 1 << 14;
-
-/// Axes a call may have.
-const MAX_RANK: usize = 8;
 
 /// y = f(x₀, x₁, …) at every index of `shape`, in row-major order.
 ///
@@ -90,77 +89,6 @@ pub fn add_region<T: Real>(
             T::dispatch(AddAssign { y: &mut y[start * inner..][..len * inner], x });
         }
     });
-}
-
-/// A loop nest over the output: lengths of axes and each operand's strides.
-struct Walk<const K: usize> {
-    rank: usize,
-    lengths: [usize; MAX_RANK],
-    strides: [[usize; MAX_RANK]; K],
-}
-
-/// A place in a [`Walk`]: the index, and each operand's offset at the start of its last axis.
-struct Place<const K: usize> {
-    index: [usize; MAX_RANK],
-    offsets: [usize; K],
-}
-
-impl<const K: usize> Walk<K> {
-    /// Axes of length one are dropped and neighbours that lie evenly in every operand merged; at
-    /// least one axis remains.
-    fn new(shape: &[usize], strides: [&[usize]; K]) -> Self {
-        assert!(shape.len() < MAX_RANK, "{shape:?} has more than {} axes", MAX_RANK - 1);
-        let mut walk = Walk { rank: 1, lengths: [1; MAX_RANK], strides: [[0; MAX_RANK]; K] };
-        for (axis, &length) in shape.iter().enumerate().filter(|(_, length)| **length != 1) {
-            let last = walk.rank - 1;
-            let first = walk.lengths[last] == 1;
-            let even = (0..K).all(|k| walk.strides[k][last] == strides[k][axis] * length);
-            if !first && !even {
-                walk.rank += 1;
-            }
-            let at = walk.rank - 1;
-            walk.lengths[at] *= length;
-            for k in 0..K {
-                walk.strides[k][at] = strides[k][axis];
-            }
-        }
-        walk
-    }
-
-    /// The place of output element `position`, but at the start of its run, and how far into the
-    /// run it is.
-    fn place(&self, position: usize) -> (Place<K>, usize) {
-        let last = self.rank - 1;
-        let mut place = Place { index: [0; MAX_RANK], offsets: [0; K] };
-        let mut rest = position / self.lengths[last];
-        for axis in (0..last).rev() {
-            place.index[axis] = rest % self.lengths[axis];
-            rest /= self.lengths[axis];
-            for k in 0..K {
-                place.offsets[k] += place.index[axis] * self.strides[k][axis];
-            }
-        }
-        (place, position % self.lengths[last])
-    }
-
-    /// Moves to the start of the next run.
-    fn advance(&self, place: &mut Place<K>) {
-        for axis in (0..self.rank - 1).rev() {
-            place.index[axis] += 1;
-            let wraps = place.index[axis] == self.lengths[axis];
-            for k in 0..K {
-                let stride = self.strides[k][axis];
-                place.offsets[k] += stride;
-                if wraps {
-                    place.offsets[k] -= stride * self.lengths[axis];
-                }
-            }
-            if !wraps {
-                return;
-            }
-            place.index[axis] = 0;
-        }
-    }
 }
 
 /// A formula on one stretch of the output.

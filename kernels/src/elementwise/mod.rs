@@ -1,7 +1,8 @@
 //! Elementwise operations: every formula once, every use derived from it.
 //!
-//! [`exprs`] holds the formulas, [`cpu`] the one loop that runs them: over one to four operands of
-//! any strides, with broadcasting, sixteen lanes at a time and in parallel.
+//! [`exprs`] holds the formulas, [`cpu`] the one loop that runs them, over one to four operands of
+//! any strides, with broadcasting, sixteen lanes at a time and in parallel; [`ptx`] makes the GPU's
+//! kernels of them.
 //!
 //! ```
 //! use kernels::elementwise::{Unary, exprs::GeluTanh, map};
@@ -15,6 +16,8 @@
 mod cpu;
 pub mod exprs;
 mod formula;
+pub mod ptx;
+mod walk;
 
 pub use cpu::{add_assign, add_region, map};
 pub use formula::{

@@ -4,6 +4,8 @@
 //! y[i] = table[ids[i]]          dtable[v] = Σ dy[i] over i with ids[i] = v, in order of i
 //! ```
 
+pub mod ptx;
+
 use crate::{Real, par};
 
 /// Nanoseconds that moving an element takes, for the decision whether to split the work.

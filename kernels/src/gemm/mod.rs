@@ -32,6 +32,7 @@
 
 mod modulated;
 mod pack;
+pub mod ptx;
 mod read;
 mod reference;
 mod storage;

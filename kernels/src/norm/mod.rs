@@ -17,6 +17,7 @@
 //! diffusion models with transformers", 2023, §3.2 (adaLN).
 
 mod group;
+pub mod ptx;
 mod reference;
 mod rows;
 mod statistics;

@@ -7,7 +7,7 @@ use crate::par::{self, Cells};
 use crate::{Real, Simd, Task, scratch};
 
 /// Rows that a task takes; partial sums of the parameters' gradients are added in this grain.
-const ROWS: usize = 64;
+pub(super) const ROWS: usize = 64;
 
 /// Nanoseconds an element takes, for the decision whether to split the work.
 const NS: usize = 1;

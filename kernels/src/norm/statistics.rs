@@ -6,7 +6,7 @@ use crate::{Real, Simd};
 
 /// Elements summed in lanes before the sum goes to float64: a group of a large picture has
 /// millions of elements, and a lane of float32 should not add up more than a few hundred.
-const BLOCK: usize = 4096;
+pub(super) const BLOCK: usize = 4096;
 
 /// μ and 1/√(σ² + ε) of a row, or 0 and 1/√(mean x² + ε) if it is not to be `centered`.
 #[inline(always)]

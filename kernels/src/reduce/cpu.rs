@@ -12,13 +12,13 @@ use crate::lane::LANES;
 use crate::{Real, Simd, Task, par};
 
 /// Elements of a row that are added in lanes before lanes are added to each other.
-const BLOCK: usize = 2048;
+pub(super) const BLOCK: usize = 2048;
 
 /// Blocks of a row that one task adds.
-const BLOCKS: usize = 16;
+pub(super) const BLOCKS: usize = 16;
 
 /// Rows that a column sum adds at once.
-const ROWS: usize = 64;
+pub(super) const ROWS: usize = 64;
 
 /// Outputs of a column sum that one task writes.
 const COLUMNS: usize = 4096;

@@ -6,6 +6,7 @@
 //! logarithm of n.
 
 mod cpu;
+pub mod ptx;
 
 pub use cpu::{max, spread, sum, sum_squares};
 

@@ -13,6 +13,7 @@ use crate::lane::LANES;
 use crate::num::Num;
 use crate::{Real, Simd, Task, par};
 
+pub mod ptx;
 #[cfg(test)]
 mod tests;
 

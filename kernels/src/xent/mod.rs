@@ -9,6 +9,8 @@
 //! z = x·Wᵀ + b of a block are made, used and overwritten. What outlives the forward pass is one
 //! number a row; the backward pass makes the scores again.
 
+pub mod ptx;
+
 use crate::gemm::{self, Add, Bias, Reader, Size, Store, Strided};
 use crate::lane::LANES;
 use crate::num::Num;

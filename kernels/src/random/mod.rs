@@ -5,6 +5,8 @@
 //!
 //! Source: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
+pub mod ptx;
+
 /// Philox4x32 with ten rounds: four 32-bit words for each of 2¹²⁸ counters and 2⁶⁴ keys.
 ///
 /// A round multiplies two of the words by odd constants, and mixes the high halves of the

@@ -1,0 +1,46 @@
+//! AdamW with an average of the parameters, for the GPU: the CPU's arithmetic and bits.
+//!
+//! What the gradient is multiplied with lies in device memory, so that a step whose norm is known
+//! only there needs no word from the host.
+
+use super::{Constants, Update};
+use crate::ptx::{F32, Global, Kernel, Reg};
+
+/// Threads of a block.
+const THREADS: u32 = 256;
+
+/// Names of the scalars, in the order of [`numbers`].
+const SCALARS: [&str; 9] =
+    ["shrink", "rest1", "beta2", "rest2", "step", "root", "eps", "decay", "rest_decay"];
+
+/// The kernel's last arguments.
+pub fn numbers(update: &Update) -> [f32; 9] {
+    update.scalars().map(|c| c as f32)
+}
+
+/// One update. Parameters: g, p, m, v, e where there is an `average`, clip (one float32), n, and
+/// [`numbers`]. The extent of the grid is n.
+pub fn kernel(average: bool) -> Kernel {
+    let name = if average { "adamw_average" } else { "adamw" };
+    Kernel::new(name, THREADS, [THREADS, 1, 1], |k| {
+        let arrays = ["g", "p", "m", "v"].map(|name| k.global::<F32>(name));
+        let e = average.then(|| k.global::<F32>("e"));
+        let clip = k.global::<F32>("clip");
+        let n = k.u32("n");
+        let constants = Constants::new(SCALARS.map(|name| k.f32(name)));
+        let i = k.block(0).mad(THREADS, k.thread());
+        k.if_(i.lt(n), || {
+            let places: [Global<F32>; 4] = arrays.map(|array| array.at(i));
+            let mut x: [Reg<F32>; 4] = places.map(|place| place.load());
+            x[0] = x[0] * clip.load();
+            let updated = constants.step(x);
+            for (place, value) in places[1..].iter().zip(updated) {
+                place.store(value);
+            }
+            if let Some(e) = e {
+                let e = e.at(i);
+                e.store(constants.average(e.load(), updated[0]));
+            }
+        });
+    })
+}

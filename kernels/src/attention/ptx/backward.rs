@@ -1,0 +1,253 @@
+//! Attention, backward.
+//!
+//! Both kernels hold the rows that they answer in registers, as left fragments, and go over the
+//! others tile by tile, the next one on its way, as the forward pass does.
+
+use std::f32::consts::LOG2_E;
+
+use super::{
+    Backward, ROWS, Segment, View, WARP_ROWS, accumulate, copy_rows, multiply, place, store_rows,
+};
+use crate::num::Num;
+use crate::ptx::mma::Sums;
+use crate::ptx::rows::RowLane;
+use crate::ptx::tile::{Rows, Side, Tile};
+use crate::ptx::{B32, Bf16, Body, F32, Global, Reg, Shared, Stored, U32, WARP};
+
+/// Rows of a tile that a kernel goes over: scores and their gradients exist side by side.
+const TILE: u32 = 32;
+
+/// Δ: a half-warp takes a row.
+pub(super) fn delta<S: Stored>(k: &Body) {
+    let [o, d_o] = ["o", "d_o"].map(|name| k.global::<S>(name));
+    let delta = k.global::<F32>("delta");
+    let [rows, queries, heads, width] =
+        ["rows", "queries", "heads", "width"].map(|name| k.u32(name));
+    let lane = RowLane::new(k, rows);
+    let [o, d_o] = [o, d_o].map(|array| array.at(lane.row * width));
+    let sum = k.var::<F32>(0.0);
+    lane.each(width, |c| sum.fma(o.at(c).load(), d_o.at(c).load()));
+    let (head, token) = (lane.row % heads, lane.row / heads);
+    let (query, sample) = (token % queries, token / queries);
+    let place = delta.at(sample.mad(heads, head).mad(queries, query));
+    lane.store_one(place, lane.sum(sum.get()));
+}
+
+pub(super) fn queries<D: Stored>(k: &Body, backward: &Backward) {
+    let width = backward.width;
+    let [q, d_o] = ["q", "d_o"].map(|name| View::parameters(k, name, width));
+    let [lse, delta] = ["lse", "delta"].map(|name| k.global::<F32>(name));
+    let segments: Vec<_> =
+        (0..backward.segments).map(|i| Segment::parameters(k, i, width)).collect();
+    let dq = k.global::<D>("dq");
+    let (queries, heads, scale) = (k.u32("queries"), k.u32("heads"), k.f32("scale"));
+    let first_query = k.block(0) * ROWS;
+    let [q, d_o] = hold(k, width, [q, d_o], [first_query, queries]);
+    let pair = Pair::new(k, width);
+    let [row, column] = place(k);
+    // LSE·log₂e and Δ of this lane's two rows.
+    let rows = [0, 8].map(|down| {
+        let row = first_query + row + down;
+        let at = k.block(2).mad(heads, k.block(1)).mad(queries, row);
+        let [lse, delta] = [lse, delta].map(|array| array.at(at).load_where(row.lt(queries), 0.0));
+        [finite(lse) * LOG2_E, delta]
+    });
+    let sums: Vec<Sums> = (0..width / 8).map(|_| Sums::new(k)).collect();
+    for (number, segment) in segments.iter().enumerate() {
+        pair.each(number > 0, [segment.k, segment.v], segment.len, |first, [keys, values]| {
+            let scores = multiply(k, &q, &keys.along, TILE);
+            let slopes = multiply(k, &d_o, &values.along, TILE);
+            each(&scores, &slopes, column, |half, key, s, dp| {
+                let [lse, delta] = rows[half];
+                let p = (s * (scale * LOG2_E) - lse).exp2_approximate();
+                let p = Reg::select((first + key).lt(segment.len), p, k.value(0.0));
+                [p, p * (dp - delta)]
+            });
+            accumulate(&sums, &slopes, &keys.across);
+        });
+    }
+    sums.iter().flat_map(|sums| sums.parts()).for_each(|part| part.scale(scale));
+    store_rows(k, dq, &sums, first_query, [queries, heads]);
+}
+
+/// One segment of queries, as their keys see it.
+struct Asking<'k> {
+    q: View<'k>,
+    d_o: View<'k>,
+    lse: Global<'k, F32>,
+    delta: Global<'k, F32>,
+    queries: Reg<'k, U32>,
+}
+
+impl<'k> Asking<'k> {
+    fn parameters(k: &'k Body, number: usize, width: u32) -> Self {
+        let [q, d_o] =
+            ["q", "d_o"].map(|name| View::parameters(k, &format!("{name}{number}"), width));
+        let [lse, delta] = ["lse", "delta"].map(|name| k.global::<F32>(&format!("{name}{number}")));
+        Asking { q, d_o, lse, delta, queries: k.u32(&format!("queries{number}")) }
+    }
+}
+
+pub(super) fn keys<D: Stored>(k: &Body, backward: &Backward) {
+    let width = backward.width;
+    let [keys, values] = ["k", "v"].map(|name| View::parameters(k, name, width));
+    let len = k.global::<U32>("key_len").at(k.block(2)).load();
+    let segments: Vec<_> =
+        (0..backward.segments).map(|i| Asking::parameters(k, i, width)).collect();
+    let (dk, dv) = (k.global::<D>("dk"), k.global::<D>("dv"));
+    let (tokens, heads, scale) = (k.u32("keys"), k.u32("heads"), k.f32("scale"));
+    let first_key = k.block(0) * ROWS;
+    let [keys, values] = hold(k, width, [keys, values], [first_key, len]);
+    let pair = Pair::new(k, width);
+    let [row, column] = place(k);
+    let exists = [0, 8].map(|down| (first_key + row + down).lt(len));
+    let of_head = k.block(2).mad(heads, k.block(1));
+    let [dk_sums, dv_sums]: [Vec<Sums>; 2] =
+        [0, 1].map(|_| (0..width / 8).map(|_| Sums::new(k)).collect());
+    for (number, asking) in segments.iter().enumerate() {
+        let Asking { q, d_o, queries, .. } = *asking;
+        pair.each(number > 0, [q, d_o], queries, |first, [q, d_o]| {
+            let scores = multiply(k, &keys, &q.along, TILE);
+            let slopes = multiply(k, &values, &d_o.along, TILE);
+            // LSE·log₂e and Δ of this lane's columns.
+            let columns: Vec<[Reg<F32>; 2]> = (0..TILE / 8)
+                .flat_map(|j| [8 * j, 8 * j + 1])
+                .map(|right| {
+                    let query = first + column + right;
+                    let at = of_head.mad(queries, query);
+                    let [lse, delta] = [asking.lse, asking.delta]
+                        .map(|array| array.at(at).load_where(query.lt(queries), 0.0));
+                    [finite(lse) * LOG2_E, delta]
+                })
+                .collect();
+            let next = std::cell::Cell::new(0);
+            each(&scores, &slopes, column, |half, _, s, dp| {
+                // Scores come row by row: two columns of the first, the same of the second.
+                let i = next.replace(next.get() + 1);
+                let [lse, delta] = columns[i / 4 * 2 + i % 2];
+                let p = (s * (scale * LOG2_E) - lse).exp2_approximate();
+                let p = Reg::select(exists[half], p, k.value(0.0));
+                [p, p * (dp - delta)]
+            });
+            accumulate(&dv_sums, &scores, &d_o.across);
+            accumulate(&dk_sums, &slopes, &q.across);
+        });
+    }
+    dk_sums.iter().flat_map(|sums| sums.parts()).for_each(|part| part.scale(scale));
+    store_rows(k, dk, &dk_sums, first_key, [tokens, heads]);
+    store_rows(k, dv, &dv_sums, first_key, [tokens, heads]);
+}
+
+/// The number itself; zero for −∞, the log-sum-exp of a row that attended to nothing.
+fn finite(lse: Reg<'_, F32>) -> Reg<'_, F32> {
+    Reg::select(lse.eq(f32::NEG_INFINITY), lse.lift(0.0), lse)
+}
+
+/// Replaces scores by p and gradients of p by those of the scores, which `f` makes of the row (0 or
+/// 1), the column, the score and the gradient.
+fn each<'k>(
+    scores: &[Sums<'k>],
+    slopes: &[Sums<'k>],
+    column: Reg<'k, U32>,
+    f: impl Fn(usize, Reg<'k, U32>, Reg<'k, F32>, Reg<'k, F32>) -> [Reg<'k, F32>; 2],
+) {
+    for (j, (scores, slopes)) in (0..).zip(scores.iter().zip(slopes)) {
+        for (i, (score, slope)) in (0..).zip(scores.parts().into_iter().zip(slopes.parts())) {
+            let column = column + (8 * j + i % 2);
+            let [p, ds] = f(i as usize / 2, column, score.get(), slope.get());
+            score.set(p);
+            slope.set(ds);
+        }
+    }
+}
+
+/// The warp's rows of two views as left fragments along D, through shared memory.
+fn hold<'k>(
+    k: &'k Body,
+    width: u32,
+    views: [View<'k>; 2],
+    range: [Reg<'k, U32>; 2],
+) -> [Vec<[Reg<'k, B32>; 4]>; 2] {
+    let tiles = views.map(|view| {
+        let tile = Tile::new(k, [1, ROWS, width]);
+        copy_rows(k, &tile, [ROWS, width], view, range, k.value(0));
+        tile
+    });
+    k.commit_copies();
+    k.wait_copies(0);
+    k.barrier();
+    let warp_row = k.thread() / WARP * WARP_ROWS;
+    tiles.map(|tile| {
+        let fragment = |depth| {
+            let place = tile.fragment(Side::Left, Rows::AlongSum, warp_row, k.value(depth));
+            place.load_matrices(false)
+        };
+        (0..width).step_by(16).map(fragment).collect()
+    })
+}
+
+/// Two operands that a kernel goes over tile by tile, double-buffered.
+struct Pair<'k> {
+    k: &'k Body,
+    width: u32,
+    tiles: [Tile<'k>; 2],
+}
+
+/// Where the right fragments of a tile's first rows are.
+struct Fragments<'k> {
+    /// To be multiplied along D,
+    along: Vec<Shared<'k, Bf16>>,
+    /// and along its rows.
+    across: Vec<Shared<'k, Bf16>>,
+}
+
+impl<'k> Pair<'k> {
+    fn new(k: &'k Body, width: u32) -> Self {
+        Pair { k, width, tiles: [0, 1].map(|_| Tile::new(k, [2, TILE, width])) }
+    }
+
+    /// Runs `f` with the first row and the fragments of each tile of two views with `end` rows.
+    /// `again` says whether the tiles have been in use before.
+    fn each(
+        &self,
+        again: bool,
+        views: [View<'k>; 2],
+        end: Reg<'k, U32>,
+        f: impl Fn(Reg<'k, U32>, [Fragments<'k>; 2]),
+    ) {
+        let Pair { k, width, ref tiles } = *self;
+        if again {
+            k.note("the last segment's tiles are free");
+            k.wait_copies(0);
+            k.barrier();
+        }
+        let copy = |slot: Reg<'k, U32>, first| {
+            for (tile, view) in tiles.iter().zip(views) {
+                copy_rows(k, tile, [TILE, width], view, [first, end], slot * (TILE * width));
+            }
+            k.commit_copies();
+        };
+        copy(k.value(0), k.value(0));
+        let slot = k.var::<U32>(0);
+        let zero = k.value::<U32>(0);
+        k.for_(0, end, TILE, |first| {
+            k.wait_copies(0);
+            k.barrier();
+            let now = slot.get();
+            copy(now ^ 1, first + TILE);
+            slot.set(now ^ 1);
+            let now = now * (TILE * width);
+            let fragments = tiles.each_ref().map(|tile| {
+                let at = |rows, [place, depth]: [Reg<'k, U32>; 2]| {
+                    tile.fragment(Side::Right, rows, place, depth).at(now)
+                };
+                let widths = || (0..width).step_by(16).map(|d| k.value::<U32>(d));
+                Fragments {
+                    along: widths().map(|d| at(Rows::AlongSum, [zero, d])).collect(),
+                    across: widths().map(|d| at(Rows::AcrossSum, [d, zero])).collect(),
+                }
+            });
+            f(first, fragments);
+        });
+    }
+}

@@ -1,0 +1,102 @@
+//! Matrix products for the GPU: `C = writer(A · B)`.
+//!
+//! | kernel | operands | arithmetic |
+//! |---|---|---|
+//! | [`Gemm::exact`] | any | float32 in the CPU's order: its bits |
+//! | [`Gemm::tensor_cores`] | bf16, rows a multiple of 8, n even | `mma.sync`, float32 sums |
+//!
+//! Operands are plain or transposed; results leave through the CPU's writers ([`Writing`]).
+//!
+//! Parameters: a, b, out, those of the writer, then m, n, k, the elements from row to row of a and
+//! of b, and from matrix to matrix of each (0: one for all). The extent of the grid is n by m by
+//! the batch. k is at least one.
+
+pub(crate) mod exact;
+mod tensor_cores;
+mod write;
+
+pub use write::Writing;
+
+use super::KC;
+use crate::ptx::{Body, Global, Kernel, Reg, Storage, Stored, U32, with_stored};
+use write::Writer;
+
+/// A family of products: what is known when its kernel is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Gemm {
+    /// How A and B are stored.
+    pub operands: Storage,
+    /// How the output, and what its writer reads and keeps, is stored.
+    pub output: Storage,
+    /// Whether A is stored as \[k, m\], and B as \[n, k\].
+    pub transposed: [bool; 2],
+    /// What becomes of finished sums.
+    pub writing: Writing,
+}
+
+impl Gemm {
+    /// The product in float32, with the CPU's bits.
+    ///
+    /// A block makes 128 × 64 elements, a thread 8 × 4 of them, from panels of 16 along k in shared
+    /// memory; the block sums of [`KC`] are added in order.
+    pub fn exact(&self) -> Kernel {
+        let name = self.name("exact", self.operands.name());
+        let per_block = [exact::COLUMNS, exact::ROWS, 1];
+        with_stored!(self.operands, S => with_stored!(self.output, D => {
+            Kernel::new(&name, exact::THREADS, per_block, |k| exact::write::<S, D>(k, self))
+        }))
+    }
+
+    /// The product of bf16 operands on tensor cores, summed in float32.
+    ///
+    /// Rows of both operands, as they are stored, begin at multiples of 16 bytes, and n is even. A
+    /// block makes 128 × 128 elements, four warps 64 × 64 each, from panels of 32 along k that are
+    /// copied asynchronously into a ring of [`STAGES`](tensor_cores::STAGES) in shared memory.
+    ///
+    /// # Panics
+    /// If operands are not stored as bf16.
+    pub fn tensor_cores(&self) -> Kernel {
+        assert_eq!(self.operands, Storage::Bf16, "tensor cores take bf16");
+        let name = self.name("tensor_cores", self.operands.name());
+        let per_block = [tensor_cores::COLUMNS, tensor_cores::ROWS, 1];
+        with_stored!(self.output, D => {
+            Kernel::new(&name, tensor_cores::THREADS, per_block, |k| {
+                tensor_cores::write::<D>(k, self);
+            })
+        })
+    }
+
+    fn name(&self, how: &str, operands: &str) -> String {
+        let sides = self.transposed.map(|t| if t { "t" } else { "n" }).concat();
+        let (output, writing) = (self.output.name(), self.writing.name());
+        format!("gemm_{how}_{sides}_{operands}_{output}_{writing}")
+    }
+}
+
+/// The size of a problem and where its matrices are, as a kernel knows them.
+pub(crate) struct Problem<'k, S, D> {
+    /// This block's matrices,
+    pub a: Global<'k, S>,
+    pub b: Global<'k, S>,
+    /// and the elements from row to row of each.
+    pub row_strides: [Reg<'k, U32>; 2],
+    writer: Writer<'k, D>,
+    m: Reg<'k, U32>,
+    n: Reg<'k, U32>,
+    depth: Reg<'k, U32>,
+}
+
+impl<'k, S: Stored, D: Stored> Problem<'k, S, D> {
+    /// Declares all parameters.
+    pub fn parameters(k: &'k Body, gemm: &Gemm) -> Self {
+        let (a, b) = (k.global("a"), k.global("b"));
+        let arrays = write::Arrays::parameters(k, gemm.writing);
+        let [m, n, depth] = ["m", "n", "k"].map(|name| k.u32(name));
+        let row_strides = ["row_stride_a", "row_stride_b"].map(|name| k.u32(name));
+        let [next_a, next_b] = ["next_a", "next_b"].map(|name| k.u32(name));
+        let batch = k.block(2);
+        let writer = Writer::new(k, gemm.writing, arrays, [batch, m, n]);
+        let (a, b) = (a.at(batch * next_a), b.at(batch * next_b));
+        Problem { a, b, writer, m, n, depth, row_strides }
+    }
+}

@@ -1,0 +1,57 @@
+//! GPU kernels in PTX, written in Rust: a typed builder and what it prints.
+//!
+//! There is no other source: the text that a [`Kernel`] prints goes to a driver, which translates
+//! it for its card; to NVIDIA's assembler, which checks it for every architecture (`.ci/ptxas`);
+//! and to the virtual machine `kernels/ptx-vm`, which executes it in tests.
+//!
+//! A kernel is a function over a [`Body`]. Values are [`Reg`]s, and operators on them emit
+//! instructions; what loops carry is a [`Var`]; memory is reached by typed [`Pointer`]s; branches
+//! and loops are closures. Loops of Rust unroll.
+//!
+//! ```
+//! use kernels::ptx::{F32, Kernel};
+//! // y = a·x + y
+//! let axpy = Kernel::new("axpy", 256, [256, 1, 1], |k| {
+//!     let (x, y) = (k.global::<F32>("x"), k.global::<F32>("y"));
+//!     let (a, n) = (k.f32("a"), k.u32("n"));
+//!     let i = k.block(0).mad(256, k.thread());
+//!     k.if_(i.lt(n), || {
+//!         let y = y.at(i);
+//!         y.store(a * x.at(i).load() + y.load());
+//!     });
+//! });
+//! assert!(axpy.ptx().contains("mul.rn.f32"));
+//! assert_eq!(axpy.spec().grid([1000, 1, 1]), Ok([4, 1, 1]));
+//! ```
+//!
+//! The generators lie beside the CPU's kernels, as `ptx.rs` or `ptx/`; [`registry`] lists what they
+//! make.
+//!
+//! # What holds
+//!
+//! * An elementwise formula is the CPU's ([`num`](crate::num)), and so are its bits: instructions
+//!   round to nearest and are not fused by the assembler, denormals stay, elementary functions are
+//!   the same polynomials.
+//! * Sums are made in one order, that of the CPU where a kernel says so; no float atomics.
+//! * Indices are of 32 bits: an operand has fewer than 2³² elements.
+//! * Blocks do not wait for each other.
+
+mod body;
+mod kernel;
+mod memory;
+pub mod mma;
+mod num;
+pub mod registry;
+pub(crate) mod rows;
+pub mod tile;
+mod types;
+mod value;
+mod var;
+
+pub use body::{Body, WARP};
+pub use kernel::{Kernel, KernelSpec, Kind, Parameter, module};
+pub use memory::{Global, GlobalSpace, Pointer, Shared, SharedSpace, Space};
+pub(crate) use types::with_stored;
+pub use types::{B16, B32, Bf16, Element, F16, F32, F64, Pred, Storage, Stored, Type, U32, U64};
+pub use value::{Reg, Source};
+pub use var::Var;

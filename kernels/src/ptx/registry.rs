@@ -1,0 +1,161 @@
+//! Every kernel that can be launched: what the assembler's check walks over.
+
+use super::{Kernel, Storage};
+use crate::attention::ptx::{Attention, Backward};
+use crate::conv::ptx::Convolution;
+use crate::elementwise::exprs::{
+    Abs, Add, AddScalar, Clamp, Div, Exp, GeluTanh, Ln, Maximum, Minimum, Mul, MulScalar, Neg,
+    Recip, Relu, Sigmoid, Silu, Softplus, Sqrt, Square, Sub, Tanh,
+};
+use crate::elementwise::ptx::{Identity, Layout, kernel};
+use crate::elementwise::{Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, Unary};
+use crate::gemm::ptx::{Gemm, Writing};
+use crate::norm::ptx::{Gain, MOST_HELD, RowNorm};
+use crate::{adamw, gather, norm, random, reduce, softmax, xent};
+
+/// The kernels, each of one name. Formulas with constants and kernels for one width are here with
+/// one example of them.
+pub fn kernels() -> Vec<Kernel> {
+    let mut all = Vec::new();
+    formulas(&mut all);
+    for from in Storage::ALL {
+        all.extend(Storage::ALL.map(|to| gather::ptx::gather([from, to])));
+        all.push(random::ptx::uniform(from));
+        for logarithm in [false, true] {
+            all.push(softmax::ptx::forward(from, logarithm));
+            all.push(softmax::ptx::backward(from, logarithm));
+        }
+        norms(from, &mut all);
+    }
+    group_norms(&mut all);
+    products(&mut all);
+    attentions(&mut all);
+    convolutions(&mut all);
+    all.extend([reduce::ptx::rows(), reduce::ptx::columns(), reduce::ptx::add_parts()]);
+    all.extend([reduce::ptx::Term::Itself, reduce::ptx::Term::Square].map(reduce::ptx::row_parts));
+    all.extend([false, true].map(adamw::ptx::kernel));
+    all.extend([gather::ptx::scatter_add(), xent::ptx::forward(), xent::ptx::backward()]);
+    all
+}
+
+/// Axes of a strided kernel, at most, of those listed.
+const RANKS: std::ops::RangeInclusive<usize> = 1..=4;
+
+fn formulas(all: &mut Vec<Kernel>) {
+    for from in Storage::ALL {
+        for to in Storage::ALL {
+            all.extend(layouts().map(|layout| kernel("copy", &Identity, [from, to], layout)));
+        }
+    }
+    macro_rules! each {
+        ($visit:ident: $($formula:expr),* $(,)?) => { $($visit($formula, all);)* };
+    }
+    each!(unary: Neg, MulScalar(0.5), AddScalar(0.5), Clamp { low: -1.0, high: 1.0 }, Exp, Ln, Sqrt,
+        Square, Recip, Abs, Relu, Tanh, Sigmoid, Silu, GeluTanh, Softplus);
+    each!(binary: Add, Sub, Mul, Div, Maximum, Minimum);
+}
+
+fn layouts() -> impl Iterator<Item = Layout> {
+    std::iter::once(Layout::Dense).chain(RANKS.map(Layout::Strided))
+}
+
+/// A formula as it is run everywhere: dense and strided in float32, dense in half precision.
+fn pointwise<const K: usize>(name: &str, f: &impl Pointwise<K>, all: &mut Vec<Kernel>) {
+    let single = [Storage::F32; 2];
+    all.extend(layouts().map(|layout| kernel(name, f, single, layout)));
+    all.extend([Storage::Bf16, Storage::F16].map(|s| kernel(name, f, [s; 2], Layout::Dense)));
+}
+
+fn unary<U: Unary>(f: U, all: &mut Vec<Kernel>) {
+    pointwise(U::NAME, &f, all);
+    pointwise(&format!("{}_chain", U::NAME), &Chain(f), all);
+    let name = format!("{}_chain_slope", U::NAME);
+    all.push(kernel(&name, &ChainSlope(f), [Storage::F32; 2], Layout::Dense));
+}
+
+fn binary<B: Binary>(f: B, all: &mut Vec<Kernel>) {
+    pointwise(B::NAME, &f, all);
+    pointwise(&format!("{}_partial0", B::NAME), &Partial::<B, 0>(f), all);
+    pointwise(&format!("{}_partial1", B::NAME), &Partial::<B, 1>(f), all);
+    let mut slope = |place: &str, f: &dyn Fn(&str) -> Kernel| {
+        all.push(f(&format!("{}_partial_slope{place}", B::NAME)));
+    };
+    let single = [Storage::F32; 2];
+    slope("00", &|name| kernel(name, &PartialSlope::<B, 0, 0>(f), single, Layout::Dense));
+    slope("01", &|name| kernel(name, &PartialSlope::<B, 0, 1>(f), single, Layout::Dense));
+    slope("10", &|name| kernel(name, &PartialSlope::<B, 1, 0>(f), single, Layout::Dense));
+    slope("11", &|name| kernel(name, &PartialSlope::<B, 1, 1>(f), single, Layout::Dense));
+}
+
+fn norms(storage: Storage, all: &mut Vec<Kernel>) {
+    for (centered, gain) in
+        [(true, Gain::Identity), (true, Gain::Modulation), (false, Gain::Weight)]
+    {
+        let norm = RowNorm { storage, centered, gain };
+        all.extend([None, Some(MOST_HELD)].map(|held| norm.forward(held)));
+        all.push(norm.backward());
+    }
+    all.push(RowNorm::slope_parts(storage));
+}
+
+fn group_norms(all: &mut Vec<Kernel>) {
+    use norm::ptx;
+    all.push(RowNorm::add_slope_parts());
+    for squares in [false, true] {
+        all.extend([ptx::group_parts(squares), ptx::group_statistics(squares)]);
+    }
+    for silu in [false, true] {
+        all.extend([ptx::group_apply(silu), ptx::group_channel_sums(silu)]);
+        all.push(ptx::group_backward(silu));
+    }
+    all.extend([ptx::group_backward_sums(), ptx::group_slopes()]);
+}
+
+fn products(all: &mut Vec<Kernel>) {
+    use Storage::{Bf16, F32};
+    for transposed in [[false, false], [false, true], [true, false]] {
+        let plain = Gemm { operands: F32, output: F32, transposed, writing: Writing::Store };
+        for writing in [Writing::Store, Writing::Add] {
+            all.push(Gemm { writing, ..plain }.exact());
+            for output in [F32, Bf16] {
+                all.push(Gemm { operands: Bf16, output, writing, ..plain }.tensor_cores());
+            }
+        }
+    }
+    // What layers add to their products: weights are [n, k], and a convolution's filters are rows.
+    for (transposed, writing) in [
+        ([false, true], Writing::Bias),
+        ([false, true], Writing::BiasGelu),
+        ([false, true], Writing::GateResidual),
+        ([false, false], Writing::RowBias),
+    ] {
+        all.push(Gemm { operands: F32, output: F32, transposed, writing }.exact());
+        all.push(Gemm { operands: Bf16, output: Bf16, transposed, writing }.tensor_cores());
+    }
+}
+
+fn attentions(all: &mut Vec<Kernel>) {
+    for width in [32, 64, 128] {
+        for (segments, bias) in [(1, false), (2, false), (1, true)] {
+            for output in [Storage::F32, Storage::Bf16] {
+                all.push(Attention { width, segments, bias, output }.forward());
+            }
+        }
+    }
+    all.extend([Storage::F32, Storage::Bf16].map(Backward::delta));
+    for (width, segments) in [(32, 1), (32, 2), (64, 1), (64, 2)] {
+        for output in [Storage::F32, Storage::Bf16] {
+            let backward = Backward { width, segments, output };
+            all.extend([backward.queries(), backward.keys()]);
+        }
+    }
+}
+
+fn convolutions(all: &mut Vec<Kernel>) {
+    let (operands, output) = (Storage::F32, Storage::F32);
+    for taps in [[1, 1], [3, 3], [4, 4]] {
+        for bias in [false, true] {
+            all.push(Convolution { operands, output, taps, bias }.exact());
+        }
+    }
+}

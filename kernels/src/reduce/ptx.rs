@@ -1,0 +1,136 @@
+//! Sums along an axis for the GPU: the CPU's trees and bits.
+//!
+//! * Rows: a warp takes [`BLOCK`] elements with two sums a lane, which are the CPU's four vectors
+//!   of sixteen; the tree over them is five shuffles. Blocks are added in float64, in order.
+//! * Columns: a thread takes one column of up to [`ROWS`] rows; of what is left, the same again.
+
+use super::cpu::{BLOCK, BLOCKS, ROWS};
+use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, U32, Var, WARP};
+
+/// Threads of a block.
+const THREADS: u32 = 128;
+
+/// `y[r] = Σ x[r, ..n]`. Parameters: x, y (float32), rows, n. The extent of the grid is the rows.
+///
+/// For rows of up to 16 blocks; longer ones are [`row_parts`] and [`add_parts`].
+pub fn rows() -> Kernel {
+    Kernel::new("sum_rows", THREADS, [THREADS / WARP, 1, 1], |k| {
+        let (x, y) = (k.global::<F32>("x"), k.global::<F32>("y"));
+        let (rows, n) = (k.u32("rows"), k.u32("n"));
+        let (row, lane) = warp_and_lane(k);
+        k.if_(row.lt(rows), || {
+            let total = sum_blocks(k, x.at(row * n), n, lane, Term::Itself);
+            k.if_(lane.eq(0), || y.at(row).store(total.to_f32()));
+        });
+    })
+}
+
+/// Elements of a row that a warp of [`row_parts`] adds.
+pub const PART: u32 = (BLOCK * BLOCKS) as u32;
+
+/// What is added up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// x.
+    Itself,
+    /// x², the terms of a gradient's norm.
+    Square,
+}
+
+/// Sums of parts of a row, each [`PART`] elements. Parameters: x, parts (float64), n. The extent of
+/// the grid is the parts.
+///
+/// Squares are made in float32 and added like the rest: not the CPU's bits, but as deterministic.
+pub fn row_parts(term: Term) -> Kernel {
+    let name = if term == Term::Itself { "sum_parts" } else { "sum_squares" };
+    Kernel::new(name, THREADS, [THREADS / WARP, 1, 1], |k| {
+        let (x, parts, n) = (k.global::<F32>("x"), k.global::<F64>("parts"), k.u32("n"));
+        let (part, lane) = warp_and_lane(k);
+        let first = part * PART;
+        k.if_(first.lt(n), || {
+            let len = (n - first).min(PART);
+            let total = sum_blocks(k, x.at(first), len, lane, term);
+            k.if_(lane.eq(0), || parts.at(part).store(total));
+        });
+    })
+}
+
+/// The sum of parts, in order, by one thread. Parameters: parts (float64), y (float32), n. The
+/// extent of the grid is 1.
+pub fn add_parts() -> Kernel {
+    Kernel::new("add_parts", 1, [1, 1, 1], |k| {
+        let (parts, y, n) = (k.global::<F64>("parts"), k.global::<F32>("y"), k.u32("n"));
+        let total = k.var::<F64>(0.0);
+        k.for_(0, n, 1, |i| total.set(total.get() + parts.at(i).load()));
+        y.store(total.get().to_f32());
+    })
+}
+
+/// `y[o, j] = Σᵢ x[o, i, j]` over groups of up to 64 rows: y is \[outer, groups, inner\].
+/// Parameters: x, y (float32), outputs (y's elements), n, inner, groups. The extent of the grid is
+/// the outputs.
+pub fn columns() -> Kernel {
+    Kernel::new("sum_columns", THREADS, [THREADS, 1, 1], |k| {
+        let (x, y) = (k.global::<F32>("x"), k.global::<F32>("y"));
+        let [outputs, n, inner, groups] =
+            ["outputs", "n", "inner", "groups"].map(|name| k.u32(name));
+        let output = k.block(0).mad(THREADS, k.thread());
+        k.if_(output.lt(outputs), || {
+            let (column, group) = (output % inner, output / inner);
+            let first = group % groups * ROWS as u32;
+            let rows = (n - first).min(ROWS as u32);
+            let x = x.at((group / groups * n + first).mad(inner, column));
+            let total = k.var::<F32>(0.0);
+            k.for_(0, rows, 4, |i| {
+                let row = |j: u32| x.at((i + j) * inner).load_where((i + j).lt(rows), 0.0);
+                let v: [Reg<F32>; 4] = [0, 1, 2, 3].map(row);
+                total.add((v[0] + v[1]) + (v[2] + v[3]));
+            });
+            y.at(output).store(total.get());
+        });
+    })
+}
+
+/// The number of this warp in the grid, and of this thread in the warp.
+fn warp_and_lane(k: &Body) -> (Reg<'_, U32>, Reg<'_, U32>) {
+    let thread = k.thread();
+    (k.block(0).mad(THREADS / WARP, thread / WARP), thread % WARP)
+}
+
+/// The sum of `n` elements by a warp, in float64 from block to block.
+fn sum_blocks<'k>(
+    k: &'k Body,
+    x: Global<'k, F32>,
+    n: Reg<'k, U32>,
+    lane: Reg<'k, U32>,
+    term: Term,
+) -> Reg<'k, F64> {
+    let total: Var<F64> = k.var(0.0);
+    k.for_(0, n, BLOCK as u32, |first| {
+        let x = x.at(first + lane);
+        let left = n - first;
+        let end = left.min(BLOCK as u32);
+        // The CPU's first two vectors of each four are the warp's lanes, and so are the other two.
+        let sums: [Var<F32>; 2] = [k.var(0.0), k.var(0.0)];
+        k.for_(0, end, 2 * WARP, |i| {
+            for (half, sum) in sums.into_iter().enumerate() {
+                let place = x.at(i).plus(half * WARP as usize);
+                let x = place.load_where((i + lane + half as u32 * WARP).lt(end), 0.0);
+                match term {
+                    Term::Itself => sum.add(x),
+                    Term::Square => sum.fma(x, x),
+                }
+            }
+        });
+        let [low, high] = sums.map(|sum| {
+            let sum = sum.get();
+            sum + k.shuffle_xor(sum, 16)
+        });
+        let mut sum = low + high;
+        for half in [8, 4, 2, 1] {
+            sum = sum + k.shuffle_xor(sum, half);
+        }
+        total.set(total.get() + sum.to_f64());
+    });
+    total.get()
+}

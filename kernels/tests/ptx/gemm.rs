@@ -1,0 +1,208 @@
+//! Matrix products.
+
+use half::bf16;
+use kernels::gemm::ptx::{Gemm, Writing};
+use kernels::gemm::{
+    Add, Bias, BiasGelu, GateResidual, Reader, RowBias, Size, Store, Strided, Writer, gemm_keeping,
+};
+use kernels::ptx::{Kernel, Storage};
+use ptx_vm::{Arg, Buffer, Fault, Machine, Statistics};
+
+use crate::{assert_bits, launch, numbers};
+
+/// Operands of a product and whatever a writer may want.
+struct Case {
+    size: Size,
+    transposed: [bool; 2],
+    a: Vec<f32>,
+    b: Vec<f32>,
+    /// What `out` holds before.
+    out: Vec<f32>,
+    bias: Vec<f32>,
+    gate: Vec<f32>,
+    residual: Vec<f32>,
+    rows_per_sample: usize,
+}
+
+impl Case {
+    fn new(size: Size, transposed: [bool; 2]) -> Case {
+        let Size { batch, m, n, k } = size;
+        Case {
+            size,
+            transposed,
+            a: numbers(batch * m * k, 1.0, 1),
+            b: numbers(batch * k * n, 1.0, 2),
+            out: numbers(batch * m * n, 1.0, 3),
+            bias: numbers(m.max(n), 1.0, 4),
+            gate: numbers(m * n, 1.0, 5),
+            residual: numbers(batch * m * n, 1.0, 6),
+            rows_per_sample: 3,
+        }
+    }
+
+    /// Elements from row to row of a and of b.
+    fn strides(&self) -> [usize; 2] {
+        let Size { m, n, k, .. } = self.size;
+        [if self.transposed[0] { m } else { k }, if self.transposed[1] { k } else { n }]
+    }
+
+    /// The CPU's answer: out, and what is kept.
+    fn want(&self, writing: Writing) -> [Vec<f32>; 2] {
+        let Size { batch, m, n, k } = self.size;
+        let [stride_a, stride_b] = self.strides();
+        let mut out = self.out.clone();
+        let mut kept = vec![0.0; out.len()];
+        for i in 0..batch {
+            let a = Strided::rows(&self.a[i * m * k..][..m * k], stride_a);
+            let b = Strided::rows(&self.b[i * k * n..][..k * n], stride_b);
+            let a = if self.transposed[0] { a.transposed() } else { a.plain() };
+            let b = if self.transposed[1] { b.transposed() } else { b.plain() };
+            let bias = Some(&self.bias[..n]);
+            let gate = GateResidual {
+                bias,
+                gate: &self.gate,
+                gate_stride: n,
+                rows_per_sample: self.rows_per_sample,
+                residual: &self.residual[i * m * n..],
+                cols: n,
+            };
+            let writer: &dyn Writer<f32> = match writing {
+                Writing::Store => &Store,
+                Writing::Add => &Add,
+                Writing::Bias => &Bias(bias),
+                Writing::RowBias => &RowBias(&self.bias),
+                Writing::BiasGelu => &BiasGelu(bias),
+                Writing::GateResidual => &gate,
+            };
+            let part = i * m * n..(i + 1) * m * n;
+            let (out, kept) = (&mut out[part.clone()], &mut kept[part]);
+            gemm_keeping(Size::new(m, n, k), a, b, writer, out, kept);
+        }
+        [out, kept]
+    }
+
+    /// The GPU's answer, from operands of the kernel's storage.
+    fn got(&self, kernel: &Kernel, writing: Writing) -> Result<([Vec<f32>; 2], Statistics), Fault> {
+        let Size { batch, m, n, k } = self.size;
+        let mut gpu = Machine::new();
+        let halves = kernel.spec().parameters[0].kind == kernels::ptx::Kind::Pointer("bf16");
+        let mut upload = |x: &[f32]| -> Arg {
+            if halves {
+                let x: Vec<u16> = x.iter().map(|&x| bf16::from_f32(x).to_bits()).collect();
+                gpu.upload(&x).into()
+            } else {
+                gpu.upload(x).into()
+            }
+        };
+        let mut args = vec![upload(&self.a), upload(&self.b)];
+        let [out, kept]: [Buffer<f32>; 2] = [gpu.upload(&self.out), gpu.alloc(self.out.len())];
+        args.push(out.into());
+        match writing {
+            Writing::Store | Writing::Add => {}
+            Writing::Bias | Writing::RowBias => args.push(gpu.upload(&self.bias).into()),
+            Writing::BiasGelu | Writing::GateResidual => {
+                args.extend([Arg::from(gpu.upload(&self.bias)), kept.into()]);
+            }
+        }
+        if writing == Writing::GateResidual {
+            args.extend([&self.gate, &self.residual].map(|x| Arg::from(gpu.upload(x))));
+            args.extend([n, self.rows_per_sample].map(|n| Arg::from(n as u32)));
+        }
+        let [stride_a, stride_b] = self.strides();
+        let sizes = [m, n, k, stride_a, stride_b, m * k, k * n];
+        args.extend(sizes.map(|n| Arg::from(n as u32)));
+        let statistics = launch(&mut gpu, kernel, [n, m, batch], &args)?;
+        let keeps = matches!(writing, Writing::BiasGelu | Writing::GateResidual);
+        let kept = if keeps { gpu.download(kept).expect("a buffer") } else { Vec::new() };
+        Ok(([gpu.download(out).expect("a buffer"), kept], statistics))
+    }
+}
+
+const SIDES: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
+
+fn family(operands: Storage, transposed: [bool; 2], writing: Writing) -> Gemm {
+    Gemm { operands, output: Storage::F32, transposed, writing }
+}
+
+#[test]
+fn exact_products_have_the_bits_of_the_cpu() {
+    let sizes = [Size::new(3, 5, 401), Size::new(131, 70, 37).batched(2)];
+    for (size, transposed) in sizes.into_iter().flat_map(|size| SIDES.map(|t| (size, t))) {
+        let case = Case::new(size, transposed);
+        let kernel = family(Storage::F32, transposed, Writing::Store).exact();
+        let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
+        let what = format!("{size:?} {transposed:?}");
+        assert_bits(&what, &out, &case.want(Writing::Store)[0]);
+    }
+    for writing in Writing::ALL {
+        // With an odd number of columns results are written one by one, else by four.
+        for size in [Size::new(7, 6, 9), Size::new(7, 8, 9)] {
+            let case = Case::new(size, [false, true]);
+            let kernel = family(Storage::F32, [false, true], writing).exact();
+            let ([out, kept], _) = case.got(&kernel, writing).expect("no fault");
+            let [want, want_kept] = case.want(writing);
+            assert_bits(&format!("{writing:?}"), &out, &want);
+            if !kept.is_empty() {
+                assert_bits(&format!("kept by {writing:?}"), &kept, &want_kept);
+            }
+        }
+    }
+}
+
+/// Operands of the tensor cores' precision, so that what is left to differ is the order of sums.
+fn rounded(mut case: Case) -> Case {
+    for x in case.a.iter_mut().chain(&mut case.b) {
+        *x = bf16::from_f32(*x).to_f32();
+    }
+    case
+}
+
+#[test]
+fn tensor_core_products_are_those_of_bf16_operands() {
+    let sizes = [Size::new(136, 72, 40).batched(2), Size::new(16, 152, 200)];
+    for (size, transposed) in sizes.into_iter().flat_map(|size| SIDES.map(|t| (size, t))) {
+        let case = rounded(Case::new(size, transposed));
+        let kernel = family(Storage::Bf16, transposed, Writing::Store).tensor_cores();
+        let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
+        let want = &case.want(Writing::Store)[0];
+        // k products of at most 1, summed in any order in float32.
+        let bound = 2.0 * (size.k * size.k) as f32 * f32::EPSILON / 8.0;
+        for (i, (got, want)) in out.iter().zip(want).enumerate() {
+            assert!((got - want).abs() <= bound, "{size:?} {transposed:?} {i}: {got} {want}");
+        }
+    }
+}
+
+/// The main loop's shared memory: no access waits for a bank.
+#[test]
+fn products_have_no_bank_conflicts() {
+    for transposed in SIDES {
+        let case = rounded(Case::new(Size::new(128, 128, 96), transposed));
+        let kernel = family(Storage::Bf16, transposed, Writing::Store).tensor_cores();
+        let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
+        let total = statistics.total();
+        assert!(total.wavefronts > 0);
+        assert_eq!(total.wavefronts, total.ideal_wavefronts, "{transposed:?}\n{statistics}");
+        let case = Case::new(Size::new(128, 64, 32), transposed);
+        let kernel = family(Storage::F32, transposed, Writing::Store).exact();
+        let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
+        let total = statistics.total();
+        assert_eq!(total.wavefronts, total.ideal_wavefronts, "{transposed:?}\n{statistics}");
+    }
+}
+
+/// Without any one of its barriers and waits a product is at fault, and the machine says so.
+#[test]
+fn no_barrier_and_no_wait_can_be_missing() {
+    let tensor_cores = family(Storage::Bf16, [false, true], Writing::Store).tensor_cores();
+    let exact = family(Storage::F32, [false, true], Writing::Store).exact();
+    for (kernel, syncs) in [(tensor_cores, 2), (exact, 2)] {
+        let case = Case::new(Size::new(128, 128, 160), [false, true]);
+        for n in 0..syncs {
+            let broken = kernel.without_sync(n).expect("there are so many");
+            let fault = case.got(&broken, Writing::Store).expect_err("a fault");
+            println!("{fault}");
+        }
+        assert!(kernel.without_sync(syncs).is_none(), "all were tried");
+    }
+}

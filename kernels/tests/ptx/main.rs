@@ -1,0 +1,52 @@
+//! Every GPU kernel, run on the virtual machine with all checks on, beside its CPU kernel.
+//!
+//! Where the order of operations is the same, so are the bits.
+
+mod attention;
+mod builder;
+mod conv;
+mod elementwise;
+mod gemm;
+mod norms;
+mod rows;
+mod sums;
+mod table;
+
+use kernels::ptx::Kernel;
+use kernels::random::philox4x32;
+use ptx_vm::{Arg, Fault, Launch, Machine, Module, Statistics};
+
+/// Runs a kernel on a problem of this extent.
+fn launch(
+    gpu: &mut Machine,
+    kernel: &Kernel,
+    extent: [usize; 3],
+    args: &[Arg],
+) -> Result<Statistics, Fault> {
+    let spec = kernel.spec();
+    let module = Module::parse(&kernel.ptx()).expect("the machine reads what we print");
+    let shared = if spec.shared_is_dynamic() { spec.shared } else { 0 };
+    let grid = spec.grid(extent).expect("a grid");
+    let launch = Launch { grid, block: [spec.threads, 1, 1], shared };
+    gpu.launch(module.kernel(&spec.name).expect("the kernel"), launch, args)
+}
+
+/// [`launch`] of what has no fault.
+fn run(gpu: &mut Machine, kernel: &Kernel, extent: [usize; 3], args: &[Arg]) -> Statistics {
+    launch(gpu, kernel, extent, args).unwrap_or_else(|fault| panic!("{fault}"))
+}
+
+/// Numbers between −`scale` and `scale`.
+fn numbers(n: usize, scale: f32, seed: u32) -> Vec<f32> {
+    let word = |i: usize| philox4x32([seed, 1], [i as u32, 0, 0, 0])[0];
+    (0..n).map(|i| scale * (word(i) as f32 / 2f32.powi(31) - 1.0)).collect()
+}
+
+/// Asserts equal bits; one NaN is like another.
+fn assert_bits(what: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let same = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();
+        assert!(same, "{what}: element {i} is {got:e}, not {want:e}");
+    }
+}
