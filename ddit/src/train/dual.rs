@@ -5,7 +5,7 @@
 //! question with its answer. What is in step `k` follows from the seed and `k` alone.
 
 use autograd::Params;
-use tensor::Result;
+use tensor::{Error, Result};
 
 use super::config::RunConfig;
 use super::trainer::Gradient;
@@ -13,6 +13,7 @@ use crate::config::TransformerConfig;
 use crate::data::{Dataset, Latents, Order, Purpose, stream};
 use crate::mmdit::Mmdit;
 use crate::objective::{Draws, ImagePairs, Objective, TextPairs, Texts};
+use crate::shapes::MAX_WORDS;
 use crate::text::{Row, Tokenizer};
 
 /// The transformer and what it learns from.
@@ -31,7 +32,8 @@ pub struct Dual {
 impl Dual {
     /// The transformer of this geometry on these parameters.
     ///
-    /// Errors: the geometry is impossible, or not that of a model that embeds token ids itself.
+    /// Errors: the geometry is impossible, or not that of a model that embeds token ids itself; texts
+    /// too short for those of the shapes world.
     pub fn new(
         config: &RunConfig,
         geometry: TransformerConfig,
@@ -41,6 +43,10 @@ impl Dual {
         latents: Latents,
     ) -> Result<Self> {
         let length = geometry.max_text_length.unwrap_or(config.model.text_length);
+        if matches!(dataset, Dataset::Shapes(_)) && length <= MAX_WORDS {
+            let message = format!("the shapes world's texts need {}, not {length}", MAX_WORDS + 1);
+            return Err(Error::value("train", message).key("model.text_length"));
+        }
         // Training pads with </s>, whatever the tokenizer does.
         let null = tokenizer.caption_row("", length, tokenizer.end())?.ids;
         let objective = Objective {
@@ -136,6 +142,20 @@ impl Dual {
         }
         let caption = self.dataset.caption(sample, &mut rng);
         self.tokenizer.caption_row(&caption, self.length, pad)
+    }
+
+    /// How many captions of a folder are longer than a row, and how many there are.
+    ///
+    /// Errors: those of the tokenizer.
+    pub fn cut_captions(&self) -> Result<(usize, usize)> {
+        let (mut cut, mut all) = (0, 0);
+        if let Dataset::Folder(folder) = &self.dataset {
+            for caption in folder.captions() {
+                cut += usize::from(self.tokenizer.encode(caption)?.len() > self.length);
+                all += 1;
+            }
+        }
+        Ok((cut, all))
     }
 
     /// What the transformer learns from.

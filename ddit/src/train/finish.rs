@@ -2,23 +2,24 @@
 //!
 //! Everything here uses the moving average of the weights, which is what inference gets.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use autograd::no_grad;
 use serde_json::{Value, json};
 use tensor::rng::Rng;
-use tensor::{Error, Result, Tensor};
+use tensor::{Result, Tensor};
 
+use super::autoencoder::Autoencoder;
 use super::dual::Dual;
 use super::samples::{sheet, write_png};
 use super::setup::MODEL;
 use super::trainer::{Subject, Trainer, frozen_vae};
 use crate::config::{SchedulerConfig, VaeConfig};
 use crate::data::{Dataset, Purpose, pictures_from_tensor, stream};
-use crate::folder::{Component, Folder};
+use crate::folder::{self, Component, Folder};
 use crate::pipeline::Pipeline;
 use crate::shapes::Picture;
+use crate::vae::AutoencoderKl;
 
 /// Pictures in a row of a sample sheet.
 const COLUMNS: usize = 8;
@@ -34,6 +35,18 @@ impl Trainer {
         }
     }
 
+    /// The autoencoder as it is now, ready for use; `None` for a transformer's run.
+    ///
+    /// Errors: those of [`AutoencoderKl::new`].
+    pub fn vae(&self) -> Result<Option<AutoencoderKl>> {
+        match &self.subject {
+            Subject::Autoencoder(autoencoder) => {
+                frozen_vae(&self.autoencoder(autoencoder)).map(Some)
+            }
+            Subject::Dual(_) => Ok(None),
+        }
+    }
+
     /// Writes the model as it is now into the run's folder, in the official layout; an
     /// autoencoder's run has nothing but `vae`. Its folder.
     ///
@@ -43,15 +56,15 @@ impl Trainer {
         match &self.subject {
             Subject::Dual(dual) => self.folder(dual).save(&path)?,
             Subject::Autoencoder(autoencoder) => {
-                let geometry = autoencoder.geometry().clone();
-                let component = Component { config: geometry, weights: self.learner.average() };
+                let component = self.autoencoder(autoencoder);
                 let found = autoencoder.measure(&frozen_vae(&component)?)?;
                 let config = VaeConfig {
                     shift_factor: Some(found.mean),
                     scaling_factor: 1.0 / found.deviation,
                     ..component.config
                 };
-                write_vae(&Component { config, ..component }, &path)?;
+                let component = Component { config, ..component };
+                folder::replace(&path, |new| component.write(&new.join("vae")))?;
             }
         }
         Ok(path)
@@ -61,14 +74,11 @@ impl Trainer {
     /// JSON file of the texts that belong to it. What the sheet shows is the same at every step.
     ///
     /// Errors: those of the networks; the operating system's.
-    pub fn write_samples(&self) -> Result<PathBuf> {
+    pub fn write_samples(&mut self) -> Result<PathBuf> {
         let path = self.out.join("samples").join(format!("step-{:08}.png", self.state.step));
         let (pictures, texts) = match &self.subject {
             Subject::Autoencoder(autoencoder) => {
-                let component = Component {
-                    config: autoencoder.geometry().clone(),
-                    weights: self.learner.average(),
-                };
+                let component = self.autoencoder(autoencoder);
                 (self.reconstructions(autoencoder.dataset(), &component)?, Value::Null)
             }
             Subject::Dual(dual) => self.drawn_and_described(dual)?,
@@ -77,6 +87,7 @@ impl Trainer {
         if !texts.is_null() {
             tensor::io::atomic_write(path.with_extension("json"), format!("{texts:#}\n"))?;
         }
+        self.state.sampled = self.state.step;
         Ok(path)
     }
 
@@ -97,6 +108,11 @@ impl Trainer {
             scheduler: SchedulerConfig::new(self.config.generation.shift),
             generation: self.config.generation_config(dual.text_length()),
         }
+    }
+
+    /// An autoencoder's run's own network as it is now.
+    fn autoencoder(&self, autoencoder: &Autoencoder) -> Component<VaeConfig> {
+        Component { config: autoencoder.geometry().clone(), weights: self.learner.average() }
     }
 
     /// A row of pictures of the data, and below it what the autoencoder makes of them.
@@ -138,16 +154,4 @@ impl Trainer {
         pictures.extend(shown);
         Ok((pictures, json!({ "prompts": prompts, "captions": captions })))
     }
-}
-
-/// Writes an autoencoder as the only component of a folder, whole or not at all.
-fn write_vae(component: &Component<VaeConfig>, path: &Path) -> Result<()> {
-    let new = path.with_extension("tmp");
-    for old in [&new, &path.to_owned()] {
-        if old.exists() {
-            fs::remove_dir_all(old).map_err(|error| Error::io("remove", old, error))?;
-        }
-    }
-    component.write(&new.join("vae"))?;
-    fs::rename(&new, path).map_err(|error| Error::io("rename", &new, error))
 }
