@@ -242,7 +242,7 @@ impl AdamW {
         }
         let Some(counts) = counts.filter(|_| wrong.is_empty()) else {
             let error = Error::value("adamw", "not a state of these parameters");
-            return Err(wrong.into_iter().fold(error, Error::note));
+            return Err(error.wrong(wrong));
         };
         let counts = counts.to_vec::<i64>()?;
         for ((slot, (m, v, ema)), &updates) in self.slots.iter_mut().zip(parts).zip(&counts) {

@@ -168,7 +168,7 @@ impl Params {
         }
         if !wrong.is_empty() {
             let error = Error::value("params", "values and parameters do not match");
-            return Err(wrong.into_iter().fold(error, Error::note));
+            return Err(error.wrong(wrong));
         }
         pairs.into_iter().try_for_each(|(var, new)| var.set_value(new))
     }

@@ -304,6 +304,28 @@ impl Default for GenerationConfig {
     }
 }
 
+impl GenerationConfig {
+    /// Refuses defaults that nothing can be sampled with.
+    ///
+    /// Errors: a number of steps or a length of 0; a guidance below 0 or infinite.
+    pub fn check(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::value("generation config", message));
+        let lengths = [
+            ("steps", self.steps),
+            ("prompt_length", self.prompt_length),
+            ("text_length", self.text_length),
+            ("text_steps", self.text_steps),
+        ];
+        if let Some((key, _)) = lengths.iter().find(|(_, length)| *length == 0) {
+            return fail(format!("{key} is 0"));
+        }
+        if !(self.guidance.is_finite() && self.guidance >= 0.0) {
+            return fail(format!("guidance is {}", self.guidance));
+        }
+        Ok(())
+    }
+}
+
 /// Whether a key holds anything but a way of saying no.
 fn is_set(value: &Value) -> bool {
     match value {
@@ -391,5 +413,10 @@ mod tests {
         let ours = GenerationConfig { recipe: Recipe::Paper, ..config };
         let text = serde_json::to_string(&ours).unwrap();
         assert!(text.contains(r#""recipe":"paper""#) && !text.contains("sampler"));
+        ours.check().unwrap();
+        for wrong in [r#"{"steps": 0}"#, r#"{"text_steps": 0}"#, r#"{"guidance": -1}"#] {
+            let config: GenerationConfig = serde_json::from_str(wrong).unwrap();
+            assert!(config.check().is_err(), "{wrong}");
+        }
     }
 }

@@ -10,9 +10,6 @@ use tensor::rng::Rng;
 use tensor::spelling::nearest;
 use tensor::{DType, Error, Result, Shape, Tensor};
 
-/// The most lines of detail in the error of [`Inventory::take`].
-const LINES: usize = 200;
-
 /// The tensors of a model, in the order of its parts.
 #[derive(Default)]
 pub struct Inventory {
@@ -132,7 +129,7 @@ impl Inventory {
     /// models that differ in depth begin alike where they agree.
     pub fn fresh(&self, seed: u64, dtype: DType) -> Result<Vec<(String, Tensor)>> {
         let start = |w: &Weight| {
-            let mut rng = Rng::new(seed).stream(hash(&w.name));
+            let mut rng = Rng::new(seed).stream(fnv(FNV_START, w.name.as_bytes()));
             Ok((w.name.clone(), w.start.tensor(&mut rng, &w.shape, dtype)?))
         };
         self.weights.iter().map(start).collect()
@@ -249,15 +246,7 @@ fn mismatch(
     lines.extend(
         surplus.iter().map(|(name, t)| format!("surplus {name} {}{}", t.shape(), place(name))),
     );
-    let total = missing.len() + misshaped.len() + surplus.len();
-    let mut error = Error::value("load", message);
-    for line in lines.iter().take(LINES) {
-        error = error.note(line);
-    }
-    if total > LINES {
-        error = error.note(format!("and {} more", total - LINES));
-    }
-    error
+    Error::value("load", message).wrong(lines)
 }
 
 /// The elements of an `f64` tensor, mapped and rounded to `dtype`.
@@ -270,11 +259,13 @@ fn same_but_for_ones(a: &Shape, b: &Shape) -> bool {
     a.iter().filter(|&&n| n != 1).eq(b.iter().filter(|&&n| n != 1))
 }
 
-/// 64-bit FNV-1a: a stable number for a name.
-fn hash(name: &str) -> u64 {
-    name.bytes().fold(0xCBF2_9CE4_8422_2325, |h, byte| {
-        (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    })
+/// The FNV-1a hash of nothing.
+pub(crate) const FNV_START: u64 = 0xCBF2_9CE4_8422_2325;
+
+/// The 64-bit FNV-1a hash of what `hash` is that of, and `bytes` after it: a stable number for a
+/// name, or for what latents were computed from.
+pub(crate) fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |h, &byte| (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }
 
 #[cfg(test)]

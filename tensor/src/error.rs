@@ -41,6 +41,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// ```
 pub struct Error(Box<Inner>);
 
+/// The most lines of [`Error::wrong`].
+const MOST_WRONG: usize = 200;
+
 /// What sort of mistake an [`Error`] reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -78,6 +81,7 @@ struct Inner {
     key: Option<String>,
     offset: Option<u64>,
     scope: String,
+    wrong: Vec<String>,
     notes: Vec<String>,
     location: &'static Location<'static>,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -151,6 +155,7 @@ impl Error {
             key: None,
             offset: None,
             scope: String::new(),
+            wrong: Vec::new(),
             notes: Vec::new(),
             location: Location::caller(),
             source: None,
@@ -174,6 +179,17 @@ impl Error {
             scope.insert(0, '.');
         }
         scope.insert_str(0, name.as_ref());
+        self
+    }
+
+    /// Lists what is wrong, one thing a line. After the first 200 it only says how many more.
+    pub fn wrong(mut self, things: impl IntoIterator<Item = String>) -> Self {
+        let mut things = things.into_iter();
+        self.0.wrong.extend(things.by_ref().take(MOST_WRONG));
+        let more = things.count();
+        if more > 0 {
+            self.0.wrong.push(format!("and {more} more"));
+        }
         self
     }
 
@@ -266,6 +282,9 @@ impl fmt::Display for Error {
         if !e.scope.is_empty() {
             line("in", &e.scope)?;
         }
+        for thing in &e.wrong {
+            line("wrong", thing)?;
+        }
         for note in &e.notes {
             line("help", note)?;
         }
@@ -338,6 +357,15 @@ mod tests {
             )
         );
         assert_eq!(size_of::<Result<()>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let things = |n: usize| (0..n).map(|i| format!("thing {i}"));
+        let told = |n| Error::value("load", "tensors do not fit").wrong(things(n)).to_string();
+        assert!(told(200).contains("\n  wrong  thing 199\n  at"), "{}", told(200));
+        let long = told(330);
+        assert!(long.contains("wrong  thing 199\n  wrong  and 130 more\n  at"), "{long}");
     }
 
     #[test]

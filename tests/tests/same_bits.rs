@@ -82,7 +82,7 @@ fn autoencoder() -> RunConfig {
 /// then written: weights, both moments, their average. And the losses.
 fn train(config: &RunConfig, out: &Path, steps: usize) -> (Vec<u64>, [Vec<u8>; 2]) {
     fs::create_dir_all(out).unwrap();
-    let mut trainer = Trainer::open(config.clone(), out, &mut |_, _| {}).unwrap();
+    let mut trainer = Trainer::open(config.clone(), out, &mut |_, _| Ok(())).unwrap();
     let losses = (0..steps).flat_map(|_| trainer.step().unwrap().losses);
     let losses = losses.map(|(_, loss)| loss.to_bits()).collect();
     let checkpoint = trainer.save().unwrap();

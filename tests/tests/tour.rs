@@ -108,7 +108,7 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
     }
 
     let folder = tempfile::tempdir().expect("there is a place for it");
-    let mut trainer = Trainer::open(config, folder.path(), &mut |_, _| {})?;
+    let mut trainer = Trainer::open(config, folder.path(), &mut |_, _| Ok(()))?;
     for _ in 0..STEPS {
         trainer.step()?;
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
+use ddit::eval::reconstruction::validate_autoencoder;
 use ddit::eval::run::validate;
-use ddit::pipeline::Pipeline;
 use ddit::train::config::Source;
-use ddit::train::{self, Event, PRESETS, Progress, RunConfig, Stop, Watch};
+use ddit::train::{self, Candidate, Event, PRESETS, Progress, RunConfig, Stop, Watch};
 use serde_json::{Map, Value, json};
 
 use super::Outcome;
@@ -21,6 +21,8 @@ const INTERRUPTED: i32 = 130;
 ///
 /// Ctrl-C saves a checkpoint and stops; --resume goes on as if nothing had happened, to the last
 /// bit. Ctrl-C twice stops at once.
+///
+/// With --json, standard output has the lines that the run's log.jsonl gets, and how the run ended.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Settings: a preset's name, or a TOML file
@@ -54,12 +56,18 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     // Whoever reads our lines may go; training goes on, and the error is told at its end.
     let mut printed = Ok(());
     let mut observe = |event: Event| {
-        if output.is_json() && printed.is_ok() {
-            printed = output.result(|| line(&event), "");
+        if output.is_json()
+            && printed.is_ok()
+            && let Some(line) = log_line(&event)
+        {
+            printed = output.line(line);
         }
         shown.observe(event);
     };
-    let mut score = |pipeline: &Pipeline| validate(pipeline, config.data.questions > 0.0);
+    let mut score = |candidate: &Candidate| match candidate {
+        Candidate::Model(pipeline) => validate(pipeline, config.data.questions > 0.0),
+        Candidate::Autoencoder(vae) => validate_autoencoder(vae),
+    };
     let mut watch = Watch { stop: &stop, observe: &mut observe, validate: None };
     if config.data.source == Source::Shapes {
         watch.validate = Some(&mut score);
@@ -89,25 +97,15 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// An event of a run as a line of JSON.
-fn line(event: &Event) -> Value {
+/// The line that the log gets on an event, if it gets one.
+fn log_line(event: &Event) -> Option<Value> {
     match event {
-        Event::Begin { task, done, steps } => {
-            json!({ "begin": task, "done": done, "steps": steps })
-        }
-        Event::Encoded { done, total } => json!({ "encoded": done, "total": total }),
-        Event::Step { report, .. } => {
-            let mut line = Map::from_iter([("step".to_owned(), json!(report.step))]);
-            line.extend(report.losses.iter().map(|(name, loss)| ((*name).to_owned(), json!(loss))));
-            line.insert("lr".to_owned(), json!(report.learning_rate));
-            line.insert("grad_norm".to_owned(), json!(report.grad_norm));
-            Value::Object(line)
-        }
-        Event::Wrote(path) => json!({ "wrote": path.display().to_string() }),
-        Event::Scored(scores) => {
+        Event::Step { report, .. } => report.line.clone().map(Value::Object),
+        Event::Scored { step, scores } => {
             let scores = scores.iter().map(|(name, score)| (name.clone(), json!(score)));
-            json!({ "scores": Map::from_iter(scores) })
+            Some(json!({ "step": step, "scores": Map::from_iter(scores) }))
         }
+        _ => None,
     }
 }
 

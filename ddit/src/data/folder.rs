@@ -26,6 +26,7 @@ use tensor::{Error, Result};
 use super::decode::{flatten, read_image};
 use super::resize::fit;
 use crate::shapes::Picture;
+use crate::text::words::SPECIAL;
 use crate::train::config::DataConfig;
 
 /// Pictures of one size with captions, all in memory: 3 bytes a pixel.
@@ -39,7 +40,7 @@ impl Folder {
     /// side is resized to it, the middle cut out.
     ///
     /// Errors: a file that cannot be read; a line that is no JSON object, or has no picture or no
-    /// caption under the keys; no line left.
+    /// caption under the keys, or one with a special token of the tokenizers; no line left.
     pub fn open(config: &DataConfig) -> Result<Self> {
         let manifest = Path::new(&config.manifest);
         let text = fs::read_to_string(manifest);
@@ -139,7 +140,15 @@ fn texts(line: &Value, keys: &[String]) -> Result<Vec<String>, String> {
             _ => {}
         }
     }
-    if texts.is_empty() { Err(format!("no caption under {keys:?}")) } else { Ok(texts) }
+    if texts.is_empty() {
+        return Err(format!("no caption under {keys:?}"));
+    }
+    // A tokenizer would take it for the token of that name: the mask, or the end of the text.
+    let special = SPECIAL.iter().find(|token| texts.iter().any(|text| text.contains(**token)));
+    match special {
+        Some(token) => Err(format!("a caption with {token}, which has a meaning of its own")),
+        None => Ok(texts),
+    }
 }
 
 #[cfg(test)]
@@ -210,6 +219,11 @@ mod tests {
         for (line, told) in [
             ("{\"caption\": \"x\"}", "line 2: no \"file\""),
             ("{\"file\": \"a.png\"}", "line 2: no caption under [\"caption\"]"),
+            (
+                "{\"file\": \"a.png\", \"caption\": [\"x\", \"a <extra_id_0>\"]}",
+                "line 2: a caption with <extra_id_0>",
+            ),
+            ("{\"file\": \"a.png\", \"caption\": \"x</s>\"}", "line 2: a caption with </s>"),
             ("{\"file\": \"none.png\", \"caption\": \"x\"}", "none.png"),
             ("not json", "line 2: "),
         ] {

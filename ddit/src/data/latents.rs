@@ -80,14 +80,14 @@ pub struct Statistics {
 
 impl Posteriors {
     /// Those of the first `count` samples, at least one. `progress` is told how many are done, and
-    /// of how many.
+    /// of how many; an error of its ends the work.
     ///
-    /// Errors: those of the autoencoder.
+    /// Errors: those of the autoencoder, and of `progress`.
     pub fn compute(
         vae: &AutoencoderKl,
         dataset: &Dataset,
         count: usize,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Self> {
         let (mut means, mut logvars) = (Vec::new(), Vec::new());
         let first = dataset.picture(0);
@@ -98,7 +98,7 @@ impl Posteriors {
             let posterior = no_grad(|| vae.encode(&pictures))?;
             means.push(posterior.mean.value());
             logvars.push(posterior.logvar.value());
-            progress(start + indices.len(), count);
+            progress(start + indices.len(), count)?;
         }
         let join = |parts: &[Tensor]| Tensor::cat(&parts.iter().collect::<Vec<_>>(), 0);
         Ok(Self { mean: join(&means)?, logvar: join(&logvars)? })
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn latents_are_the_same_however_many_are_computed_and_when_read_back() {
         let (vae, dataset) = tiny();
-        let compute = |n| Posteriors::compute(&vae, &dataset, n, &mut |_, _| {}).unwrap();
+        let compute = |n| Posteriors::compute(&vae, &dataset, n, &mut |_, _| Ok(())).unwrap();
         let (few, many) = (compute(3), compute(40));
         let head = many.mean.narrow(0, 0, 3).unwrap();
         assert_eq!(few.mean.to_f64_vec(), head.to_f64_vec());
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn samples_have_the_statistics_told() {
         let (vae, dataset) = tiny();
-        let posteriors = Posteriors::compute(&vae, &dataset, 64, &mut |_, _| {}).unwrap();
+        let posteriors = Posteriors::compute(&vae, &dataset, 64, &mut |_, _| Ok(())).unwrap();
         let told = posteriors.statistics().unwrap();
         let latents = Latents::Encoded { vae, posteriors };
         let [c, h, w] = latents.shape(&dataset).unwrap();

@@ -11,10 +11,12 @@
 //! evaluation scene is a training scene. The model enters as a closure; [`run`] has one that puts
 //! the suites to a [`Pipeline`](crate::pipeline::Pipeline).
 //!
+//! [`reconstruction`] scores autoencoders, as they are trained.
 //! [`agreement`] and [`cider`] are the scores that published tables use on answers and captions.
 
 pub mod agreement;
 pub mod cider;
+pub mod reconstruction;
 pub mod run;
 
 use serde::Serialize;

@@ -15,9 +15,9 @@
 //! stay in their files, mapped, and in the type they are stored in until they are used.
 
 mod component;
+mod replace;
 mod source;
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ use crate::t5::T5Config;
 use crate::text::{END, FILES, Tokenizer};
 
 pub use component::{Component, Geometry, write_component};
+pub use replace::replace;
 
 const INDEX: &str = "model_index.json";
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
@@ -116,6 +117,7 @@ impl Folder {
     /// That the components fit each other.
     pub(crate) fn check(&self) -> Result<()> {
         self.scheduler.check()?;
+        self.generation.check()?;
         let fail = |message: String| Err(Error::value("open", message));
         let transformer = &self.transformer.config;
         if self.tokenizer.len() > transformer.vocab_size {
@@ -174,34 +176,11 @@ impl Folder {
         Ok(self)
     }
 
-    /// Writes the folder, whole or not at all: under another name beside `path`, then renamed.
-    /// A folder that is there already is replaced.
+    /// Writes the folder, whole or not at all; one that is there already is [replaced](replace).
     ///
     /// Errors: the operating system's.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, error))?;
-        let beside = |suffix| {
-            let mut builder = tempfile::Builder::new();
-            let directory = builder.prefix(".").suffix(suffix).tempdir_in(parent);
-            directory.map_err(|error| Error::io("create a folder in", parent, error))
-        };
-        let new = beside(".new")?;
-        self.write_files(&new.path().join("folder"))?;
-        let rename = |from: &Path, to: &Path| {
-            fs::rename(from, to).map_err(|error| Error::io("rename", from, error))
-        };
-        if !path.exists() {
-            return rename(&new.path().join("folder"), path);
-        }
-        // Between the two renames the old folder stands under the temporary name.
-        let old = beside(".old")?;
-        rename(path, &old.path().join("folder"))?;
-        rename(&new.path().join("folder"), path)
+        replace(path.as_ref(), |new| self.write_files(new))
     }
 
     fn write_files(&self, path: &Path) -> Result<()> {

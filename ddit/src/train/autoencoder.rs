@@ -99,7 +99,7 @@ impl Autoencoder {
     /// Errors: those of the autoencoder.
     pub fn measure(&self, vae: &AutoencoderKl) -> Result<Statistics> {
         let count = self.dataset.len().min(MEASURED);
-        Posteriors::compute(vae, &self.dataset, count, &mut |_, _| {})?.statistics()
+        Posteriors::compute(vae, &self.dataset, count, &mut |_, _| Ok(()))?.statistics()
     }
 
     /// Arithmetic of a step, in floating-point operations: three times that of the convolutions'

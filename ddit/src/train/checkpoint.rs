@@ -44,16 +44,20 @@ pub struct State {
     pub step: u64,
     /// The run's seed.
     pub seed: u64,
-    /// The commit of the program that made the checkpoint, if that was known when it was built.
-    pub commit: String,
     /// Length of the log in bytes.
     pub log_length: u64,
     /// Pictures and texts seen.
     pub pairs: u64,
     /// Text tokens seen, padding included.
     pub text_tokens: u64,
-    /// Seconds spent training.
+    /// Seconds spent in steps.
     pub seconds: f64,
+    /// The step of the last sample sheet.
+    #[serde(default)]
+    pub sampled: u64,
+    /// The step of the last scores.
+    #[serde(default)]
+    pub scored: u64,
 }
 
 impl Checkpoint {
@@ -82,6 +86,23 @@ impl Checkpoint {
         Ok(path)
     }
 
+    /// The newest checkpoint in `folder` with its own folder, if there is one. What a kill left
+    /// unfinished is removed.
+    ///
+    /// Errors: the operating system's; the newest is damaged, with how to go on from an older one.
+    pub fn newest(folder: &Path) -> Result<Option<(PathBuf, Self)>> {
+        remove_unfinished(folder)?;
+        let mut all = finished(folder)?;
+        let Some((_, path)) = all.pop() else { return Ok(None) };
+        let opened = Self::open(&path).map_err(|error| match all.last() {
+            Some((_, older)) => {
+                error.note(format!("to go on from {}, remove {}", older.display(), path.display()))
+            }
+            None => error,
+        });
+        Ok(Some((path, opened?)))
+    }
+
     /// Reads a checkpoint's folder.
     ///
     /// Errors: a file missing or damaged.
@@ -106,35 +127,36 @@ impl Checkpoint {
     }
 }
 
-/// The newest checkpoint in `folder`, if there is one. What a kill left unfinished is removed.
+/// The step of the newest checkpoint in `folder`; 0 without one.
 ///
 /// Errors: the operating system's.
-pub fn latest(folder: &Path) -> Result<Option<PathBuf>> {
-    if !folder.exists() {
-        return Ok(None);
-    }
-    for (name, path) in entries(folder)? {
-        if name.starts_with('.') && name.ends_with(".tmp") {
-            remove(&path)?;
-        }
-    }
-    Ok(finished(folder)?.pop())
+pub fn reached(folder: &Path) -> Result<u64> {
+    Ok(finished(folder)?.last().map_or(0, |(step, _)| *step))
+}
+
+/// Removes what a kill left unfinished.
+fn remove_unfinished(folder: &Path) -> Result<()> {
+    let unfinished = |name: &str| name.starts_with('.') && name.ends_with(".tmp");
+    let all = entries(folder)?.into_iter().filter(|(name, _)| unfinished(name));
+    all.into_iter().try_for_each(|(_, path)| remove(&path))
 }
 
 /// Removes all but the `keep` newest checkpoints.
 fn prune(folder: &Path, keep: usize) -> Result<()> {
     let all = finished(folder)?;
-    all[..all.len().saturating_sub(keep)].iter().try_for_each(|old| remove(old))
+    all[..all.len().saturating_sub(keep)].iter().try_for_each(|(_, old)| remove(old))
 }
 
-/// The checkpoints in `folder`, oldest first: their names have one length.
-fn finished(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut all = entries(folder)?;
-    all.retain(|(name, _)| name.starts_with(PREFIX));
+/// The checkpoints in `folder` with their steps, oldest first.
+fn finished(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let step = |name: &str| name.strip_prefix(PREFIX)?.parse::<u64>().ok();
+    let all = entries(folder)?.into_iter();
+    let mut all: Vec<_> = all.filter_map(|(name, path)| Some((step(&name)?, path))).collect();
     all.sort();
-    Ok(all.into_iter().map(|(_, path)| path).collect())
+    Ok(all)
 }
 
+/// What is in a folder: names and paths; nothing if there is no folder.
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let list = || {
         let entry = |entry: std::io::Result<fs::DirEntry>| {
@@ -142,7 +164,10 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
         };
         fs::read_dir(folder)?.map(entry).collect::<std::io::Result<_>>()
     };
-    list().map_err(|error| Error::io("list", folder, error))
+    match list() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(|error| Error::io("list", folder, error)),
+    }
 }
 
 fn file(folder: &Path, part: &str) -> PathBuf {
@@ -184,18 +209,20 @@ mod tests {
     #[test]
     fn the_newest_are_kept_and_read_back() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(latest(&folder.path().join("none")).unwrap(), None);
+        assert!(Checkpoint::newest(&folder.path().join("none")).unwrap().is_none());
+        // What has such a name and is none is nobody's business.
+        fs::write(folder.path().join("step-notes.txt"), "").unwrap();
         for step in [5, 90, 100] {
             checkpoint(step).save(folder.path(), 2).unwrap();
         }
-        let newest = latest(folder.path()).unwrap().unwrap();
+        let (newest, read) = Checkpoint::newest(folder.path()).unwrap().unwrap();
         assert_eq!(finished(folder.path()).unwrap().len(), 2);
-        let read = Checkpoint::open(&newest).unwrap();
         assert_eq!(read.state, checkpoint(100).state);
         assert_eq!(read.optimizer[0].1.item().unwrap(), 100.0);
         assert_eq!((read.config.as_str(), read.model[0].0.as_str()), ("seed = 1\n", "w"));
         checkpoint(100).save(folder.path(), 2).unwrap();
-        assert_eq!(latest(folder.path()).unwrap().unwrap(), newest, "the same step again");
+        let again = Checkpoint::newest(folder.path()).unwrap().unwrap().0;
+        assert_eq!((again, reached(folder.path()).unwrap()), (newest, 100), "the same step again");
     }
 
     #[test]
@@ -205,7 +232,7 @@ mod tests {
         let half = folder.path().join(".step-00000009.tmp");
         fs::create_dir(&half).unwrap();
         fs::write(half.join("model.safetensors"), "half").unwrap();
-        assert_eq!(latest(folder.path()).unwrap().unwrap(), whole);
+        assert_eq!(Checkpoint::newest(folder.path()).unwrap().unwrap().0, whole);
         assert!(!half.exists());
         checkpoint(9).save(folder.path(), 2).unwrap();
     }
@@ -213,10 +240,14 @@ mod tests {
     #[test]
     fn damage_is_an_error_that_names_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let path = checkpoint(1).save(folder.path(), 1).unwrap();
+        checkpoint(1).save(folder.path(), 2).unwrap();
+        let path = checkpoint(2).save(folder.path(), 2).unwrap();
         fs::write(path.join("optimizer.safetensors"), "damaged").unwrap();
-        let error = Checkpoint::open(&path).err().unwrap().to_string();
-        assert!(error.contains("optimizer.safetensors"), "{error}");
+        let error = Checkpoint::newest(folder.path()).err().unwrap().to_string();
+        let older = folder.path().join("step-00000001");
+        for told in ["optimizer.safetensors", &format!("to go on from {}, ", older.display())] {
+            assert!(error.contains(told), "{error}");
+        }
         fs::write(path.join("state.json"), "{").unwrap();
         assert!(Checkpoint::open(&path).err().unwrap().to_string().contains("state.json"));
     }

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use tensor::{DType, Error, Result};
 
+use super::limits;
 use super::schedule::OptimizerConfig;
 use crate::config::Recipe;
 use crate::pipeline::TextSampler;
@@ -190,7 +191,7 @@ pub struct ScheduleConfig {
     pub max_minutes: f64,
     /// Steps between lines of the log.
     pub log_every: u64,
-    /// Steps between checkpoints.
+    /// Steps between checkpoints; the last step leaves one in any case.
     pub checkpoint_every: u64,
     /// Checkpoints to keep.
     pub keep: usize,
@@ -388,7 +389,7 @@ impl RunConfig {
         ];
         match rules.iter().find(|(_, holds, _)| !holds) {
             Some((key, _, message)) => Err(Error::value("config", *message).key(*key)),
-            None => Ok(()),
+            None => limits::check(self),
         }
     }
 

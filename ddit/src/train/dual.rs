@@ -4,7 +4,7 @@
 //! texts to be written about their pictures. A text is a caption or, in instruction tuning, a
 //! question with its answer. What is in step `k` follows from the seed and `k` alone.
 
-use tensor::Result;
+use tensor::{Error, Result};
 
 use super::config::RunConfig;
 use super::trainer::Gradient;
@@ -12,6 +12,7 @@ use crate::config::TransformerConfig;
 use crate::data::{Dataset, Latents, Order, Purpose, stream};
 use crate::objective::{Draws, ImagePairs, Objective, TextPairs, Texts};
 use crate::pipeline::Model;
+use crate::shapes::MAX_WORDS;
 use crate::text::{Row, Tokenizer};
 
 /// The networks and what they learn from.
@@ -30,7 +31,7 @@ pub struct Dual {
 impl Dual {
     /// These networks, the texts of this tokenizer, and this data.
     ///
-    /// Errors: those of the tokenizer.
+    /// Errors: those of the tokenizer; texts too short for those of the shapes world.
     pub fn new(
         config: &RunConfig,
         model: Model,
@@ -40,6 +41,10 @@ impl Dual {
     ) -> Result<Self> {
         let most = model.transformer.config().max_text_length;
         let length = most.unwrap_or(config.model.text_length);
+        if matches!(dataset, Dataset::Shapes(_)) && length <= MAX_WORDS {
+            let message = format!("the shapes world's texts need {}, not {length}", MAX_WORDS + 1);
+            return Err(Error::value("train", message).key("model.text_length"));
+        }
         // Training pads with </s>, whatever the tokenizer does.
         let null = tokenizer.caption_row("", length, tokenizer.end())?.ids;
         let objective = Objective {
@@ -135,6 +140,20 @@ impl Dual {
         }
         let caption = self.dataset.caption(sample, &mut rng);
         self.tokenizer.caption_row(&caption, self.length, pad)
+    }
+
+    /// How many captions of a folder are longer than a row, and how many there are.
+    ///
+    /// Errors: those of the tokenizer.
+    pub fn cut_captions(&self) -> Result<(usize, usize)> {
+        let (mut cut, mut all) = (0, 0);
+        if let Dataset::Folder(folder) = &self.dataset {
+            for caption in folder.captions() {
+                cut += usize::from(self.tokenizer.encode(caption)?.len() > self.length);
+                all += 1;
+            }
+        }
+        Ok((cut, all))
     }
 
     /// What the transformer learns from.

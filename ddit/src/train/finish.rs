@@ -2,13 +2,12 @@
 //!
 //! Everything here uses the moving average of the weights, which is what inference gets.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use autograd::no_grad;
 use serde_json::{Value, json};
 use tensor::rng::Rng;
-use tensor::{DType, Error, Result};
+use tensor::{DType, Result};
 
 use super::autoencoder::Autoencoder;
 use super::config::SamplingConfig;
@@ -20,10 +19,11 @@ use super::trainable::MASK_EMBEDDING;
 use super::trainer::{Subject, Trainer, frozen_vae};
 use crate::config::{GenerationConfig, SchedulerConfig, VaeConfig};
 use crate::data::{Dataset, Purpose, pictures_from_tensor, stream};
-use crate::folder::{Component, Folder};
+use crate::folder::{self, Component, Folder};
 use crate::pipeline::Pipeline;
 use crate::shapes::Picture;
 use crate::t5::save_row;
+use crate::vae::AutoencoderKl;
 
 /// Pictures in a row of a sample sheet.
 const COLUMNS: usize = 8;
@@ -36,6 +36,18 @@ impl Trainer {
         match &self.subject {
             Subject::Autoencoder(_) => Ok(None),
             Subject::Dual(dual) => Ok(Some(Pipeline::new(self.folder(dual)?)?)),
+        }
+    }
+
+    /// The autoencoder as it is now, ready for use; `None` for a transformer's run.
+    ///
+    /// Errors: those of [`AutoencoderKl::new`].
+    pub fn vae(&self) -> Result<Option<AutoencoderKl>> {
+        match &self.subject {
+            Subject::Autoencoder(autoencoder) => {
+                frozen_vae(&self.autoencoder(autoencoder)).map(Some)
+            }
+            Subject::Dual(_) => Ok(None),
         }
     }
 
@@ -62,7 +74,8 @@ impl Trainer {
                     scaling_factor: 1.0 / found.deviation,
                     ..component.config
                 };
-                write_vae(&Component { config, ..component }, &path)?;
+                let component = Component { config, ..component };
+                folder::replace(&path, |new| component.write(&new.join("vae")))?;
             }
         }
         Ok(path)
@@ -72,7 +85,7 @@ impl Trainer {
     /// JSON file of the texts that belong to it. What the sheet shows is the same at every step.
     ///
     /// Errors: those of the networks; the operating system's.
-    pub fn write_samples(&self) -> Result<PathBuf> {
+    pub fn write_samples(&mut self) -> Result<PathBuf> {
         let path = self.out.join("samples").join(format!("step-{:08}.png", self.state.step));
         let (pictures, texts) = match &self.subject {
             Subject::Autoencoder(autoencoder) => {
@@ -85,6 +98,7 @@ impl Trainer {
         if !texts.is_null() {
             tensor::io::atomic_write(path.with_extension("json"), format!("{texts:#}\n"))?;
         }
+        self.state.sampled = self.state.step;
         Ok(path)
     }
 
@@ -166,16 +180,4 @@ impl Trainer {
         pictures.extend(shown);
         Ok((pictures, json!({ "prompts": prompts, "captions": captions })))
     }
-}
-
-/// Writes an autoencoder as the only component of a folder, whole or not at all.
-fn write_vae(component: &Component<VaeConfig>, path: &Path) -> Result<()> {
-    let new = path.with_extension("tmp");
-    for old in [&new, &path.to_owned()] {
-        if old.exists() {
-            fs::remove_dir_all(old).map_err(|error| Error::io("remove", old, error))?;
-        }
-    }
-    component.write(&new.join("vae"))?;
-    fs::rename(&new, path).map_err(|error| Error::io("rename", &new, error))
 }

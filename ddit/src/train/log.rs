@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! {"step":10,"loss":1.31,"image_loss":0.98,"text_loss":1.66,"lr":1e-4,"grad_norm":0.7,
-//!  "clipped":0.0,"seconds":4.1,"pairs":1280,"text_tokens":10240}
+//!  "clipped":0.0,"seconds":4.1,"pairs":1280,"text_tokens":10240,
+//!  "pairs_per_s":312.2,"gflops":92.4,"left_s":1841}
 //! ```
 //!
 //! Losses and norms are means over the steps since the last line, `clipped` is the share of them
-//! whose gradient was scaled down. Seconds are time spent training, over all resumptions; pairs
-//! and tokens are counts since the start. Nothing but the seconds differs between two runs of the
-//! same settings.
+//! whose gradient was scaled down. Seconds are time spent in steps, over all resumptions; pairs
+//! and tokens are counts since the start. Then the speed since the last line, in pairs and in 10⁹
+//! floating-point operations a second, and the seconds left at that speed. Nothing but seconds and
+//! speed ([`TIMES`]) differs between two runs of the same settings.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -16,6 +18,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use tensor::{DType, Error, Result, Tensor};
+
+/// The keys of a line whose values depend on the machine.
+pub const TIMES: [&str; 4] = ["seconds", "pairs_per_s", "gflops", "left_s"];
 
 /// The log file, open at its end.
 pub struct Log {
@@ -36,6 +41,8 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Whether the gradient was scaled down.
     pub clipped: bool,
+    /// The line of the log that ends with this step, if one does.
+    pub line: Option<Map<String, Value>>,
 }
 
 impl Log {
@@ -61,8 +68,8 @@ impl Log {
     /// Appends an object as a line, in one write: a kill leaves whole lines or, at the end, none.
     ///
     /// Errors: the operating system's.
-    pub fn write(&mut self, line: Map<String, Value>) -> Result<()> {
-        let line = format!("{}\n", Value::Object(line));
+    pub fn write(&mut self, line: &Map<String, Value>) -> Result<()> {
+        let line = serde_json::to_string(line).expect("a map of JSON values can be written") + "\n";
         self.file.write_all(line.as_bytes()).map_err(|e| Error::io("write", &self.path, e))
     }
 
@@ -142,6 +149,7 @@ mod tests {
             learning_rate: 0.5,
             grad_norm: 3.0 * loss,
             clipped: step == 2,
+            line: None,
         }
     }
 
@@ -167,11 +175,11 @@ mod tests {
         let path = folder.path().join("log.jsonl");
         let line = |n: u64| Map::from_iter([("step".to_owned(), json!(n))]);
         let mut log = Log::open(&path, 0).unwrap();
-        log.write(line(1)).unwrap();
+        log.write(&line(1)).unwrap();
         let length = log.sync().unwrap();
-        log.write(line(2)).unwrap();
+        log.write(&line(2)).unwrap();
         let mut log = Log::open(&path, length).unwrap();
-        log.write(line(3)).unwrap();
+        log.write(&line(3)).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":3}\n");
     }
 }

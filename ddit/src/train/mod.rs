@@ -3,6 +3,7 @@
 //! | file | what it knows |
 //! |---|---|
 //! | [`config`], [`presets`] | the settings of a run, and how they are put together |
+//! | [`limits`] | what sizes and networks there may be |
 //! | [`run`] | a run from its first step to its last; its watcher |
 //! | [`trainer`] | the parts of a run, a step of it |
 //! | [`dual`], [`autoencoder`] | what a step is made of, for the two things there are to train |
@@ -32,6 +33,7 @@ pub mod config;
 pub mod dual;
 pub mod finish;
 pub mod learner;
+pub mod limits;
 pub mod log;
 pub mod networks;
 pub mod presets;
@@ -49,5 +51,5 @@ mod tests;
 pub use config::{RunConfig, Task};
 pub use presets::PRESETS;
 pub use progress::Progress;
-pub use run::{Event, Outcome, Scores, Stop, Watch, resume, start};
+pub use run::{Candidate, Event, Outcome, Scores, Stop, Watch, resume, start};
 pub use trainer::Trainer;

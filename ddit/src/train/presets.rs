@@ -10,7 +10,7 @@ use std::path::Path;
 use tensor::{Error, Result};
 use toml::{Table, Value};
 
-use super::config::{AutoencoderConfig, RunConfig};
+use super::config::{AutoencoderConfig, RunConfig, Task};
 use tensor::spelling;
 
 /// The presets compiled in: name, and what differs from the defaults.
@@ -37,15 +37,35 @@ impl RunConfig {
     }
 
     /// The settings that a run's `config.toml` holds, changed by `overrides` of the form
-    /// `key=value`.
+    /// `key=value`. Every key has to be there: a run goes on as it began, whatever the defaults
+    /// are by now.
     ///
-    /// Errors: no such file; not the settings of a run; as [`load`](Self::load).
+    /// Errors: no such file; not the settings of a run, or not all of them; as
+    /// [`load`](Self::load).
     pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         let path = path.as_ref();
-        let mut settings = defaults();
-        merge(&mut settings, read_toml(path)?, "").map_err(|error| error.path(path))?;
+        let (mut settings, file) = (defaults(), read_toml(path)?);
+        let missing = missing(&settings, &file, "");
+        if !missing.is_empty() {
+            let error = Error::file("config", path, "settings of the run are missing");
+            let error = error.wrong(missing.into_iter().map(|line| format!("no {line}")));
+            return Err(error.note("these are the defaults of today; add what was meant"));
+        }
+        merge(&mut settings, file, "").map_err(|error| error.path(path))?;
         finish(settings, overrides)
     }
+}
+
+/// What `all` has and `some` has not, as `a.b = value`.
+fn missing(all: &Table, some: &Table, path: &str) -> Vec<String> {
+    let lines = all.iter().flat_map(|(key, value)| match (value, some.get(key)) {
+        (Value::Table(all), Some(Value::Table(some))) => {
+            missing(all, some, &format!("{path}{key}."))
+        }
+        (_, Some(_)) => Vec::new(),
+        (_, None) => vec![format!("{path}{key} = {value}")],
+    });
+    lines.collect()
 }
 
 /// The settings with overrides, checked.
@@ -54,10 +74,42 @@ fn finish(mut settings: Table, overrides: &[String]) -> Result<RunConfig> {
         merge(&mut settings, parse_override(setting)?, "")?;
     }
     let config: Result<RunConfig, toml::de::Error> = settings.try_into();
-    let mut config = config.map_err(|error| Error::value("config", error.message()))?;
+    // The error's second line names the key.
+    let wrong =
+        |e: toml::de::Error| Error::value("config", e.to_string().trim().replace('\n', " "));
+    let mut config = config.map_err(wrong)?;
     config.check()?;
+    for (key, _) in overrides.iter().filter_map(|setting| setting.split_once('=')) {
+        if let Some(why) = idle(&config, key.trim()) {
+            let message = format!("would do nothing: {why}");
+            return Err(Error::value("config", message).key(key.trim()));
+        }
+    }
     fix_paths(&mut config)?;
     Ok(config)
+}
+
+/// Why a key that somebody sets has no part in such a run, if it has none.
+fn idle(config: &RunConfig, key: &str) -> Option<&'static str> {
+    let (section, name) = key.split_once('.').unwrap_or((key, ""));
+    let is_dual = config.task == Task::Dual;
+    match (section, name) {
+        ("model" | "objective" | "generation", _) | ("batch", "texts") if !is_dual => {
+            Some("it is a transformer's, and the run is an autoencoder's")
+        }
+        ("autoencoder", "source" | "preset") if !is_dual => {
+            Some("the run is the autoencoder's own")
+        }
+        ("model", name) if !config.init.is_empty() && name != "text_length" => {
+            Some("the transformer is that of init")
+        }
+        ("autoencoder", name)
+            if is_dual && name != "source" && config.autoencoder.source != "train" =>
+        {
+            Some("no autoencoder is trained unless autoencoder.source is \"train\"")
+        }
+        _ => None,
+    }
 }
 
 /// Makes every path absolute, so that a run can be resumed from any directory.
@@ -193,14 +245,14 @@ mod tests {
             "run.steps=7",
             "optimizer.learning_rate=1",
             "optimizer.decay=linear",
-            "autoencoder.source=/some/where",
+            "autoencoder.preset=/some/where",
             "autoencoder.widths=[8, 16]",
             "data.only={ split = \"train\" }",
         ];
         let config = load("shapes", &changes).unwrap();
         assert_eq!((config.run.steps, config.optimizer.learning_rate), (7, 1.0));
         assert_eq!((config.optimizer.decay, config.task), (Decay::Linear, Task::Dual));
-        assert_eq!(config.autoencoder.source, "/some/where");
+        assert_eq!(config.autoencoder.preset, "/some/where");
         assert_eq!(config.autoencoder.widths, [8, 16]);
         assert_eq!(config.data.only["split"].as_str(), Some("train"));
     }
@@ -216,6 +268,20 @@ mod tests {
     }
 
     #[test]
+    fn a_runs_settings_are_read_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let config = load("shapes", &[]).unwrap();
+        fs::write(&path, config.to_toml()).unwrap();
+        assert_eq!(RunConfig::read(&path, &[]).unwrap(), config);
+        fs::write(&path, config.to_toml().replace("keep = 2\n", "")).unwrap();
+        let error = RunConfig::read(&path, &[]).unwrap_err().to_string();
+        assert!(error.contains("wrong  no run.keep = 2\n"), "{error}");
+        fs::write(&path, "").unwrap();
+        assert!(RunConfig::read(&path, &[]).unwrap_err().to_string().contains("no seed = 0"));
+    }
+
+    #[test]
     fn mistakes_name_the_key_and_the_nearest() {
         for (change, told) in [
             ("optimizer.learing_rate=1", ["optimizer.learing_rate", "`learning_rate`"]),
@@ -224,7 +290,22 @@ mod tests {
             ("run.steps=many", ["run.steps", "is no integer"]),
             ("run.steps=0", ["run.steps", "at least 1"]),
             ("batch.micro_batches=3", ["batch.micro_batches", "divide"]),
-            ("objective.recipe=soup", ["soup", "paper"]),
+            ("run.steps=-5", ["-5", "run.steps"]),
+            ("objective.recipe=soup", ["soup", "objective.recipe"]),
+            ("data.source=soup", ["soup", "data.source"]),
+            ("data.scenes=9999999999999", ["data.scenes", "10000000"]),
+            ("generation.steps=0", ["generation.steps", "at least 1"]),
+            ("generation.guidance=-1", ["generation.guidance", "negative"]),
+            ("model.width=33", ["model.heads", "divide"]),
+            ("model.width=6", ["model", "no multiple of 4"]),
+            ("model.width=100000000", ["model.width", "65536"]),
+            ("model.heads=0", ["model.heads", "divide"]),
+            ("model.blocks=0", ["model", "num_layers is 0"]),
+            ("model.patch=0", ["model", "patch_size is 0"]),
+            ("model.patch=3", ["model.patch", "8 x 8"]),
+            ("model.text_length=0", ["model.text_length", "2 to 4096"]),
+            ("model.text_length=12", ["model.text_length", "at least 13"]),
+            ("autoencoder.widths=[]", ["autoencoder", "0 levels"]),
             ("seed", ["`seed`", "key=value"]),
         ] {
             let error = load("shapes", &[change]).unwrap_err().to_string();
@@ -232,6 +313,15 @@ mod tests {
         }
         let error = load("shape", &[]).unwrap_err().to_string();
         assert!(error.contains("did you mean `shapes`?"), "{error}");
+        for (preset, change) in [
+            ("shapes-vae", "autoencoder.preset=tiny-vae"),
+            ("shapes-vae", "model.width=64"),
+            ("shapes-vqa", "model.width=64"),
+            ("shapes-vqa", "autoencoder.preset=tiny-vae"),
+        ] {
+            let error = load(preset, &["init=some/run", change]).unwrap_err().to_string();
+            assert!(error.contains("would do nothing"), "{preset} {change}: {error}");
+        }
         assert!(load("shapes-vqa", &[]).unwrap_err().to_string().contains("init"));
     }
 }

@@ -1,6 +1,7 @@
 //! Progress on a terminal, or as plain lines where there is none.
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -33,7 +34,7 @@ impl Progress {
     /// Progress on standard error.
     pub fn new() -> Self {
         let bar = ProgressBar::hidden();
-        if std::io::stderr().is_terminal() {
+        if io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(4));
         }
         Self {
@@ -54,7 +55,7 @@ impl Progress {
                 self.bar.set_length(total as u64);
                 self.bar.set_position(done as u64);
                 if self.bar.is_hidden() && done == total {
-                    eprintln!("encoded {total} pictures");
+                    tell(format_args!("encoded {total} pictures"));
                 }
             }
             Event::Step { report, pairs, flops } => {
@@ -73,7 +74,11 @@ impl Progress {
                 // Writing and sampling are not part of a step.
                 self.last_step = Some(Instant::now());
             }
-            Event::Scored(scores) => {
+            Event::Cut { captions, of, length } => self.say(format!(
+                "warning: {captions} of {of} captions are longer than {length} tokens; \
+                 what is behind them is not learnt"
+            )),
+            Event::Scored { scores, .. } => {
                 let scores: Vec<String> =
                     scores.iter().map(|(name, score)| format!("{name} {score:.3}")).collect();
                 self.say(scores.join("  "));
@@ -125,18 +130,23 @@ impl Progress {
         if self.bar.is_hidden() && (is_last || self.last_line.elapsed() > LINE_EVERY) {
             self.last_line = Instant::now();
             let left = (steps - step) as f64 * self.step_seconds.unwrap_or(0.0);
-            eprintln!("{step}/{steps} {} left {left:.0}s", self.bar.message());
+            tell(format_args!("{step}/{steps} {} left {left:.0}s", self.bar.message()));
         }
     }
 
     /// A line above the bar.
     fn say(&self, line: String) {
         if self.bar.is_hidden() {
-            eprintln!("{line}");
+            tell(line);
         } else {
             self.bar.println(line);
         }
     }
+}
+
+/// A line on standard error. Nobody may be reading it any more, and training goes on.
+fn tell(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn smooth(smoothed: &mut f64, newest: Duration) {

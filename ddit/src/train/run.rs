@@ -1,31 +1,40 @@
 //! A run from its first step to its last, with whoever watches it.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, json};
 use tensor::{Error, Result};
 
+use super::checkpoint;
 use super::config::{RunConfig, Task};
 use super::log::StepReport;
 use super::setup::{AUTOENCODER_RUN, MODEL, find_vae};
-use super::trainer::{Subject, Trainer};
+use super::trainer::{CHECKPOINTS, Subject, Trainer};
 use crate::pipeline::Pipeline;
+use crate::vae::AutoencoderKl;
 
 /// Scores by name.
 pub type Scores = Vec<(String, f64)>;
 
 /// Whoever watches a run.
 pub struct Watch<'a> {
-    /// Set from elsewhere, by a signal handler say, it makes the run save and stop after the step
-    /// under way.
+    /// Set from elsewhere, by a signal handler say, it makes the run save and stop after what is
+    /// under way: a step, a batch of pictures to encode, a sample sheet, a score.
     pub stop: &'a AtomicBool,
     /// Is told what happens.
     pub observe: &'a mut dyn FnMut(Event),
     /// Scores the model every `run.validate_every` steps; the scores go into the log.
-    pub validate: Option<&'a mut dyn FnMut(&Pipeline) -> Result<Scores>>,
+    pub validate: Option<&'a mut dyn FnMut(&Candidate) -> Result<Scores>>,
+}
+
+/// What a run has trained so far, ready for use.
+pub enum Candidate<'a> {
+    /// A transformer, with all it needs.
+    Model(&'a Pipeline),
+    /// An autoencoder.
+    Autoencoder(&'a AutoencoderKl),
 }
 
 /// What happens in a run.
@@ -59,7 +68,21 @@ pub enum Event<'a> {
     /// A file or folder has been written: a checkpoint, a sample sheet, the finished model.
     Wrote(&'a Path),
     /// The model has been scored.
-    Scored(&'a Scores),
+    Scored {
+        /// After this step.
+        step: u64,
+        /// The scores.
+        scores: &'a Scores,
+    },
+    /// Captions are longer than the rows they are learnt from.
+    Cut {
+        /// How many.
+        captions: usize,
+        /// Of how many.
+        of: usize,
+        /// Tokens of a row.
+        length: usize,
+    },
 }
 
 /// How a run ended.
@@ -87,32 +110,64 @@ pub enum Stop {
     TimeIsUp,
 }
 
-/// Trains from the beginning, into the folder `out`.
+/// Trains from the beginning, into the folder `out`, which is empty or does not exist. A run that
+/// cannot begin leaves nothing there.
 ///
-/// Errors: there is a run in `out` already; those of [`Trainer`].
+/// Errors: there is a run in `out` already, or anything else; those of [`Trainer`].
 pub fn start(config: RunConfig, out: &Path, watch: &mut Watch) -> Result<Outcome> {
-    let settings = out.join("config.toml");
-    if settings.exists() {
+    if out.join(SETTINGS).exists() {
         let error = Error::value("train", "there is a run in this folder already").path(out);
         return Err(error.note(format!("go on with it: train --resume {}", out.display())));
     }
-    write_settings(&config, out)?;
-    Run { config, out: out.to_owned(), deadline: None }.go(watch)
+    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        let error = Error::value("train", "the folder is not empty, and there is no run in it");
+        return Err(error.path(out).note("name one that is empty or does not exist"));
+    }
+    let is_ours = !out.exists();
+    fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
+    let _lock = lock(out)?;
+    let outcome = Run { config, out: out.to_owned(), deadline: None, is_new: true }.go(watch);
+    if outcome.is_err() && is_ours {
+        // Refused, as it should be, where something has been written.
+        let _ = fs::remove_dir(out);
+    }
+    outcome
 }
 
 /// Goes on with the run in the folder `out`, from its newest checkpoint, as if it had never
-/// stopped. `overrides` of the form `key=value` change its settings from here on.
+/// stopped. `overrides` of the form `key=value` change its settings from here on, and are written
+/// down when the run has been opened with them.
 ///
-/// Errors: there is no run in `out`; those of [`Trainer`].
+/// Errors: there is no run in `out`, or another program trains it; fewer steps than it has made;
+/// those of [`Trainer`].
 pub fn resume(out: &Path, overrides: &[String], watch: &mut Watch) -> Result<Outcome> {
-    let config = RunConfig::read(out.join("config.toml"), overrides)?;
-    write_settings(&config, out)?;
-    Run { config, out: out.to_owned(), deadline: None }.go(watch)
+    let config = RunConfig::read(out.join(SETTINGS), overrides)?;
+    let _lock = lock(out)?;
+    Run { config, out: out.to_owned(), deadline: None, is_new: false }.go(watch)
 }
 
+/// The settings in a run's folder.
+const SETTINGS: &str = "config.toml";
+
 fn write_settings(config: &RunConfig, out: &Path) -> Result<()> {
-    fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
-    tensor::io::atomic_write(out.join("config.toml"), config.to_toml())
+    tensor::io::atomic_write(out.join(SETTINGS), config.to_toml())
+}
+
+/// Keeps other programs from training in a folder while what is returned is alive; the operating
+/// system frees the folder of a program that was killed. Where folders cannot be opened or locked
+/// nothing is kept.
+fn lock(out: &Path) -> Result<Option<File>> {
+    if !cfg!(unix) {
+        return Ok(None);
+    }
+    let folder = File::open(out).map_err(|error| Error::io("open", out, error))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::Error(_)) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::value("train", "another program is training in this folder").path(out))
+        }
+    }
 }
 
 /// Settings, a folder, and until when.
@@ -120,6 +175,8 @@ struct Run {
     config: RunConfig,
     out: PathBuf,
     deadline: Option<Instant>,
+    /// Whether the settings are not in the folder yet.
+    is_new: bool,
 }
 
 impl Run {
@@ -136,7 +193,7 @@ impl Run {
         if trains_autoencoder && let Some(stopped) = self.train_autoencoder(watch)? {
             return Ok(stopped);
         }
-        self.train(watch)
+        self.train(watch, &[&self])
     }
 
     /// Trains the autoencoder that the latents are of, unless that is done; how it ended, if
@@ -146,8 +203,9 @@ impl Run {
         if find_vae(&out.join(MODEL)).is_some() {
             return Ok(None);
         }
-        let settings = out.join("config.toml");
-        let config = if settings.exists() {
+        let settings = out.join(SETTINGS);
+        let is_new = !settings.exists();
+        let config = if !is_new {
             RunConfig::read(&settings, &[])?
         } else {
             let preset = RunConfig::load(&self.config.autoencoder.preset, &[])?;
@@ -157,12 +215,10 @@ impl Run {
             }
             let Self { config, .. } = self;
             let (data, autoencoder) = (config.data.clone(), config.autoencoder.clone());
-            let config = RunConfig { seed: config.seed, data, autoencoder, ..preset };
-            write_settings(&config, &out)?;
-            config
+            RunConfig { seed: config.seed, data, autoencoder, ..preset }
         };
-        let outcome = Run { config, out, deadline: self.deadline }.train(watch)?;
-        Ok(match outcome {
+        let run = Run { config, out, deadline: self.deadline, is_new };
+        Ok(match run.train(watch, &[self, &run])? {
             Outcome::Finished(_) => None,
             // It is the whole run that is to be resumed.
             Outcome::Stopped { reason, step, .. } => {
@@ -171,64 +227,118 @@ impl Run {
         })
     }
 
-    fn train(&self, watch: &mut Watch) -> Result<Outcome> {
-        let Self { config, out, deadline } = self;
-        let mut trainer = Trainer::open(config.clone(), out, &mut |done, total| {
-            (watch.observe)(Event::Encoded { done, total });
-        })?;
-        let (task, steps) = (config.task, config.run.steps);
-        (watch.observe)(Event::Begin { task, done: trainer.steps_done(), steps });
-        let (pairs, flops) = work(&trainer);
-        let (begun, before) = (Instant::now(), trainer.state.seconds);
-        while trainer.steps_done() < steps {
-            let reason = if watch.stop.load(Ordering::Relaxed) {
-                Some(Stop::Asked)
-            } else {
-                deadline.filter(|&end| Instant::now() >= end).map(|_| Stop::TimeIsUp)
-            };
-            if let Some(reason) = reason {
-                (watch.observe)(Event::Wrote(&trainer.save()?));
-                let step = trainer.steps_done();
-                return Ok(Outcome::Stopped { reason, step, run: out.clone() });
+    /// Does all that is left to do. The settings of the runs that this is the `beginning` of are
+    /// written as soon as there is something to go on with: not before, so that a mistake in them
+    /// leaves nothing, and spoils no run that was there.
+    fn train(&self, watch: &mut Watch, beginning: &[&Run]) -> Result<Outcome> {
+        let Self { config, out, .. } = self;
+        let settle = || beginning.iter().try_for_each(|run| write_settings(&run.config, &run.out));
+        let stopped = |reason, step| Outcome::Stopped { reason, step, run: out.clone() };
+        let (mut is_unsettled, mut interrupted) = (self.is_new, None);
+        let opened = Trainer::open(config.clone(), out, &mut |done, total| {
+            if std::mem::take(&mut is_unsettled) {
+                settle()?;
             }
-            trainer.state.seconds = before + begun.elapsed().as_secs_f64();
-            let report = trainer.step()?;
-            (watch.observe)(Event::Step { report: &report, pairs, flops });
-            after_step(&mut trainer, watch)?;
+            (watch.observe)(Event::Encoded { done, total });
+            interrupted = self.reason_to_stop(watch).filter(|_| done < total);
+            match interrupted {
+                Some(_) => Err(Error::value("train", "asked to stop")),
+                None => Ok(()),
+            }
+        });
+        if let Some(reason) = interrupted {
+            return Ok(stopped(reason, checkpoint::reached(&out.join(CHECKPOINTS))?));
         }
-        let model = trainer.export()?;
-        (watch.observe)(Event::Wrote(&model));
-        Ok(Outcome::Finished(model))
+        let mut trainer = opened?;
+        let (task, done, steps) = (config.task, trainer.steps_done(), config.run.steps);
+        if done > steps {
+            let message = format!("is {steps}, but the run has made {done} steps already");
+            return Err(Error::value("config", message).key("run.steps"));
+        }
+        settle()?;
+        (watch.observe)(Event::Begin { task, done, steps });
+        tell_of_cut_captions(&trainer, watch)?;
+        let (pairs, flops) = trainer.work();
+        loop {
+            if let Some(reason) = self.reason_to_stop(watch) {
+                if !trainer.is_saved() {
+                    (watch.observe)(Event::Wrote(&trainer.save()?));
+                }
+                return Ok(stopped(reason, trainer.steps_done()));
+            }
+            match due(&trainer, watch.validate.is_some()) {
+                Due::Step => {
+                    let report = trainer.step()?;
+                    (watch.observe)(Event::Step { report: &report, pairs, flops });
+                }
+                Due::Samples => (watch.observe)(Event::Wrote(&trainer.write_samples()?)),
+                Due::Scores => score(&mut trainer, watch)?,
+                Due::Checkpoint => (watch.observe)(Event::Wrote(&trainer.save()?)),
+                Due::Model => {
+                    let model = trainer.export()?;
+                    (watch.observe)(Event::Wrote(&model));
+                    return Ok(Outcome::Finished(model));
+                }
+            }
+        }
+    }
+
+    fn reason_to_stop(&self, watch: &Watch) -> Option<Stop> {
+        if watch.stop.load(Ordering::Relaxed) {
+            return Some(Stop::Asked);
+        }
+        self.deadline.filter(|&end| Instant::now() >= end).map(|_| Stop::TimeIsUp)
     }
 }
 
-/// What is due after the step just made: samples, scores, and last the checkpoint, which then
-/// knows of the others.
-fn after_step(trainer: &mut Trainer, watch: &mut Watch) -> Result<()> {
-    let run = trainer.config().run.clone();
-    if trainer.is_due(run.sample_every) {
-        (watch.observe)(Event::Wrote(&trainer.write_samples()?));
+/// What comes next in a run.
+enum Due {
+    Samples,
+    Scores,
+    Checkpoint,
+    Step,
+    /// The finished model.
+    Model,
+}
+
+/// What comes next. Of what is made at intervals, and after the last step, the state remembers when
+/// it was made, so that a resumed run makes up for what a stopped one left out. `scored` says
+/// whether there is anybody who scores.
+fn due(trainer: &Trainer, scored: bool) -> Due {
+    let (run, state) = (&trainer.config().run, &trainer.state);
+    let is_last = state.step == run.steps;
+    if trainer.is_due(run.sample_every) && state.sampled < state.step {
+        Due::Samples
+    } else if scored && trainer.is_due(run.validate_every) && state.scored < state.step {
+        Due::Scores
+    } else if (is_last || trainer.is_due(run.checkpoint_every)) && !trainer.is_saved() {
+        Due::Checkpoint
+    } else if is_last {
+        Due::Model
+    } else {
+        Due::Step
     }
-    if trainer.is_due(run.validate_every)
-        && let Some(validate) = &mut watch.validate
-        && let Some(pipeline) = trainer.pipeline()?
-    {
-        let scores = validate(&pipeline)?;
-        let line = scores.iter().map(|(name, score)| (name.clone(), json!(score)));
-        trainer.write_log("scores", Map::from_iter(line).into())?;
-        (watch.observe)(Event::Scored(&scores));
+}
+
+/// Has the model as it is now scored, and writes the scores into the log.
+fn score(trainer: &mut Trainer, watch: &mut Watch) -> Result<()> {
+    let Some(validate) = &mut watch.validate else { return Ok(()) };
+    let mut scores = Scores::new();
+    if let Some(pipeline) = trainer.pipeline()? {
+        scores = validate(&Candidate::Model(&pipeline))?;
+    } else if let Some(vae) = trainer.vae()? {
+        scores = validate(&Candidate::Autoencoder(&vae))?;
     }
-    if trainer.is_due(run.checkpoint_every) {
-        (watch.observe)(Event::Wrote(&trainer.save()?));
-    }
+    trainer.log_scores(&scores)?;
+    (watch.observe)(Event::Scored { step: trainer.steps_done(), scores: &scores });
     Ok(())
 }
 
-/// Pictures and texts, and floating-point operations, of a step.
-fn work(trainer: &Trainer) -> (usize, f64) {
-    let batch = &trainer.config().batch;
-    match &trainer.subject {
-        Subject::Autoencoder(autoencoder) => (batch.images, autoencoder.flops()),
-        Subject::Dual(dual) => (batch.images + batch.texts, dual.flops()),
+fn tell_of_cut_captions(trainer: &Trainer, watch: &mut Watch) -> Result<()> {
+    let Subject::Dual(dual) = &trainer.subject else { return Ok(()) };
+    let (captions, of) = dual.cut_captions()?;
+    if captions > 0 {
+        (watch.observe)(Event::Cut { captions, of, length: dual.text_length() });
     }
+    Ok(())
 }

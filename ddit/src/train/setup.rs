@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tensor::{Error, Result};
 
-use super::config::{AutoencoderConfig, ModelConfig};
+use super::config::{AutoencoderConfig, ModelConfig, RunConfig};
 use crate::config::{OtherKeys, TransformerConfig, VaeConfig};
 use crate::folder::{Component, Folder};
+use crate::text::words::SPECIAL;
 
 /// Where a run puts its finished model.
 pub const MODEL: &str = "model";
@@ -66,6 +67,42 @@ pub fn transformer_geometry(
         max_text_length: Some(settings.text_length),
         other: object(json!({ "_class_name": "SD3JointModelFlexible" })),
     }
+}
+
+/// Refuses a transformer's run whose latents do not suit its transformer, before any of them is
+/// computed. The transformer is `start`, or a fresh one; latents are of `vae`, or pixels.
+///
+/// Errors: pictures that do not divide into latents, or latents that do not divide into patches;
+/// more patches than the transformer has places for; an impossible geometry.
+pub fn check_latents(
+    config: &RunConfig,
+    start: Option<&TransformerConfig>,
+    vae: Option<&VaeConfig>,
+) -> Result<()> {
+    let fail = |key: &str, message: String| Err(Error::value("config", message).key(key));
+    let size = config.data.size;
+    let (channels, factor) = vae.map_or((3, 1), |vae| (vae.latent_channels, vae.spatial_factor()));
+    if !size.is_multiple_of(factor) {
+        let message = format!("{size} pixels do not divide by the autoencoder's {factor}");
+        return fail("data.size", message);
+    }
+    let side = size / factor;
+    // The data's words are not counted yet; there is one at least.
+    let fresh = || transformer_geometry(&config.model, [channels, side, side], SPECIAL.len() + 1);
+    let geometry = start.cloned().unwrap_or_else(fresh);
+    geometry.check().map_err(|error| error.key("model"))?;
+    let (patch, most) = (geometry.patch_size, geometry.pos_embed_max_size);
+    if !side.is_multiple_of(patch) {
+        let message =
+            format!("patches of {patch} x {patch} do not fill latents of {side} x {side}");
+        return fail("model.patch", message);
+    }
+    if side / patch > most {
+        let (patches, pixels) = (side / patch, most * patch * factor);
+        let message = format!("{patches} patches a side; the model has places for {most}");
+        return fail("data.size", format!("{message}, which is {pixels} pixels"));
+    }
+    Ok(())
 }
 
 fn object(value: serde_json::Value) -> OtherKeys {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::pipeline::Pipeline;
 
+mod runs;
 mod sd3;
 
 /// A transformer of one block on pixels, which needs no autoencoder.
@@ -35,7 +36,7 @@ fn preset(name: &str, overrides: &[&str]) -> RunConfig {
 
 fn open(config: &RunConfig, out: &Path) -> Trainer {
     fs::create_dir_all(out).unwrap();
-    Trainer::open(config.clone(), out, &mut |_, _| {}).unwrap()
+    Trainer::open(config.clone(), out, &mut |_, _| Ok(())).unwrap()
 }
 
 fn steps(trainer: &mut Trainer, count: usize) -> Vec<f64> {
@@ -52,7 +53,7 @@ fn log(out: &Path) -> Vec<Value> {
     let text = fs::read_to_string(out.join("log.jsonl")).unwrap();
     let line = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap();
-        line.as_object_mut().unwrap().remove("seconds");
+        log::TIMES.iter().for_each(|key| drop(line.as_object_mut().unwrap().remove(*key)));
         line
     };
     text.lines().map(line).collect()
@@ -247,6 +248,17 @@ fn a_folder_of_pictures_is_learnt_from() {
     let model = trainer.export().unwrap();
     let tokenizer = crate::text::Tokenizer::open(model.join("tokenizer")).unwrap();
     assert_eq!(tokenizer.len(), 4 + 3);
+    for (length, cut) in [(3, 0), (2, 2)] {
+        let config = RunConfig {
+            model: config::ModelConfig { text_length: length, ..trainer.config().model.clone() },
+            ..trainer.config().clone()
+        };
+        let trainer = open(&config, &folder.path().join(length.to_string()));
+        let trainer::Subject::Dual(dual) = &trainer.subject else {
+            unreachable!("the settings are a transformer's")
+        };
+        assert_eq!(dual.cut_captions().unwrap(), (cut, 2), "{length} tokens");
+    }
 }
 
 #[test]

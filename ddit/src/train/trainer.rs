@@ -1,19 +1,23 @@
 //! A training run: its parts, a step of it, its checkpoints.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use autograd::{Grads, Params};
 use serde_json::{Map, Value, json};
 use tensor::{DType, Error, Result, Tensor};
 
 use super::autoencoder::Autoencoder;
-use super::checkpoint::{Checkpoint, State, latest};
+use super::checkpoint::{Checkpoint, State};
 use super::config::{RunConfig, Task};
 use super::dual::Dual;
 use super::learner::Learner;
 use super::log::{Log, StepReport, Window};
 use super::networks;
-use super::setup::{AUTOENCODER_RUN, open_model, open_vae, transformer_geometry, vae_geometry};
+use super::setup::{
+    AUTOENCODER_RUN, check_latents, open_model, open_vae, transformer_geometry, vae_geometry,
+};
 use crate::config::{TransformerConfig, VaeConfig};
 use crate::data::Dataset;
 use crate::data::latents::{Latents, Posteriors};
@@ -21,7 +25,11 @@ use crate::folder::{Component, Folder};
 use crate::t5::T5Config;
 use crate::text::{END, Tokenizer};
 use crate::vae::AutoencoderKl;
+use crate::weights::{FNV_START, fnv};
 use crate::{mmdit, vae};
+
+/// Where a run keeps its checkpoints.
+pub(super) const CHECKPOINTS: &str = "checkpoints";
 
 /// The name under which a checkpoint keeps the log's open window.
 const WINDOW: &str = "log.window";
@@ -53,38 +61,43 @@ pub struct Trainer {
     /// The autoencoder that a transformer's latents are of.
     pub(super) frozen: Option<Component<VaeConfig>>,
     pub(super) state: State,
+    /// The state that was last written, or gone on from.
+    saved: Option<State>,
     window: Window,
+    /// Steps since the last line of the log, and the seconds they took, in this process.
+    timed: (u64, f64),
     log: Log,
 }
 
 impl Trainer {
     /// The run in the folder `out`: at its newest checkpoint, or at its beginning. Where latents
-    /// are to be computed, `progress` is told how many are done, and of how many.
+    /// are to be computed, `progress` is told how many are done, and of how many; an error of its
+    /// ends that.
     ///
     /// Errors: data, models or checkpoints that cannot be read, or do not fit each other.
     pub fn open(
         config: RunConfig,
         out: &Path,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Self> {
         let dataset = Dataset::open(&config.data, config.seed)?;
         let (subject, mut learner, frozen) = match config.task {
             Task::Vae => autoencoder(&config, dataset)?,
             Task::Dual => dual(&config, out, dataset, progress)?,
         };
-        let commit = option_env!("DDIT_COMMIT").unwrap_or("unknown").to_owned();
-        let mut state = State { seed: config.seed, commit, ..State::default() };
-        let mut window = Window::default();
-        if let Some(path) = latest(&out.join("checkpoints"))? {
-            let Checkpoint { model, optimizer, state: saved, .. } = Checkpoint::open(&path)?;
-            if let Some((_, sums)) = optimizer.iter().find(|(name, _)| name == WINDOW) {
-                window = Window::from_tensor(sums);
-            }
+        let (mut state, mut window) = (State { seed: config.seed, ..State::default() }, None);
+        let found = Checkpoint::newest(&out.join(CHECKPOINTS))?;
+        let saved = found.as_ref().map(|(_, checkpoint)| checkpoint.state.clone());
+        if let Some((path, Checkpoint { model, optimizer, state: reached, .. })) = found {
+            let sums = optimizer.iter().find(|(name, _)| name == WINDOW);
+            window = sums.map(|(_, sums)| Window::from_tensor(sums));
             learner.restore(model, optimizer).map_err(|error| error.path(&path))?;
-            state = State { commit: state.commit, ..saved };
+            state = reached;
         }
+        fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
         let log = Log::open(&out.join("log.jsonl"), state.log_length)?;
-        Ok(Self { config, out: out.to_owned(), subject, learner, frozen, state, window, log })
+        let (out, window, timed) = (out.to_owned(), window.unwrap_or_default(), (0, 0.0));
+        Ok(Self { config, out, subject, learner, frozen, state, saved, window, timed, log })
     }
 
     /// The settings.
@@ -107,14 +120,19 @@ impl Trainer {
     /// Errors: a loss or a gradient that is no number, before the weights take it up; those of
     /// data, model and log.
     pub fn step(&mut self) -> Result<StepReport> {
-        let step = self.state.step;
+        let (begun, step) = (Instant::now(), self.state.step);
         let gradient = match &mut self.subject {
             Subject::Autoencoder(autoencoder) => autoencoder.gradient(step)?,
             Subject::Dual(dual) => dual.gradient(step)?,
         };
         let diverged = || {
-            Error::value("train", format!("the loss or its gradient is no number at step {step}"))
-                .note("resume from the last checkpoint with a lower optimizer.learning_rate")
+            let message = format!("the loss or its gradient is no number at step {step}");
+            let whence = match &self.saved {
+                Some(saved) => format!("resume from the checkpoint of step {}", saved.step),
+                None => "begin again".to_owned(),
+            };
+            let help = format!("{whence} with a lower optimizer.learning_rate");
+            Error::value("train", message).note(help)
         };
         if gradient.losses.iter().any(|(_, loss)| !loss.is_finite()) {
             return Err(diverged());
@@ -127,36 +145,75 @@ impl Trainer {
         self.state.step += 1;
         self.state.pairs += gradient.pairs;
         self.state.text_tokens += gradient.text_tokens;
-        let report = StepReport {
+        let mut report = StepReport {
             step: self.state.step,
             losses: gradient.losses,
             learning_rate,
             grad_norm: clipped.norm,
             clipped: clipped.factor < 1.0,
+            line: None,
         };
         self.window.add(&report);
+        let seconds = begun.elapsed().as_secs_f64();
+        self.state.seconds += seconds;
+        self.timed = (self.timed.0 + 1, self.timed.1 + seconds);
         if self.is_due(self.config.run.log_every) {
             let mut line = self.window.finish(&report);
-            line.insert("seconds".to_owned(), json!(round(self.state.seconds)));
-            line.insert("pairs".to_owned(), json!(self.state.pairs));
-            line.insert("text_tokens".to_owned(), json!(self.state.text_tokens));
-            self.log.write(line)?;
+            self.add_counts(&mut line);
+            self.log.write(&line)?;
+            report.line = Some(line);
         }
         Ok(report)
+    }
+
+    /// Adds what the log says of work done and its speed.
+    fn add_counts(&mut self, line: &mut Map<String, Value>) {
+        let (steps, seconds) = std::mem::take(&mut self.timed);
+        let each = seconds / steps as f64;
+        let left = self.config.run.steps.saturating_sub(self.state.step);
+        let (pairs, flops) = self.work();
+        let counts = [
+            ("seconds", json!(rounded(self.state.seconds, 1e3))),
+            ("pairs", json!(self.state.pairs)),
+            ("text_tokens", json!(self.state.text_tokens)),
+            ("pairs_per_s", json!(rounded(pairs as f64 / each, 10.0))),
+            ("gflops", json!(rounded(flops / each / 1e9, 10.0))),
+            ("left_s", json!(rounded(left as f64 * each, 1.0))),
+        ];
+        line.extend(counts.map(|(name, value)| (name.to_owned(), value)));
+    }
+
+    /// Pictures and texts, and floating-point operations, of a step.
+    pub(super) fn work(&self) -> (usize, f64) {
+        let batch = &self.config.batch;
+        match &self.subject {
+            Subject::Autoencoder(autoencoder) => (batch.images, autoencoder.flops()),
+            Subject::Dual(dual) => (batch.images + batch.texts, dual.flops()),
+        }
+    }
+
+    /// Whether there is a checkpoint of the state reached, or none needed to go on from it.
+    pub(super) fn is_saved(&self) -> bool {
+        self.state.step == 0 || self.saved.as_ref() == Some(&self.state)
     }
 
     /// Whether something done every `interval` steps, and after the last one, is due now.
     pub(super) fn is_due(&self, interval: u64) -> bool {
         let step = self.state.step;
-        interval > 0 && (step.is_multiple_of(interval) || step == self.config.run.steps)
+        interval > 0 && step > 0 && (step.is_multiple_of(interval) || step == self.config.run.steps)
     }
 
-    /// Appends a line about the step reached to the log.
+    /// Appends the scores of the step reached to the log.
     ///
     /// Errors: the operating system's.
-    pub(super) fn write_log(&mut self, key: &str, value: Value) -> Result<()> {
-        let step = ("step".to_owned(), json!(self.state.step));
-        self.log.write(Map::from_iter([step, (key.to_owned(), value)]))
+    pub(super) fn log_scores(&mut self, scores: &[(String, f64)]) -> Result<()> {
+        self.state.scored = self.state.step;
+        let scores = scores.iter().map(|(name, score)| (name.clone(), json!(score)));
+        let line = [
+            ("step".to_owned(), json!(self.state.step)),
+            ("scores".to_owned(), Map::from_iter(scores).into()),
+        ];
+        self.log.write(&Map::from_iter(line))
     }
 
     /// Writes a checkpoint of the step reached; its folder.
@@ -172,13 +229,15 @@ impl Trainer {
             model: self.learner.trained(),
             optimizer,
         };
-        checkpoint.save(&self.out.join("checkpoints"), self.config.run.keep)
+        let path = checkpoint.save(&self.out.join(CHECKPOINTS), self.config.run.keep)?;
+        self.saved = Some(checkpoint.state);
+        Ok(path)
     }
 }
 
-/// Milliseconds are enough for the log.
-fn round(seconds: f64) -> f64 {
-    (seconds * 1e3).round() / 1e3
+/// A number of which the log needs no finer part than 1/`parts`.
+fn rounded(x: f64, parts: f64) -> f64 {
+    (x * parts).round() / parts
 }
 
 type Parts = (Subject, Learner, Option<Component<VaeConfig>>);
@@ -210,7 +269,7 @@ fn dual(
     config: &RunConfig,
     out: &Path,
     dataset: Dataset,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Parts> {
     let init = match config.init.as_str() {
         "" => None,
@@ -222,6 +281,8 @@ fn dual(
         ("train", _) => Some(open_vae(&out.join(AUTOENCODER_RUN))?),
         (path, _) => Some(open_vae(Path::new(path))?),
     };
+    let starts = init.as_ref().map(|model| &model.transformer.config);
+    check_latents(config, starts, frozen.as_ref().map(|vae| &vae.config))?;
     let shape = latent_shape(config, frozen.as_ref());
     let start = match init {
         Some(model) => Start::from_model(model, shape)?,
@@ -282,7 +343,7 @@ fn latents(
     out: &Path,
     frozen: Option<&Component<VaeConfig>>,
     dataset: &Dataset,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Latents> {
     let Some(component) = frozen else { return Ok(Latents::Pixels) };
     let vae = frozen_vae(component)?;
@@ -317,12 +378,4 @@ fn origin(
         hash = fnv(hash, weight.contiguous().bytes()?);
     }
     Ok(format!("{hash:016x} seed {} samples {}", config.seed, dataset.len()))
-}
-
-/// The FNV-1a hash of nothing.
-const FNV_START: u64 = 0xCBF2_9CE4_8422_2325;
-
-/// The 64-bit FNV-1a hash of what `hash` is that of, and `bytes` after it.
-fn fnv(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |h, &byte| (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }

@@ -163,10 +163,23 @@ fn time_is_told_by_operation_and_traced() {
 #[test]
 fn training_tells_its_steps_and_does_not_overwrite_a_run() {
     let world = World::new();
-    let train = ["train", "tiny-vae", "--out", "run", "--set", "run.steps=2", "--json"];
+    let set = |setting| ["--set", setting];
+    let train = [
+        &["train", "tiny-vae", "--out", "run", "--json"][..],
+        &set("run.steps=2"),
+        &set("run.log_every=1"),
+        &set("run.validate_every=2"),
+    ]
+    .concat();
     let lines = world.run(&train).succeeded().lines();
-    let steps: Vec<&Value> = lines.iter().filter_map(|line| line.get("step")).collect();
-    assert_eq!(steps, [&Value::from(1), &Value::from(2)]);
+    let told: Vec<&str> = lines.iter().map(|line| keys(line)[0]).collect();
+    assert_eq!(told, ["step", "step", "step", "finished"]);
+    let log = std::fs::read_to_string(world.path("run/log.jsonl")).unwrap();
+    let log: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(log, lines[..3]);
+    assert!(log[0]["seconds"].as_f64().unwrap() > 0.0, "its own step counts");
+    assert!(log[1]["left_s"] == 0.0 && log[1]["pairs_per_s"].as_f64().unwrap() > 0.0);
+    assert!(log[2]["scores"]["reconstruction"].is_number());
     assert!(lines.last().unwrap()["finished"].as_str().unwrap().contains("run"));
     world.run(&train).failed(&["run", "--resume"]);
     let more = ["train", "--resume", "run", "--set", "run.steps=3", "--json"];

@@ -163,7 +163,7 @@ fn a_resumed_run_from_sd3_has_the_same_bits() {
     assert_eq!(learnt(&second), learnt(&straight));
     // A checkpoint of other weights is none of this run's.
     let all = world.config(&["run.steps=12"]);
-    let mut ignore = |_, _| {};
+    let mut ignore = |_, _| Ok(());
     let error = Trainer::open(all, &world.path("two"), &mut ignore).err().unwrap().to_string();
     assert!(error.contains("transformer.context_embedder.bias is missing"), "{error}");
 }
@@ -226,7 +226,7 @@ fn patterns_that_select_nothing_are_errors() {
         ("*.pos_embed.pos_embed", "nothing that this run can train"),
     ] {
         let config = world.config(&[&format!("trainable=[\"{pattern}\"]")]);
-        let opened = Trainer::open(config, &world.path("run"), &mut |_, _| {});
+        let opened = Trainer::open(config, &world.path("run"), &mut |_, _| Ok(()));
         let error = opened.err().unwrap().to_string();
         assert!(error.contains(told) && error.contains("trainable"), "{error}");
     }

@@ -1,0 +1,139 @@
+//! What becomes of a run's folder: by mistakes, by being stopped at odd moments, by a second program.
+
+use super::*;
+
+/// A run of four steps that samples and scores after the second and the fourth.
+fn scored() -> RunConfig {
+    config(&["run.steps=4", "run.sample_every=2", "run.validate_every=2", "run.checkpoint_every=3"])
+}
+
+/// A run with a validation of its own, stopped when `stops` says so of an event; the events, in
+/// short, and how it ended.
+fn watched(
+    begin: impl FnOnce(&mut Watch) -> tensor::Result<Outcome>,
+    stops: impl Fn(&Event) -> bool,
+) -> (Vec<String>, tensor::Result<Outcome>) {
+    let (stop, mut told) = (AtomicBool::new(false), Vec::new());
+    let mut observe = |event: Event| {
+        stop.fetch_or(stops(&event), Ordering::Relaxed);
+        told.push(match event {
+            Event::Step { report, .. } => format!("step {}", report.step),
+            Event::Scored { step, .. } => format!("scored {step}"),
+            Event::Encoded { done, .. } => format!("encoded {done}"),
+            Event::Wrote(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
+            Event::Begin { .. } | Event::Cut { .. } => String::new(),
+        });
+    };
+    let mut validate = |candidate: &Candidate| {
+        let is_model = matches!(candidate, Candidate::Model(_));
+        Ok(vec![("model".to_owned(), f64::from(u8::from(is_model)))])
+    };
+    let mut watch = Watch { stop: &stop, observe: &mut observe, validate: Some(&mut validate) };
+    let outcome = begin(&mut watch);
+    told.retain(|event| !event.is_empty());
+    (told, outcome)
+}
+
+#[test]
+fn what_a_stopped_run_left_out_is_made_up_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (straight, out) = (folder.path().join("straight"), folder.path().join("stopped"));
+    let (told, _) = watched(|watch| start(scored(), &straight, watch), |_| false);
+    assert_eq!(
+        told.join(", "),
+        "step 1, step 2, step-00000002.png, scored 2, step 3, step-00000003, step 4, \
+         step-00000004.png, scored 4, step-00000004, model"
+    );
+    // Between the second step's samples and its scores; then right after a checkpoint, which is not
+    // written again.
+    let sampled =
+        |event: &Event| matches!(event, Event::Wrote(path) if path.ends_with("step-00000002.png"));
+    let (told, _) = watched(|watch| start(scored(), &out, watch), sampled);
+    assert_eq!(told.join(", "), "step 1, step 2, step-00000002.png, step-00000002");
+    let saved =
+        |event: &Event| matches!(event, Event::Wrote(path) if path.ends_with("step-00000003"));
+    let (told, outcome) = watched(|watch| resume(&out, &[], watch), saved);
+    assert_eq!(told.join(", "), "scored 2, step 3, step-00000003");
+    let stopped = Outcome::Stopped { reason: Stop::Asked, step: 3, run: out.clone() };
+    assert_eq!(outcome.unwrap(), stopped);
+    let (told, _) = watched(|watch| resume(&out, &[], watch), |_| false);
+    assert_eq!(told.join(", "), "step 4, step-00000004.png, scored 4, step-00000004, model");
+    assert_eq!(log(&out), log(&straight));
+    let scores = log(&out)[2]["scores"].clone();
+    assert_eq!(scores, serde_json::json!({ "model": 1.0 }));
+}
+
+#[test]
+fn encoding_can_be_stopped_and_autoencoders_are_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let vae = folder.path().join("vae.toml");
+    fs::write(&vae, "preset = \"tiny-vae\"\n[run]\nsteps = 1\nvalidate_every = 1\n").unwrap();
+    let vae = format!("autoencoder.preset={}", vae.display());
+    let config = preset("tiny", &[&vae, "run.steps=1", "model.blocks=1"]);
+    let out = folder.path().join("run");
+    let first = |event: &Event| matches!(event, Event::Encoded { done: 32, .. });
+    let (told, outcome) = watched(|watch| start(config, &out, watch), first);
+    assert_eq!(told.join(", "), "step 1, scored 1, step-00000001, model, encoded 32");
+    assert_eq!(log(&out.join("vae-run"))[1]["scores"]["model"], 0.0);
+    let stopped = Outcome::Stopped { reason: Stop::Asked, step: 0, run: out.clone() };
+    assert_eq!(outcome.unwrap(), stopped);
+    let (told, _) = watched(|watch| resume(&out, &[], watch), |_| false);
+    assert_eq!(told.join(", "), "encoded 32, encoded 64, step 1, step-00000001, model");
+}
+
+#[test]
+fn mistakes_spoil_no_run_and_leave_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let begin = |settings: &[&str]| {
+        let config = config(&[&["run.steps=4"], settings].concat());
+        watched(|watch| start(config, &out, watch), |_| false).1
+    };
+    for mistake in
+        [&["autoencoder.source=/no/such"][..], &["data.source=folder", "data.manifest=/no/such"]]
+    {
+        let error = begin(mistake).unwrap_err().to_string();
+        assert!(error.contains("/no/such") && !out.exists(), "{error}");
+    }
+    // Somebody's folder is left alone.
+    fs::create_dir_all(out.join("model")).unwrap();
+    fs::write(out.join("model/weights"), "precious").unwrap();
+    assert!(begin(&[]).unwrap_err().to_string().contains("not empty"));
+    assert_eq!(fs::read_to_string(out.join("model/weights")).unwrap(), "precious");
+    fs::remove_dir_all(&out).unwrap();
+
+    // No interval, and a checkpoint of the last step nevertheless.
+    begin(&["run.checkpoint_every=0"]).unwrap();
+    assert!(out.join("checkpoints/step-00000004").is_dir());
+    let settings = || fs::read_to_string(out.join("config.toml")).unwrap();
+    let before = settings();
+    let again = |setting: &str| {
+        let overrides = [setting.to_owned()];
+        watched(|watch| resume(&out, &overrides, watch), |_| false).1
+    };
+    for (setting, told) in [("model.width=64", "step-00000004"), ("run.steps=3", "4 steps already")]
+    {
+        let error = again(setting).unwrap_err().to_string();
+        assert!(error.contains(told), "{setting}: {error}");
+        assert_eq!(settings(), before, "{setting}");
+    }
+    again("run.steps=5").unwrap();
+    assert!(settings() != before && log(&out).last().unwrap()["step"] == 5);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_has_one_program_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stop, mut second) = (AtomicBool::new(false), Vec::new());
+    let mut observe = |event: Event| {
+        if let Event::Step { .. } = event {
+            let (_, outcome) = watched(|watch| resume(folder.path(), &[], watch), |_| false);
+            second.push(outcome.unwrap_err().to_string());
+        }
+    };
+    let mut watch = Watch { stop: &stop, observe: &mut observe, validate: None };
+    start(config(&["run.steps=1"]), folder.path(), &mut watch).unwrap();
+    assert!(second.len() == 1 && second[0].contains("another program"), "{second:?}");
+    watched(|watch| resume(folder.path(), &[], watch), |_| false).1.unwrap();
+}
