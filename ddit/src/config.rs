@@ -68,7 +68,8 @@ impl TransformerConfig {
     /// Refuses geometries that cannot be and variants that are not this model.
     ///
     /// Errors: a length that is 0 or absurd; a position table of more than 2 GiB; widths that
-    /// contradict each other; `text_embedding` without `max_text_length`; normalised queries and keys, or dual attention layers.
+    /// contradict each other; `text_embedding` without `max_text_length`; normalised queries and
+    /// keys, or dual attention layers.
     pub fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::value("transformer config", message));
         check_lengths(&[
