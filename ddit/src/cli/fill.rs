@@ -44,16 +44,15 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
         Piece::Holes(_) => None,
     });
     warn_of_texts(&pipeline, texts, usize::MAX, output)?;
-    if image.is_none() {
-        output.warn(
-            "without --image the model sees its tokens for an absent picture, which neither \
-             `train` nor the published training teaches",
-        );
-    }
 
     let progress = output.progress("filling");
     let template = [(image.map(|path| pictures.get(path)), args.template.as_str())];
     let written = pipeline.fill(&template, &options, &mut |done, all| progress.set(done, all))?;
+    if image.is_none() {
+        let message = "without --image the model sees its tokens for an absent picture, which \
+                       neither `train` nor the published training teaches";
+        progress.aside(|| output.warn(message));
+    }
     for written in &written {
         let record = json!({
             "file": image.map(Path::display).map(|path| path.to_string()),

@@ -41,18 +41,19 @@ pub fn parse_template(template: &str) -> Result<Vec<Piece>> {
 }
 
 /// The number of tokens of the hole that `text` begins with, and how many bytes say so.
+///
+/// Errors: those of [`parse_template`].
 fn hole(text: &str) -> Result<(usize, usize)> {
     let Some(rest) = text.strip_prefix("_{") else {
         return Ok((1, 1));
     };
-    let (digits, _) = rest.split_once('}').unwrap_or((rest, ""));
-    match digits.parse() {
-        Ok(count) if count > 0 => Ok((count, digits.len() + 3)),
-        _ => {
-            let message = format!("`_{{{digits}` is no number of missing tokens, as `_{{3}}` is");
-            Err(Error::value("template", message))
-        }
+    if let Some((digits, _)) = rest.split_once('}')
+        && let Ok(count @ 1..) = digits.parse()
+    {
+        return Ok((count, digits.len() + 3));
     }
+    let message = format!("`{text}`: no number of missing tokens, as in `_{{3}}`");
+    Err(Error::value("template", message))
 }
 
 /// Text between holes is a piece if there is more of it than white space.
@@ -92,7 +93,7 @@ mod tests {
     fn a_hole_of_no_number_is_an_error() {
         for wrong in ["_{x}", "_{}", "_{0}", "_{-1}", "a _{3", "_ _{99999999999999999999} b"] {
             let error = parse_template(wrong).unwrap_err().to_string();
-            assert!(error.contains("no number"), "{wrong}: {error}");
+            assert!(error.contains("no number") && error.contains("`_{"), "{wrong}: {error}");
         }
     }
 }

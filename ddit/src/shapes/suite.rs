@@ -180,7 +180,7 @@ fn wilson(p: f64, n: f64) -> (f64, f64) {
     let shrink = 1.0 + Z * Z / n;
     let middle = (p + Z * Z / (2.0 * n)) / shrink;
     let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt() / shrink;
-    ((middle - half).min(p), (middle + half).max(p))
+    ((middle - half).min(p).max(0.0), (middle + half).max(p).min(1.0))
 }
 
 /// Tallies by kind, and their mean.
