@@ -89,8 +89,8 @@ pub struct Profile {
 /// with `events` also lists each of them.
 ///
 /// Costs two readings of the clock and an entry in a table for each operation; without a profile,
-/// operations ask one flag. Profiles do not nest: the inner one sees what is inside it, the outer
-/// one nothing more.
+/// operations ask one flag. Profiles do not nest: one begun inside another ends it, and the outer
+/// one comes out empty.
 ///
 /// ```
 /// use autograd::{Var, profile};

@@ -55,7 +55,8 @@ impl PairArgs {
     ) -> Result<()> {
         let peak_before = fma_gflops();
         let (mut measured, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..if self.vs.is_some() { self.rounds } else { 1 } {
+        let rounds = if self.vs.is_some() { self.rounds } else { 1 };
+        for _ in 0..rounds {
             measured.push(ours()?);
             theirs.extend(self.vs.as_deref().map(other_median).transpose()?);
         }
