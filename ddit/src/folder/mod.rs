@@ -176,7 +176,7 @@ impl Folder {
         Ok(self)
     }
 
-    /// Writes the folder, whole or not at all; one that is there already is [replaced](replace).
+    /// Writes the folder, whole or not at all; one that is there already is [replaced](replace()).
     ///
     /// Errors: the operating system's.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
