@@ -70,7 +70,6 @@ pub(crate) struct Modifiers {
 
 /// Logic on predicates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(crate) enum Logic {
     And,
     Or,
@@ -98,7 +97,6 @@ impl Logic {
 
 /// How `shfl.sync` picks its source lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(crate) enum Shuffle {
     Up,
     Down,
@@ -108,7 +106,6 @@ pub(crate) enum Shuffle {
 
 /// What `vote.sync` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(crate) enum Vote {
     All,
     Any,
@@ -118,7 +115,6 @@ pub(crate) enum Vote {
 
 /// A read-modify-write, of `atom`, `red` and `redux`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(crate) enum Rmw {
     Add,
     Min,
@@ -132,7 +128,6 @@ pub(crate) enum Rmw {
 
 /// Element types of a tensor-core product; the accumulator is always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(crate) enum MmaTy {
     Bf16,
     F16,
@@ -147,15 +142,20 @@ pub(crate) struct Transfer {
     pub address: Address,
 }
 
+/// An arithmetic instruction.
+#[derive(Clone)]
+pub(crate) struct Arithmetic {
+    pub f: AluFn,
+    pub dst: Dst,
+    /// As many as `f` takes.
+    pub src: [Src; 4],
+    pub modifiers: Modifiers,
+}
+
 /// One decoded operation.
 #[derive(Clone)]
 pub(crate) enum Op {
-    Alu {
-        f: AluFn,
-        dst: Dst,
-        src: [Src; 4],
-        modifiers: Modifiers,
-    },
+    Alu(Arithmetic),
     /// `setp`: dst = compare ∘ combine, other = ¬compare ∘ combine.
     Compare {
         f: CmpFn,

@@ -43,6 +43,7 @@ fn refusals_name_the_culprit() {
         ("selp.u32 %r0, %r1, %r2, %r3;", "must be a predicate"),
         ("st.global.u32 [%p0], %r0;", "cannot be an address"),
         ("add.u32 5, %r0, %r1;", "cannot be written to"),
+        (".shared .b64 x[4000000000][4000000000];", "too much shared memory"),
         ("$A: $A: ret;", "stands twice"),
     ] {
         let message = refused(body);

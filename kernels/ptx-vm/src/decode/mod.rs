@@ -7,7 +7,7 @@ mod integer;
 mod memory;
 mod sync;
 
-use crate::isa::{AluFn, Dst, Logic, Modifiers, Op, Src, Ty};
+use crate::isa::{AluFn, Arithmetic, Dst, Logic, Modifiers, Op, Src, Ty};
 use crate::syntax::{Mnemonic, Operand};
 use std::collections::HashMap;
 
@@ -79,7 +79,7 @@ fn arithmetic(m: &Mnemonic<'_>, args: Args<'_, '_>) -> Result<Op> {
     for i in 0..arity(f) {
         src[i] = args.src(i + 1)?;
     }
-    Ok(Op::Alu { f, dst: args.dst(0)?, src, modifiers })
+    Ok(Op::Alu(Arithmetic { f, dst: args.dst(0)?, src, modifiers }))
 }
 
 fn arity(f: AluFn) -> usize {
@@ -132,14 +132,16 @@ fn logic(m: &Mnemonic<'_>, args: Args<'_, '_>) -> Result<Op> {
 fn cvta(m: &Mnemonic<'_>, args: Args<'_, '_>) -> Result<Op> {
     args.exactly(2)?;
     if m.has("global") {
-        return Ok(copy64(args.dst(0)?, args.src(1)?));
+        return Ok(copy(true, args.dst(0)?, args.src(1)?));
     }
     Err("only global addresses can be generic here: use shared ones as they are".into())
 }
 
-fn copy64(dst: Dst, a: Src) -> Op {
+/// `mov` within a class of registers.
+fn copy(wide: bool, dst: Dst, a: Src) -> Op {
+    let f = if wide { AluFn::Un64(|a| *a) } else { AluFn::Un32(|a| *a) };
     let src = [a, Src::Imm(0), Src::Imm(0), Src::Imm(0)];
-    Op::Alu { f: AluFn::Un64(|a| *a), dst, src, modifiers: Modifiers::default() }
+    Op::Alu(Arithmetic { f, dst, src, modifiers: Modifiers::default() })
 }
 
 fn mov(m: &Mnemonic<'_>, args: Args<'_, '_>) -> Result<Op> {
@@ -161,12 +163,7 @@ fn mov(m: &Mnemonic<'_>, args: Args<'_, '_>) -> Result<Op> {
             parts: Args(parts).srcs()?,
         }),
         _ if ty == Ty::Pred => Ok(Op::PredMove { dst: args.dst(0)?, a: args.src(1)? }),
-        _ if ty.wide() => Ok(copy64(args.dst(0)?, args.src(1)?)),
-        _ => {
-            let src = [args.src(1)?, Src::Imm(0), Src::Imm(0), Src::Imm(0)];
-            let f = AluFn::Un32(|a| *a);
-            Ok(Op::Alu { f, dst: args.dst(0)?, src, modifiers: Modifiers::default() })
-        }
+        _ => Ok(copy(ty.wide(), args.dst(0)?, args.src(1)?)),
     }
 }
 

@@ -4,20 +4,17 @@ use super::Block;
 use super::warp::Warp;
 use crate::fault::Trap;
 use crate::float;
-use crate::isa::{AluFn, Dst, ErrorBound, Modifiers, Src, W32};
+use crate::isa::{AluFn, Arithmetic, ErrorBound, Modifiers, W32};
 
 impl Block<'_> {
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn alu(
-        &mut self,
+        &self,
         warp: &mut Warp,
         pc: usize,
-        f: AluFn,
-        dst: Dst,
-        src: &[Src; 4],
-        modifiers: Modifiers,
+        arithmetic: &Arithmetic,
         lanes: u32,
     ) -> Result<(), Trap> {
+        let Arithmetic { f, dst, src, modifiers } = *arithmetic;
         let narrow = |i: usize| {
             let value = warp.narrow(src[i], lanes)?;
             Ok(if modifiers.flush_operands { value.map(float::flush) } else { value })

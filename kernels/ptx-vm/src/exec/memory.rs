@@ -75,8 +75,8 @@ impl Block<'_> {
         match space {
             Space::Param => {
                 let at = address as usize;
-                let Some(bytes) = self.env.parameters.get(at..at + total) else {
-                    let text = format!("parameters end before byte {}", at + total);
+                let Some(bytes) = self.env.parameters.get(at..at.saturating_add(total)) else {
+                    let text = format!("parameters end before byte {}", at.saturating_add(total));
                     return Err(Trap::new(FaultKind::OutOfBounds, lane, text));
                 };
                 split(bytes, &mut out);

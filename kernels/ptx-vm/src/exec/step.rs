@@ -22,9 +22,7 @@ impl Block<'_> {
             Op::Branch(target) => warp.jump(lanes, *target),
             Op::Exit => warp.exit(lanes),
             _ if lanes == 0 => {}
-            Op::Alu { f, dst, src, modifiers } => {
-                self.alu(warp, pc, *f, *dst, src, *modifiers, lanes)?;
-            }
+            Op::Alu(arithmetic) => self.alu(warp, pc, arithmetic, lanes)?,
             Op::Compare { f, dst, other, a, b, combine, flush } => {
                 compare(warp, *f, [*dst, *other], [*a, *b], *combine, *flush, lanes)?;
             }

@@ -2,7 +2,6 @@
 
 /// PTX's fundamental types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(crate) enum Ty {
     Pred,
     B8,
@@ -83,7 +82,6 @@ impl Ty {
 
 /// Read-only registers the hardware fills in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(crate) enum Special {
     Tid(u8),
     Ntid(u8),
@@ -98,7 +96,6 @@ pub(crate) enum Special {
 
 /// An order relation between lane numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(crate) enum Order {
     Eq,
     Lt,
@@ -144,7 +141,6 @@ pub(crate) struct Address {
 
 /// A memory a kernel can address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(crate) enum Space {
     Global,
     Shared,

@@ -68,7 +68,7 @@ impl<'a> Declarations<'a> {
                 None
             } else {
                 let n = reader.number()? as usize;
-                count.and_then(|c: usize| c.checked_mul(n))
+                count.map(|c: usize| c.saturating_mul(n))
             };
             reader.expect(']')?;
         }
@@ -77,7 +77,10 @@ impl<'a> Declarations<'a> {
             Some(count) => {
                 self.static_shared = self.static_shared.next_multiple_of(align);
                 self.symbols.insert(name.into(), Symbol::Address(self.static_shared as u64));
-                self.static_shared += count * ty.bytes();
+                let end =
+                    count.checked_mul(ty.bytes()).and_then(|n| n.checked_add(self.static_shared));
+                let fits = end.filter(|end| *end <= 1 << 24);
+                self.static_shared = fits.ok_or_else(|| reader.error("too much shared memory"))?;
             }
         }
         Ok(())

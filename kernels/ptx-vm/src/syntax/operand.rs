@@ -72,20 +72,32 @@ impl<'a> Cursor<'a, '_> {
     }
 
     fn operand(&mut self) -> Result<Operand<'a>, String> {
+        if self.eat('{') {
+            self.vector()
+        } else if self.eat('[') {
+            self.memory()
+        } else {
+            self.scalar()
+        }
+    }
+
+    fn scalar(&mut self) -> Result<Operand<'a>, String> {
         match self.next() {
-            Some(Token::Punct('{')) => self.vector(),
-            Some(Token::Punct('[')) => self.memory(),
-            Some(Token::Punct('!')) => match self.operand()? {
-                Operand::Value(Src::Pred(p, negated)) => Ok(Operand::Value(Src::Pred(p, !negated))),
-                _ => Err("`!` belongs before a predicate".into()),
-            },
-            Some(Token::Punct('-')) => match self.next() {
-                Some(Token::Word(word)) => integer(word)
-                    .map(|v| Operand::Value(Src::Imm(v.wrapping_neg())))
-                    .ok_or_else(|| format!("`-{word}` is not a number")),
-                _ => Err("a number was expected after `-`".into()),
-            },
             Some(Token::Word(word)) => self.word(word),
+            Some(Token::Punct(sign @ ('!' | '-'))) => {
+                let Some(Token::Word(word)) = self.next() else {
+                    return Err(format!("a name or number was expected after `{sign}`"));
+                };
+                match (sign, self.word(word)?) {
+                    ('!', Operand::Value(Src::Pred(p, false))) => {
+                        Ok(Operand::Value(Src::Pred(p, true)))
+                    }
+                    ('-', Operand::Value(Src::Imm(v))) => {
+                        Ok(Operand::Value(Src::Imm(v.wrapping_neg())))
+                    }
+                    _ => Err(format!("`{sign}` does not belong before `{word}`")),
+                }
+            }
             other => Err(format!("an operand was expected, not {other:?}")),
         }
     }
@@ -93,7 +105,7 @@ impl<'a> Cursor<'a, '_> {
     fn vector(&mut self) -> Result<Operand<'a>, String> {
         let mut parts = Vec::new();
         while !self.eat('}') {
-            parts.push(self.operand()?);
+            parts.push(self.scalar()?);
             if !self.eat(',') && self.tokens.get(self.at) != Some(&Token::Punct('}')) {
                 return Err("`}` was expected".into());
             }
@@ -102,7 +114,7 @@ impl<'a> Cursor<'a, '_> {
     }
 
     fn memory(&mut self) -> Result<Operand<'a>, String> {
-        let base = self.operand()?;
+        let base = self.scalar()?;
         let mut offset = 0i64;
         while !self.eat(']') {
             // `+4`, `-4` and, as some compilers write it, `+-4`.
@@ -113,12 +125,13 @@ impl<'a> Cursor<'a, '_> {
                 _ => None,
             };
             let value = value.ok_or("an offset was expected in the address")? as i64;
-            offset += if minus { -value } else { value };
+            offset = offset.wrapping_add(if minus { value.wrapping_neg() } else { value });
         }
         match base {
-            Operand::Param(start) => usize::try_from(start as i64 + offset)
+            Operand::Param(start) => start
+                .checked_add_signed(offset as isize)
                 .map(Operand::Param)
-                .map_err(|_| "an offset before the parameters".into()),
+                .ok_or_else(|| "an offset before the parameters".into()),
             Operand::Value(base @ (Src::R32(_) | Src::R64(_) | Src::Imm(_))) => {
                 Ok(Operand::Memory(Address { base, offset }))
             }
@@ -230,7 +243,9 @@ mod tests {
                 Name("$L2"),
             ]
         );
-        for wrong in ["%r9", "1.0", "[%p]", "%r1 %r1", "{%r1", "[%r1 4]", "!%r1"] {
+        for wrong in
+            ["%r9", "1.0", "[%p]", "%r1 %r1", "{%r1", "[%r1 4]", "!%r1", "-%r1", "!!%p", "{{%r1}}"]
+        {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }
