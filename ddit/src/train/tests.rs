@@ -222,7 +222,8 @@ fn questions_are_learnt_from_a_pretrained_model() {
         assert_eq!(a.to_f64_vec(), b.to_f64_vec(), "{name}");
     }
     drop(trainer);
-    let (losses, _) = run(|watch| start(config, &tuned, watch), u64::MAX);
+    let again = folder.path().join("again");
+    let (losses, _) = run(|watch| start(config, &again, watch), u64::MAX);
     assert_eq!(losses.len(), 2);
 }
 
