@@ -23,6 +23,7 @@ impl Op<1> for Rotary {
     const NAME: &'static str = "rotary";
     // The map is linear: its gradient needs neither input nor output, so nothing is kept.
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
+    const TWICE: bool = true;
     type Aux = ();
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
