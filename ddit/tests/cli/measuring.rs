@@ -70,6 +70,20 @@ fn operations_are_checked() {
     assert!(text.contains("all of 1 operations pass"), "{text}");
 }
 
+/// The keys of every line about something timed.
+const TIMED: [&str; 10] = [
+    "case",
+    "mode",
+    "threads",
+    "median_s",
+    "min_s",
+    "gflops",
+    "gflops_done",
+    "peak_gflops",
+    "share_of_peak",
+    "peak_rss_mb",
+];
+
 #[test]
 fn speed_is_a_line_and_can_be_compared() {
     let world = World::new();
@@ -77,19 +91,7 @@ fn speed_is_a_line_and_can_be_compared() {
     let base = ["bench", "forward", "--case", "nano", "--iters", "1", "--threads", "2"];
     let ran = world.run(&[&base[..], &["--vs", other, "--rounds", "2"]].concat()).succeeded();
     let line = &ran.lines()[0];
-    let first = [
-        "case",
-        "mode",
-        "threads",
-        "median_s",
-        "min_s",
-        "gflops",
-        "gflops_done",
-        "peak_gflops",
-        "share_of_peak",
-        "peak_rss_mb",
-    ];
-    assert_eq!(keys(line)[..first.len()], first);
+    assert_eq!(keys(line)[..TIMED.len()], TIMED);
     assert_eq!((&line["threads"], &line["mode"]), (&2.into(), &"forward".into()));
     assert_eq!(line["ratios"].as_array().unwrap().len(), 2);
     let slower = line["ratio"].as_f64().unwrap() * line["median_s"].as_f64().unwrap();
@@ -105,19 +107,7 @@ fn parts_of_a_pipeline_and_its_files_are_timed() {
     for part in ["t5", "vae"] {
         let tiny = [&["bench", part, "--case", "tiny"][..], &run].concat();
         let line = &world.run(&tiny).succeeded().lines()[0];
-        let want = [
-            "case",
-            "mode",
-            "threads",
-            "median_s",
-            "min_s",
-            "gflops",
-            "gflops_done",
-            "peak_gflops",
-            "share_of_peak",
-            "peak_rss_mb",
-        ];
-        assert_eq!(keys(line), want);
+        assert_eq!(keys(line), TIMED);
         assert_eq!(line["mode"], part);
         assert!(line["gflops_done"].as_f64().unwrap() > 0.0, "{line}");
     }
