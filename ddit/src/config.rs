@@ -275,6 +275,9 @@ pub struct GenerationConfig {
     pub steps: usize,
     /// Scale of classifier-free guidance; none at or below 1.
     pub guidance: f64,
+    /// Pictures drawn of each prompt; the one beside which the model finds the prompt likeliest is
+    /// kept.
+    pub candidates: usize,
     /// Tokens of a prompt, padding included; `max_sequence_length` in the official pipeline.
     pub prompt_length: usize,
     /// Tokens of a text to be written, prompt and padding included.
@@ -295,6 +298,7 @@ impl Default for GenerationConfig {
             recipe: Recipe::Release,
             steps: 28,
             guidance: 7.0,
+            candidates: 1,
             prompt_length: 256,
             text_length: 128,
             text_steps: 64,
@@ -312,6 +316,7 @@ impl GenerationConfig {
         let fail = |message: String| Err(Error::value("generation config", message));
         let lengths = [
             ("steps", self.steps),
+            ("candidates", self.candidates),
             ("prompt_length", self.prompt_length),
             ("text_length", self.text_length),
             ("text_steps", self.text_steps),

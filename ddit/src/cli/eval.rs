@@ -40,6 +40,9 @@ pub struct Args {
     /// Guidance scale of drawing [default: the model's]
     #[arg(long, value_name = "X", value_parser = parse::scale)]
     cfg: Option<f32>,
+    /// Pictures drawn of each prompt, the likeliest of which is kept [default: the model's]
+    #[arg(long, value_name = "N", value_parser = parse::positive)]
+    candidates: Option<usize>,
     /// Write every item to DIR/items.jsonl, and pictures of wrong ones to DIR/wrong.png
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -58,6 +61,9 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     }
     if let Some(scale) = args.cfg {
         subject.generate.guidance = Guidance::new(scale);
+    }
+    if let Some(candidates) = args.candidates {
+        subject.generate.candidates = candidates;
     }
     let name = args.suite.to_possible_value().map_or(String::new(), |v| v.get_name().to_owned());
     let size = Size { per_kind: args.per_kind, seed: args.seed };

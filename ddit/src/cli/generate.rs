@@ -38,6 +38,10 @@ pub struct Args {
     /// Guidance scale: how closely prompts are followed; 1 is no guidance [default: the model's]
     #[arg(long, value_name = "X", value_parser = parse::scale)]
     cfg: Option<f32>,
+    /// Draw so many pictures of each prompt and keep the one beside which the model finds the
+    /// prompt likeliest [default: the model's]
+    #[arg(long, value_name = "N", value_parser = parse::positive)]
+    candidates: Option<usize>,
     /// What guidance leads away from
     #[arg(long, value_name = "TEXT", default_value = "")]
     negative: String,
@@ -84,11 +88,11 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
 
     let progress = output.progress("drawing");
     let batches = prompts.chunks(options.batch);
-    let total = batches.len() * options.steps;
+    let batches_in_all = batches.len();
     for (number, batch) in batches.enumerate() {
         let first = number * options.batch;
         options.seed = item_seed(args.seed, first);
-        let mut step = |done, _| progress.set(number * options.steps + done, total);
+        let mut step = |done, all| progress.set(number * all + done, batches_in_all * all);
         let drawn = pipeline.generate(batch, &options, &mut step)?;
         for (i, (prompt, drawn)) in batch.iter().zip(&drawn).enumerate() {
             let file = destination.path(first + i);
@@ -96,6 +100,9 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
             let mut record = json!({
                 "prompt": prompt, "file": file.display().to_string(), "seed": drawn.seed,
             });
+            if let Some(likelihood) = drawn.likelihood {
+                record["likelihood"] = json!(likelihood);
+            }
             if args.trace {
                 record["trace"] = json!(write_trace(&file, prompt, drawn)?);
             }
@@ -122,6 +129,7 @@ impl Args {
         GenerateOptions {
             steps: self.steps.unwrap_or(model.steps),
             guidance: self.cfg.map_or(model.guidance, Guidance::new),
+            candidates: self.candidates.unwrap_or(model.candidates),
             negative: self.negative.clone(),
             prompt_length: self.prompt_length.unwrap_or(model.prompt_length),
             size: self.size,

@@ -57,7 +57,7 @@ impl Dataset {
     /// Errors: those of [`Folder::open`].
     pub fn open(config: &DataConfig, seed: u64) -> Result<Self> {
         Ok(match config.source {
-            Source::Shapes => Self::Shapes(Shapes::new(seed, config.scenes)),
+            Source::Shapes => Self::Shapes(Shapes::new(seed, config.scenes, config.kinds)),
             Source::Folder => Self::Folder(Folder::open(config)?),
         })
     }

@@ -4,7 +4,7 @@ use tensor::rng::Rng;
 
 use super::Asked;
 use super::stream::{Purpose, stream};
-use crate::shapes::{Caption, Question, Scene};
+use crate::shapes::{Caption, Draw, Pool, Question, Scene, SceneKind};
 
 /// Scenes without the held-out combinations. Scene `i` is a pure function of (seed, i), from a
 /// stream that evaluation does not use; what is said about it is new every time.
@@ -13,9 +13,13 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    /// The first `count` scenes of a seed.
-    pub fn new(seed: u64, count: usize) -> Self {
-        let scene = |i| Scene::random(&mut stream(seed, Purpose::Scene, i as u64, 0));
+    /// The first `count` scenes of a seed. `weights` says how often each of
+    /// [`SceneKind::ALL`] occurs, relative to the others; one at least is above zero.
+    pub fn new(seed: u64, count: usize, weights: [f64; 4]) -> Self {
+        let scene = |i| {
+            let mut rng = stream(seed, Purpose::Scene, i as u64, 0);
+            Scene::of_kind(weighted(weights, Draw::uniform(&mut rng)), Pool::Seen, &mut rng)
+        };
         Self { scenes: (0..count).map(scene).collect() }
     }
 
@@ -52,21 +56,48 @@ impl Shapes {
     }
 }
 
+/// The kind whose part of the weights, laid end to end, holds the point `at` of 0 to 1.
+fn weighted(weights: [f64; 4], at: f64) -> SceneKind {
+    let mut left = at * weights.iter().sum::<f64>();
+    let holds = |weight: &f64| {
+        left -= weight;
+        left < 0.0
+    };
+    // Rounding may leave a point behind all parts; it belongs to the last that is not empty.
+    let last = || weights.iter().rposition(|&weight| weight > 0.0);
+    SceneKind::ALL[weights.iter().position(holds).or_else(last).unwrap_or(0)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const EVEN: [f64; 4] = [1.0; 4];
+
     #[test]
     fn scenes_depend_on_seed_and_number_alone() {
-        let (few, many) = (Shapes::new(3, 5), Shapes::new(3, 50));
+        let (few, many) = (Shapes::new(3, 5, EVEN), Shapes::new(3, 50, EVEN));
         assert!((0..5).all(|i| few.scene(i) == many.scene(i)));
-        assert_ne!(many.scene(0), Shapes::new(4, 1).scene(0));
+        assert_ne!(many.scene(0), Shapes::new(4, 1, EVEN).scene(0));
         assert!((0..50).all(|i| !many.scene(i).is_novel()));
     }
 
     #[test]
+    fn kinds_occur_as_often_as_their_weights_say() {
+        let scenes = Shapes::new(5, 4000, [0.0, 3.0, 1.0, 0.0]).scenes;
+        let of = |kind| scenes.iter().filter(|scene| scene.kind == kind).count();
+        assert_eq!(of(SceneKind::One) + of(SceneKind::Place), 0);
+        // A standard error is 27.
+        assert!((2890..=3110).contains(&of(SceneKind::Two)), "{}", of(SceneKind::Two));
+        // The point between two parts is the second's, and the end is nobody's but the last's.
+        let parts = [0.0, 0.2, 0.5, 0.99, 1.0].map(|at| weighted([1.0, 1.5, 2.5, 0.0], at));
+        use SceneKind::{Count, One, Two};
+        assert_eq!(parts, [One, Two, Count, Count, Count]);
+    }
+
+    #[test]
     fn texts_are_drawn_anew_and_true() {
-        let shapes = Shapes::new(0, 20);
+        let shapes = Shapes::new(0, 20, EVEN);
         let rng = |step| stream(0, Purpose::Text, step, 0);
         let captions: Vec<String> = (0..20).map(|s| shapes.caption(1, &mut rng(s))).collect();
         assert!(captions.iter().any(|caption| *caption != captions[0]));

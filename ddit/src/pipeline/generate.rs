@@ -8,7 +8,7 @@ use samplers::flow::{FlowStep, Guidance, Pass, Schedule, Solver};
 use tensor::{DType, Error, Result, Tensor};
 
 use super::model::{Prompts, Texts};
-use super::{BATCH, Pipeline, Progress, Use, rng};
+use super::{BATCH, Latents, Pipeline, Progress, Use, WriteOptions, rng};
 use crate::data::pictures_from_tensor;
 use crate::shapes::Picture;
 use crate::vae::Tiling;
@@ -30,6 +30,9 @@ pub struct GenerateOptions {
     pub solver: Solver,
     /// Tokens of a prompt, padding included.
     pub prompt_length: usize,
+    /// Pictures drawn of each prompt, of which one is kept: that beside which the model finds the
+    /// prompt [likeliest](Pipeline::likelihood). With 1 there is nothing to compare.
+    pub candidates: usize,
     /// Pictures drawn at a time.
     pub batch: usize,
     /// Side in pixels of the tiles that pictures are decoded by, which bounds the memory of the
@@ -44,8 +47,10 @@ pub struct GenerateOptions {
 pub struct Generated {
     /// The picture.
     pub picture: Picture,
-    /// The seed that alone gives the same picture again.
+    /// The seed that alone, as the only candidate, gives the same picture again.
     pub seed: u64,
+    /// `ln p(prompt | picture)`, if candidates were compared.
+    pub likelihood: Option<f64>,
     /// What each step believed in, if that was asked for.
     pub trace: Vec<FlowTrace>,
 }
@@ -71,6 +76,7 @@ impl Pipeline {
             size: None,
             solver: Solver::Euler,
             prompt_length: generation.prompt_length.min(self.longest_text()),
+            candidates: generation.candidates,
             batch: BATCH,
             tile: None,
             trace: false,
@@ -90,20 +96,43 @@ impl Pipeline {
         let shape = self.latent_shape(options.size)?;
         let schedule = Schedule::shifted(options.steps, self.folder.scheduler.shift)?;
         let batches = prompts.chunks(options.batch.max(1));
-        let total = batches.len() * options.steps;
-        let mut pictures = Vec::with_capacity(prompts.len());
-        for (done, batch) in batches.enumerate() {
-            let seeds = (0..batch.len() as u64)
-                .map(|i| options.seed.wrapping_add(pictures.len() as u64 + i))
-                .collect::<Vec<_>>();
-            let prompts = no_grad(|| self.read_prompts(batch, &schedule, options))?;
-            let mut step = |index: usize| progress(done * options.steps + index + 1, total);
-            let drawn = no_grad(|| {
-                self.draw_batch(&prompts, &seeds, shape, &schedule, options, &mut step)
-            })?;
-            pictures.extend(drawn);
+        let candidates = options.candidates.max(1);
+        let total = batches.len() * candidates * options.steps;
+        let (mut pictures, mut done) = (Vec::with_capacity(prompts.len()), 0);
+        for batch in batches {
+            let first = options.seed.wrapping_add(pictures.len() as u64);
+            let read = no_grad(|| self.read_prompts(batch, &schedule, options))?;
+            let mut best: Vec<Generated> = Vec::new();
+            for candidate in 0..candidates {
+                let seeds: Vec<u64> = (0..batch.len() as u64)
+                    .map(|i| candidate_seed(first.wrapping_add(i), candidate))
+                    .collect();
+                let mut step = |index: usize| progress(done + index + 1, total);
+                let mut drawn = no_grad(|| {
+                    self.draw_batch(&read, &seeds, shape, &schedule, options, &mut step)
+                })?;
+                done += options.steps;
+                if candidates > 1 {
+                    self.judge(&mut drawn, batch)?;
+                }
+                keep_likelier(&mut best, drawn);
+            }
+            pictures.extend(best);
         }
         Ok(pictures)
+    }
+
+    /// Writes down how likely each picture's prompt is beside it. The picture is looked at without
+    /// noise, so that only the picture decides.
+    fn judge(&self, drawn: &mut [Generated], prompts: &[impl AsRef<str>]) -> Result<()> {
+        let options = WriteOptions { latents: Latents::Mode, ..self.write_options() };
+        let pairs = drawn.iter().zip(prompts);
+        let pairs: Vec<_> = pairs.map(|(drawn, text)| (&drawn.picture, text.as_ref())).collect();
+        let likelihoods = self.likelihood(&pairs, &options, &mut |_, _| {})?;
+        for (drawn, likelihood) in drawn.iter_mut().zip(likelihoods) {
+            drawn.likelihood = Some(likelihood);
+        }
+        Ok(())
     }
 
     fn draw_batch(
@@ -171,7 +200,12 @@ impl Pipeline {
         let mut drawn: Vec<Generated> = decode(latents)?
             .into_iter()
             .zip(seeds)
-            .map(|(picture, &seed)| Generated { picture, seed, trace: Vec::new() })
+            .map(|(picture, &seed)| Generated {
+                picture,
+                seed,
+                likelihood: None,
+                trace: Vec::new(),
+            })
             .collect();
         for (sigma, estimate) in estimates {
             for (item, estimate) in drawn.iter_mut().zip(decode(estimate)?) {
@@ -241,5 +275,27 @@ impl Pipeline {
             return Err(Error::value("size", message));
         }
         Ok([config.in_channels, height / factor, width / factor])
+    }
+}
+
+/// The seed of a picture's candidate. The first is the picture's own.
+pub(super) fn candidate_seed(seed: u64, candidate: usize) -> u64 {
+    match candidate {
+        0 => seed,
+        // Of 32 bits, which every reader of JSON keeps.
+        _ => rng(seed, Use::Candidates).word_at(candidate as u64) >> 32,
+    }
+}
+
+/// Lets a drawn picture take the place of one that is not as likely.
+fn keep_likelier(best: &mut Vec<Generated>, drawn: Vec<Generated>) {
+    if best.is_empty() {
+        *best = drawn;
+        return;
+    }
+    for (best, drawn) in best.iter_mut().zip(drawn) {
+        if drawn.likelihood > best.likelihood {
+            *best = drawn;
+        }
     }
 }

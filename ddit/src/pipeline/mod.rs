@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `generate` | [pictures of prompts](Pipeline::generate), by flow matching with guidance |
 //! | `write` | [captions](Pipeline::caption), [answers](Pipeline::ask), by unmasking |
+//! | `likelihood` | [how likely a text is](Pipeline::likelihood) beside a picture |
 //! | `template` | [texts with holes](Pipeline::fill) |
 //! | `model` | the networks behind both, with or without a text encoder |
 //!
@@ -12,6 +13,7 @@
 //! sample of a batch in the same order whatever the others are.
 
 mod generate;
+mod likelihood;
 mod model;
 mod template;
 mod write;
@@ -49,6 +51,7 @@ enum Use {
     Noise,
     Latents,
     Tokens,
+    Candidates,
 }
 
 /// A model ready for use.

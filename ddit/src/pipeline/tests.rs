@@ -2,6 +2,7 @@
 
 mod encoder;
 
+use samplers::masked::Query;
 use serde_json::json;
 
 use super::*;
@@ -78,6 +79,60 @@ fn a_picture_is_the_same_in_any_company() {
         assert_eq!(together.trace[2].estimate, together.picture);
         assert_eq!(together.trace[0].sigma, 1.0);
     }
+}
+
+#[test]
+fn the_likeliest_candidate_is_kept() {
+    let pipeline = pipeline(Recipe::Paper);
+    let prompts = ["a red circle", "two small squares", "a green triangle"];
+    let draw = |prompts: &[&str], seed, candidates| {
+        let options = GenerateOptions { seed, candidates, batch: 2, ..pipeline.generate_options() };
+        pipeline.generate(prompts, &options, &mut |_, _| {}).unwrap()
+    };
+    let look = WriteOptions { latents: Latents::Mode, ..pipeline.write_options() };
+    let kept = draw(&prompts, 7, 4);
+    for (i, (prompt, kept)) in prompts.into_iter().zip(&kept).enumerate() {
+        let alone = |candidate| {
+            let seed = generate::candidate_seed(7 + i as u64, candidate);
+            let mut drawn = draw(&[prompt], seed, 1);
+            assert_eq!((drawn[0].seed, drawn[0].likelihood), (seed, None));
+            let picture = drawn.remove(0).picture;
+            let likelihood = pipeline.likelihood(&[(&picture, prompt)], &look, &mut |_, _| {});
+            (likelihood.unwrap()[0], seed, picture)
+        };
+        let candidates = (0..4).map(alone);
+        let best = candidates.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        assert_eq!((kept.likelihood.unwrap(), kept.seed, kept.picture.clone()), best.unwrap());
+    }
+    assert!(kept.iter().zip(7..).any(|(kept, seed)| kept.seed != seed), "no comparison was made");
+}
+
+/// The chain rule by hand: one token after the other, of what the denoiser says of it.
+#[test]
+fn a_likelihood_is_that_of_revealing_from_left_to_right() {
+    let pipeline = pipeline(Recipe::Paper);
+    let options = pipeline.write_options();
+    let picture = picture(3);
+    let text = pipeline.tokenizer().encode("a red circle").unwrap();
+    assert_eq!(text.last(), Some(&pipeline.tokenizer().end()));
+    let mask = i64::from(pipeline.tokenizer().mask());
+    let denoiser = pipeline.denoiser(&[&picture], &[5], &options).unwrap();
+    let mut row = vec![mask; options.length];
+    let mut expected = 0.0;
+    for (position, &token) in text.iter().enumerate() {
+        let masked: Vec<usize> = (position..row.len()).collect();
+        let ids = Tensor::from_vec(row.clone(), [1, row.len()]).unwrap();
+        let logits = denoiser(&Query { ids: &ids, items: &[0], masked: &masked }).unwrap();
+        let logits = logits.select(0, 0).unwrap().to_f64_vec();
+        let known = |&id: &usize| id as i64 != mask;
+        let total: f64 = (0..logits.len()).filter(known).map(|id| logits[id].exp()).sum();
+        expected += logits[token as usize] - total.ln();
+        row[position] = i64::from(token);
+    }
+    let options = WriteOptions { seed: 5, batch: 3, ..options };
+    let pairs = [(&picture, "a red circle")];
+    let found = pipeline.likelihood(&pairs, &options, &mut |_, _| {}).unwrap()[0];
+    assert!((found - expected).abs() < 1e-9, "{found} {expected}");
 }
 
 #[test]

@@ -82,6 +82,9 @@ pub struct DataConfig {
     pub source: Source,
     /// Scenes in the training set; each has one picture, and new captions every time.
     pub scenes: usize,
+    /// How often scenes of one object, of two, to be counted and clearly placed occur, relative to
+    /// each other. The world's own law is `[1, 1, 1, 1]`; what is learnt last may be shown more.
+    pub kinds: [f64; 4],
     /// Side of a picture in pixels. The shapes world's is 64.
     pub size: usize,
     /// Share of the text pass's rows that are questions; the others are captions.
@@ -234,6 +237,8 @@ pub struct SamplingConfig {
     pub steps: usize,
     /// Scale of classifier-free guidance.
     pub guidance: f64,
+    /// Pictures drawn of each prompt; the likeliest is kept.
+    pub candidates: usize,
     /// Shift of the noise levels towards noise.
     pub shift: f64,
     /// Steps from masks to a text.
@@ -276,6 +281,7 @@ impl Default for DataConfig {
         Self {
             source: Source::Shapes,
             scenes: 20_000,
+            kinds: [1.0; 4],
             size: crate::shapes::SIDE,
             questions: 0.0,
             manifest: String::new(),
@@ -310,7 +316,14 @@ impl Default for AutoencoderConfig {
 
 impl Default for SamplingConfig {
     fn default() -> Self {
-        Self { steps: 28, guidance: 3.0, shift: 1.0, text_steps: 16, sampler: String::new() }
+        Self {
+            steps: 28,
+            guidance: 3.0,
+            candidates: 1,
+            shift: 1.0,
+            text_steps: 16,
+            sampler: String::new(),
+        }
     }
 }
 
@@ -348,6 +361,12 @@ impl RunConfig {
             ("batch.micro_batches", divides(batch.images), "must divide batch.images"),
             ("batch.micro_batches", divides(batch.texts), "must divide batch.texts"),
             ("data.scenes", data.scenes > 0, "must be at least 1"),
+            (
+                "data.kinds",
+                data.kinds.iter().all(|w| *w >= 0.0 && w.is_finite())
+                    && data.kinds.iter().sum::<f64>() > 0.0,
+                "are four weights from zero up, not all of them zero",
+            ),
             ("data.questions", share(data.questions), "is a share, 0 to 1"),
             (
                 "data.questions",

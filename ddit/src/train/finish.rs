@@ -121,12 +121,13 @@ impl Trainer {
 
     /// What the finished model's `generation_config.json` says.
     fn generation_config(&self, text_length: usize) -> GenerationConfig {
-        let SamplingConfig { steps, guidance, text_steps, ref sampler, .. } =
+        let SamplingConfig { steps, guidance, candidates, text_steps, ref sampler, .. } =
             self.config.generation;
         GenerationConfig {
             recipe: self.config.objective.recipe,
             steps,
             guidance,
+            candidates,
             prompt_length: text_length,
             text_length,
             text_steps,

@@ -41,6 +41,7 @@ pub fn check(config: &RunConfig) -> Result<()> {
             generation.guidance == 0.0 || positive(generation.guidance),
             "must not be negative",
         ),
+        ("generation.candidates", generation.candidates > 0, "must be at least 1"),
         ("generation.shift", positive(generation.shift), "must be positive"),
     ];
     match rules.iter().find(|(_, holds, _)| !holds) {
