@@ -6,6 +6,7 @@
 //! | [`train`] | a model from scratch, or further |
 //! | [`generate`] | pictures of prompts |
 //! | [`caption`], [`ask`], [`fill`] | texts about pictures |
+//! | [`rank`] | which of several texts is likeliest beside a picture |
 //! | [`eval`] | scores on a suite |
 //! | [`init_from_sd3`] | a model that begins as SD3 |
 //! | [`reconstruct`] | what an autoencoder leaves of a picture |
@@ -38,6 +39,7 @@ mod output;
 mod parity;
 mod parse;
 mod profile;
+mod rank;
 mod reading;
 mod reconstruct;
 mod train;
@@ -84,6 +86,7 @@ enum Command {
     Caption(caption::Args),
     Ask(ask::Args),
     Fill(fill::Args),
+    Rank(rank::Args),
     Eval(eval::Args),
     InitFromSd3(init_from_sd3::Args),
     Reconstruct(reconstruct::Args),
@@ -168,6 +171,7 @@ impl Command {
             Self::Caption(args) => caption::run(args, output),
             Self::Ask(args) => ask::run(args, output),
             Self::Fill(args) => fill::run(args, output),
+            Self::Rank(args) => rank::run(args, output),
             Self::Eval(args) => eval::run(args, output),
             Self::InitFromSd3(args) => init_from_sd3::run(args, output),
             Self::Reconstruct(args) => reconstruct::run(args, output),

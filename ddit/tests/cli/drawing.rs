@@ -37,6 +37,21 @@ fn pictures_are_numbered_and_each_can_be_drawn_alone() {
 }
 
 #[test]
+fn the_kept_candidate_can_be_drawn_alone() {
+    let world = World::new();
+    let draw = |name: &str, more: &[&str]| {
+        let base = ["generate", "a circle", "--model", "model", "--json", "-o", name];
+        world.run(&[&base[..], more].concat()).succeeded().lines().remove(0)
+    };
+    let kept = draw("kept.png", &["--candidates", "3", "--seed", "1"]);
+    assert_eq!(keys(&kept), ["prompt", "file", "seed", "likelihood"]);
+    draw("alone.png", &["--seed", &kept["seed"].to_string()]);
+    assert_eq!(world.picture("alone.png"), world.picture("kept.png"));
+    let rank = ["rank", "kept.png", "a circle", "--model", "model", "--json"];
+    assert_eq!(world.run(&rank).succeeded().lines()[0]["likelihood"], kept["likelihood"]);
+}
+
+#[test]
 fn options_of_drawing_matter_and_threads_do_not() {
     let world = World::new();
     let draw = |name: &str, more: &[&str]| {

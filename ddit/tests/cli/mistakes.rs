@@ -42,6 +42,7 @@ fn usage_errors_are_code_2_and_help_is_0() {
         "caption",
         "ask",
         "fill",
+        "rank",
         "eval",
         "reconstruct",
         "init-from-sd3",

@@ -34,6 +34,25 @@ fn texts_are_lines_with_their_seeds() {
     assert!(ran.stderr.contains("without --image"), "{}", ran.stderr);
 }
 
+#[test]
+fn texts_are_ranked_likeliest_first() {
+    let world = World::new();
+    let texts = ["a red circle", "a triangle", "three blue squares"];
+    let lines =
+        world.run(&[&["rank", "red.png", "--model", "model", "--json"], &texts[..]].concat());
+    let lines = lines.succeeded().lines();
+    assert_eq!(keys(&lines[0]), ["text", "likelihood"]);
+    let values: Vec<f64> = lines.iter().map(|l| l["likelihood"].as_f64().unwrap()).collect();
+    assert!(values.is_sorted_by(|a, b| a >= b) && values.iter().all(|&l| l < 0.0), "{values:?}");
+    let mut ranked: Vec<_> = lines.iter().map(|line| line["text"].as_str().unwrap()).collect();
+    ranked.sort();
+    assert_eq!(ranked, texts);
+    let alone = world.run(&["rank", "red.png", texts[1], "--model", "model", "--json"]);
+    let likelihood = alone.succeeded().lines()[0]["likelihood"].clone();
+    let known = lines.iter().find(|line| line["text"] == texts[1]).unwrap();
+    assert_eq!(likelihood, known["likelihood"]);
+}
+
 /// The steps of the exact sampler end with the last mask; those of the release go on to the end,
 /// and what is still masked then is no step.
 #[test]
