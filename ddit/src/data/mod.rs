@@ -57,7 +57,9 @@ impl Dataset {
     /// Errors: those of [`Folder::open`].
     pub fn open(config: &DataConfig, seed: u64) -> Result<Self> {
         Ok(match config.source {
-            Source::Shapes => Self::Shapes(Shapes::new(seed, config.scenes, config.kinds)),
+            Source::Shapes => {
+                Self::Shapes(Shapes::new(seed, config.scenes, config.kinds, config.sorted))
+            }
             Source::Folder => Self::Folder(Folder::open(config)?),
         })
     }

@@ -10,17 +10,19 @@ use crate::shapes::{Caption, Draw, Pool, Question, Scene, SceneKind};
 /// stream that evaluation does not use; what is said about it is new every time.
 pub struct Shapes {
     scenes: Vec<Scene>,
+    sorted: f64,
 }
 
 impl Shapes {
     /// The first `count` scenes of a seed. `weights` says how often each of
     /// [`SceneKind::ALL`] occurs, relative to the others; one at least is above zero.
-    pub fn new(seed: u64, count: usize, weights: [f64; 4]) -> Self {
+    /// `sorted` is the share of [sorted](Caption::sorted) captions.
+    pub fn new(seed: u64, count: usize, weights: [f64; 4], sorted: f64) -> Self {
         let scene = |i| {
             let mut rng = stream(seed, Purpose::Scene, i as u64, 0);
             Scene::of_kind(weighted(weights, Draw::uniform(&mut rng)), Pool::Seen, &mut rng)
         };
-        Self { scenes: (0..count).map(scene).collect() }
+        Self { scenes: (0..count).map(scene).collect(), sorted }
     }
 
     /// Number of scenes.
@@ -40,7 +42,11 @@ impl Shapes {
 
     /// A caption of scene `i`.
     pub fn caption(&self, i: usize, rng: &mut Rng) -> String {
-        Caption::random(&self.scenes[i], rng).to_string()
+        let scene = &self.scenes[i];
+        match self.sorted > 0.0 && Draw::uniform(rng) < self.sorted {
+            true => Caption::sorted(scene, rng).to_string(),
+            false => Caption::random(scene, rng).to_string(),
+        }
     }
 
     /// A question about scene `i` with its answer.
@@ -76,15 +82,15 @@ mod tests {
 
     #[test]
     fn scenes_depend_on_seed_and_number_alone() {
-        let (few, many) = (Shapes::new(3, 5, EVEN), Shapes::new(3, 50, EVEN));
+        let (few, many) = (Shapes::new(3, 5, EVEN, 0.0), Shapes::new(3, 50, EVEN, 0.0));
         assert!((0..5).all(|i| few.scene(i) == many.scene(i)));
-        assert_ne!(many.scene(0), Shapes::new(4, 1, EVEN).scene(0));
+        assert_ne!(many.scene(0), Shapes::new(4, 1, EVEN, 0.0).scene(0));
         assert!((0..50).all(|i| !many.scene(i).is_novel()));
     }
 
     #[test]
     fn kinds_occur_as_often_as_their_weights_say() {
-        let scenes = Shapes::new(5, 4000, [0.0, 3.0, 1.0, 0.0]).scenes;
+        let scenes = Shapes::new(5, 4000, [0.0, 3.0, 1.0, 0.0], 0.0).scenes;
         let of = |kind| scenes.iter().filter(|scene| scene.kind == kind).count();
         assert_eq!(of(SceneKind::One) + of(SceneKind::Place), 0);
         // A standard error is 27.
@@ -97,7 +103,7 @@ mod tests {
 
     #[test]
     fn texts_are_drawn_anew_and_true() {
-        let shapes = Shapes::new(0, 20, EVEN);
+        let shapes = Shapes::new(0, 20, EVEN, 0.0);
         let rng = |step| stream(0, Purpose::Text, step, 0);
         let captions: Vec<String> = (0..20).map(|s| shapes.caption(1, &mut rng(s))).collect();
         assert!(captions.iter().any(|caption| *caption != captions[0]));

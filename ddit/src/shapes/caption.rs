@@ -101,9 +101,20 @@ pub enum Failure {
 
 impl Caption {
     /// A true caption of `scene`: full with probability 1/2, otherwise with each size and colour
-    /// word kept with probability 1/2.
+    /// word kept with probability 1/2. Either of two objects is named first.
     pub fn random(scene: &Scene, rng: &mut dyn Draw) -> Caption {
-        let (turned, full) = (flip(rng), flip(rng));
+        let turned = flip(rng);
+        Caption::naming(scene, turned, rng)
+    }
+
+    /// The same, but of two objects that one is named first whose form is first in [`Form::ALL`].
+    pub fn sorted(scene: &Scene, rng: &mut dyn Draw) -> Caption {
+        let turned = scene.objects.len() == 2 && scene.objects[0].form > scene.objects[1].form;
+        Caption::naming(scene, turned, rng)
+    }
+
+    fn naming(scene: &Scene, turned: bool, rng: &mut dyn Draw) -> Caption {
+        let full = flip(rng);
         let mut describe = |object: &Object| Description {
             size: (full || flip(rng)).then_some(object.size),
             colour: (full || flip(rng)).then_some(object.colour),

@@ -85,6 +85,11 @@ pub struct DataConfig {
     /// How often scenes of one object, of two, to be counted and clearly placed occur, relative to
     /// each other. The world's own law is `[1, 1, 1, 1]`; what is learnt last may be shown more.
     pub kinds: [f64; 4],
+    /// Share of captions that name a circle before a square and both before a triangle; the others
+    /// name either object first, which is the world's own law. Whether the first is left of the
+    /// second then follows from the picture alone, and not from an exclusive or of the picture and
+    /// the order of words: a stepping stone.
+    pub sorted: f64,
     /// Side of a picture in pixels. The shapes world's is 64.
     pub size: usize,
     /// Share of the text pass's rows that are questions; the others are captions.
@@ -282,6 +287,7 @@ impl Default for DataConfig {
             source: Source::Shapes,
             scenes: 20_000,
             kinds: [1.0; 4],
+            sorted: 0.0,
             size: crate::shapes::SIDE,
             questions: 0.0,
             manifest: String::new(),
@@ -367,6 +373,7 @@ impl RunConfig {
                     && data.kinds.iter().sum::<f64>() > 0.0,
                 "are four weights from zero up, not all of them zero",
             ),
+            ("data.sorted", share(data.sorted), "is a share, 0 to 1"),
             ("data.questions", share(data.questions), "is a share, 0 to 1"),
             (
                 "data.questions",
