@@ -100,7 +100,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
 /// The line that the log gets on an event, if it gets one.
 fn log_line(event: &Event) -> Option<Value> {
     match event {
-        Event::Step { report, .. } => report.line.clone().map(Value::Object),
+        Event::Step(report) => report.line.clone().map(Value::Object),
         Event::Scored { step, scores } => {
             let scores = scores.iter().map(|(name, score)| (name.clone(), json!(score)));
             Some(json!({ "step": step, "scores": Map::from_iter(scores) }))

@@ -57,14 +57,7 @@ pub enum Event<'a> {
         total: usize,
     },
     /// A step has been made.
-    Step {
-        /// What it did.
-        report: &'a StepReport,
-        /// Pictures and texts in it.
-        pairs: usize,
-        /// Floating-point operations in it: those of products of matrices.
-        flops: f64,
-    },
+    Step(&'a StepReport),
     /// A file or folder has been written: a checkpoint, a sample sheet, the finished model.
     Wrote(&'a Path),
     /// The model has been scored.
@@ -258,7 +251,6 @@ impl Run {
         settle()?;
         (watch.observe)(Event::Begin { task, done, steps });
         tell_of_cut_captions(&trainer, watch)?;
-        let (pairs, flops) = trainer.work();
         loop {
             if let Some(reason) = self.reason_to_stop(watch) {
                 if !trainer.is_saved() {
@@ -269,7 +261,7 @@ impl Run {
             match due(&trainer, watch.validate.is_some()) {
                 Due::Step => {
                     let report = trainer.step()?;
-                    (watch.observe)(Event::Step { report: &report, pairs, flops });
+                    (watch.observe)(Event::Step(&report));
                 }
                 Due::Samples => (watch.observe)(Event::Wrote(&trainer.write_samples()?)),
                 Due::Scores => score(&mut trainer, watch)?,

@@ -66,7 +66,7 @@ fn run(
 ) -> (Vec<f64>, Outcome) {
     let (stop, mut losses) = (AtomicBool::new(false), Vec::new());
     let mut observe = |event: Event| {
-        if let Event::Step { report, .. } = event {
+        if let Event::Step(report) = event {
             losses.push(report.losses[0].1);
             stop.store(report.step >= stop_after, Ordering::Relaxed);
         }

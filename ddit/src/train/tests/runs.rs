@@ -17,7 +17,7 @@ fn watched(
     let mut observe = |event: Event| {
         stop.fetch_or(stops(&event), Ordering::Relaxed);
         told.push(match event {
-            Event::Step { report, .. } => format!("step {}", report.step),
+            Event::Step(report) => format!("step {}", report.step),
             Event::Scored { step, .. } => format!("scored {step}"),
             Event::Encoded { done, .. } => format!("encoded {done}"),
             Event::Wrote(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
@@ -127,7 +127,7 @@ fn a_folder_has_one_program_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let (stop, mut second) = (AtomicBool::new(false), Vec::new());
     let mut observe = |event: Event| {
-        if let Event::Step { .. } = event {
+        if let Event::Step(_) = event {
             let (_, outcome) = watched(|watch| resume(folder.path(), &[], watch), |_| false);
             second.push(outcome.unwrap_err().to_string());
         }

@@ -114,7 +114,7 @@ fn sd3_learns_both_directions_and_what_is_frozen_stays() {
     let config = world.config(&[LAST, "run.sample_every=50"]);
     let mut losses = [Vec::new(), Vec::new()];
     let mut observe = |event: Event| {
-        if let Event::Step { report, .. } = event {
+        if let Event::Step(report) = event {
             losses.iter_mut().zip(&report.losses[1..]).for_each(|(all, (_, loss))| all.push(*loss));
         }
     };
