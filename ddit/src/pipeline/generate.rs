@@ -8,7 +8,7 @@ use samplers::flow::{FlowStep, Guidance, Pass, Schedule, Solver};
 use tensor::{DType, Error, Result, Tensor};
 
 use super::model::{Prompts, Texts};
-use super::{BATCH, Pipeline, Progress, Use, rng};
+use super::{BATCH, Pipeline, Progress, Use, go_on, rng};
 use crate::data::pictures_from_tensor;
 use crate::shapes::Picture;
 use crate::vae::Tiling;
@@ -79,8 +79,8 @@ impl Pipeline {
 
     /// A picture of each prompt.
     ///
-    /// Errors: no steps; a size that patches do not fill; tiles without pixels; those of tokenizer
-    /// and networks.
+    /// Errors: no steps; a size that patches do not fill; tiles without pixels; those of tokenizer,
+    /// networks and `progress`.
     pub fn generate(
         &self,
         prompts: &[impl AsRef<str>],
@@ -113,29 +113,24 @@ impl Pipeline {
         shape: [usize; 3],
         schedule: &Schedule,
         options: &GenerateOptions,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Vec<Generated>> {
         let noise = seeds.iter().map(|&seed| rng(seed, Use::Noise).normal(shape, DType::F32));
         let noise = noise.collect::<Result<Vec<_>>>()?;
         let start = Tensor::stack(&noise.iter().collect::<Vec<_>>(), 0)?;
         let mut estimates: Vec<(f32, Tensor)> = Vec::new();
-        let mut failed = None;
-        let latents = self.draw(&start, prompts, schedule, options, |step: &FlowStep| {
-            progress(step.index);
+        let mut watch = |step: &FlowStep| {
             if options.trace {
-                match step.clean_estimate() {
-                    Ok(estimate) => estimates.push((step.sigma, estimate)),
-                    Err(error) => {
-                        failed = Some(error);
-                        return ControlFlow::Break(());
-                    }
-                }
+                estimates.push((step.sigma, step.clean_estimate()?));
             }
-            ControlFlow::Continue(())
+            progress(step.index)
+        };
+        let mut watched = Ok(());
+        let latents = self.draw(&start, prompts, schedule, options, |step| {
+            watched = watch(step);
+            go_on(&watched)
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        watched?;
         let tiling = options.tile.map(|tile| Tiling::of_pixels(tile, self.spatial_factor()));
         self.finish(&latents, seeds, &estimates, tiling.transpose()?)
     }

@@ -17,6 +17,7 @@ mod template;
 mod write;
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -60,8 +61,9 @@ pub struct Pipeline {
     null: Mutex<Option<(Vec<u32>, Texts)>>,
 }
 
-/// Called as sampling goes along, with the number of steps done and of steps in all.
-pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
+/// Called as sampling goes along, with the number of steps done and of steps in all. An error of
+/// its ends the sampling, which returns it.
+pub type Progress<'a> = &'a mut dyn FnMut(usize, usize) -> Result<()>;
 
 /// How masks become words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,6 +304,14 @@ impl Pipeline {
                 Tensor::stack(&noise.iter().collect::<Vec<_>>(), 0).map(Some)
             }
         })
+    }
+}
+
+/// What a sampler is told by whoever watches it.
+fn go_on(watched: &Result<()>) -> ControlFlow<()> {
+    match watched {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
     }
 }
 
