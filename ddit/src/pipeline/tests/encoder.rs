@@ -237,6 +237,16 @@ fn damage_is_told_with_file_and_key() {
         fs::write(&path, config.to_string()).unwrap();
         vec!["text_encoder/config.json".into(), "feed_forward_proj is relu".into()]
     });
+    for (file, setting, told) in [
+        ("scheduler/scheduler_config.json", json!({ "num_train_timesteps": 500 }), "is 500"),
+        ("scheduler/scheduler_config.json", json!({ "shift": 0 }), "shift 0 is not positive"),
+        ("generation_config.json", json!({ "steps": 0 }), "steps is 0"),
+    ] {
+        damaged(|folder| {
+            fs::write(folder.with_file_name(file), setting.to_string()).unwrap();
+            vec![file.into(), told.into()]
+        });
+    }
 }
 
 #[test]
