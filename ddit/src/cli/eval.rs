@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use ddit::eval::run::{Examined, Subject};
 use ddit::eval::{Part, Report, Size, Suite};
@@ -46,6 +46,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
+    if args.cfg.is_some() && args.suite != Suite::ShapesGeneval {
+        bail!("--cfg would do nothing: this suite has no pictures drawn\n  leave it out");
+    }
     let pipeline = args.model.open()?;
     if let Some(out) = &args.out {
         fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;

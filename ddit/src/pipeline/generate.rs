@@ -22,6 +22,8 @@ pub struct GenerateOptions {
     pub guidance: Guidance,
     /// What guidance leads away from.
     pub negative: String,
+    /// Shift of the noise levels towards noise; 1 leaves them alone.
+    pub shift: f64,
     /// Seed of the first picture; picture i has this plus i.
     pub seed: u64,
     /// Width and height in pixels; none for the model's own.
@@ -67,6 +69,7 @@ impl Pipeline {
             steps: generation.steps,
             guidance: Guidance::new(generation.guidance as f32),
             negative: String::new(),
+            shift: self.folder.scheduler.shift,
             seed: 0,
             size: None,
             solver: Solver::Euler,
@@ -88,7 +91,7 @@ impl Pipeline {
         progress: Progress,
     ) -> Result<Vec<Generated>> {
         let shape = self.latent_shape(options.size)?;
-        let schedule = Schedule::shifted(options.steps, self.folder.scheduler.shift)?;
+        let schedule = Schedule::shifted(options.steps, options.shift)?;
         let batches = prompts.chunks(options.batch.max(1));
         let total = batches.len() * options.steps;
         let mut pictures = Vec::with_capacity(prompts.len());
@@ -226,8 +229,7 @@ impl Pipeline {
     fn latent_shape(&self, size: Option<[usize; 2]>) -> Result<[usize; 3]> {
         let config = self.transformer().config();
         let [width, height] = size.unwrap_or([self.side(); 2]);
-        let (factor, patch) = (self.spatial_factor(), config.patch_size);
-        let unit = factor * patch;
+        let (factor, unit) = (self.spatial_factor(), self.patch_side());
         let most = self.longest_side();
         let fits = |side: usize| side > 0 && side <= most && side.is_multiple_of(unit);
         if !(fits(width) && fits(height)) {

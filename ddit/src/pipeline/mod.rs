@@ -222,19 +222,22 @@ impl Pipeline {
     ///
     /// Errors: they have not.
     pub fn check_resolution(&self, side: usize) -> Result<()> {
-        match self.longest_side() {
-            most if side > most => {
-                let message = format!("{side} pixels a side; the model sees at most {most}");
-                Err(Error::value("resolution", message))
-            }
-            _ => Ok(()),
-        }
+        let sees = match [self.patch_side(), self.longest_side()] {
+            [least, _] if side < least => format!("at least {least}"),
+            [_, most] if side > most => format!("at most {most}"),
+            _ => return Ok(()),
+        };
+        Err(Error::value("resolution", format!("{side} pixels a side; the model sees {sees}")))
+    }
+
+    /// The side of a patch in pixels.
+    fn patch_side(&self) -> usize {
+        self.spatial_factor() * self.transformer().config().patch_size
     }
 
     /// The longest side in pixels for which the model has places.
     fn longest_side(&self) -> usize {
-        let config = self.transformer().config();
-        self.spatial_factor() * config.patch_size * config.pos_embed_max_size
+        self.patch_side() * self.transformer().config().pos_embed_max_size
     }
 
     /// The most tokens of a text, where the model has a limit.

@@ -98,6 +98,10 @@ fn a_picture_is_the_same_in_any_company() {
         assert_eq!(together.trace[2].estimate, together.picture);
         assert_eq!(together.trace[0].sigma, 1.0);
     }
+    let shifted = GenerateOptions { shift: 2.0 * options.shift, ..options };
+    let other = &pipeline.generate(&prompts[..1], &shifted, &mut |_, _| Ok(())).unwrap()[0];
+    assert!(other.trace[1].sigma > drawn[0].trace[1].sigma, "more steps at higher levels");
+    assert_ne!(other.picture, drawn[0].picture);
 }
 
 #[test]
