@@ -8,6 +8,7 @@ mod limits;
 use std::fmt;
 use std::str::FromStr;
 
+use samplers::flow::TRAINING_LEVELS;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tensor::{Error, Result};
@@ -92,7 +93,6 @@ impl TransformerConfig {
                 self.caption_projection_dim, self.num_attention_heads, self.attention_head_dim
             ));
         }
-        check_table(width, self.pos_embed_max_size)?;
         if !width.is_multiple_of(4) {
             return fail(format!("width {width} is no multiple of 4, as the position table needs"));
         }
@@ -195,7 +195,7 @@ impl VaeConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SchedulerConfig {
     /// Levels of the training table.
-    #[serde(default = "thousand")]
+    #[serde(default = "training_levels")]
     pub num_train_timesteps: usize,
     /// Shift of the levels towards noise; 1 leaves them alone.
     #[serde(default = "one")]
@@ -210,16 +210,17 @@ impl SchedulerConfig {
     pub fn new(shift: f64) -> Self {
         let mut other = OtherKeys::new();
         other.insert("_class_name".into(), "FlowMatchEulerDiscreteScheduler".into());
-        Self { num_train_timesteps: thousand(), shift, other }
+        Self { num_train_timesteps: TRAINING_LEVELS, shift, other }
     }
 
     /// Refuses schedules of another kind.
     ///
-    /// Errors: no levels; a shift that is not positive; `use_dynamic_shifting`.
+    /// Errors: another number of levels; a shift that is not positive; `use_dynamic_shifting`.
     pub fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::value("scheduler config", message));
-        if self.num_train_timesteps == 0 {
-            return fail("num_train_timesteps is 0".into());
+        if self.num_train_timesteps != TRAINING_LEVELS {
+            let levels = self.num_train_timesteps;
+            return fail(format!("num_train_timesteps is {levels}, not {TRAINING_LEVELS}"));
         }
         if !(self.shift.is_finite() && self.shift > 0.0) {
             return fail(format!("shift {} is not positive", self.shift));
@@ -348,8 +349,8 @@ fn one() -> f64 {
     1.0
 }
 
-fn thousand() -> usize {
-    1000
+fn training_levels() -> usize {
+    TRAINING_LEVELS
 }
 
 #[cfg(test)]

@@ -121,18 +121,29 @@ impl Kind {
 /// The models that a file holds: one or, in a single file of SD3's, several. `config` is the
 /// `config.json` beside it, or null.
 ///
-/// Errors: tensors of types or ranks that this program has not; names in a single file of SD3's
-/// that SD3 has not.
-pub fn identify(file: &SafeTensors, config: &Value) -> Result<Vec<Found>> {
+/// Tensors of types or ranks that this program has not, and names in a single file of SD3's that
+/// SD3 has not, make a misfit of all that the file holds.
+pub fn identify(file: &SafeTensors, config: &Value) -> Vec<Found> {
     let is_single_file = file.names().any(|name| {
         names::network(name).is_some_and(|(network, _)| network == Network::Transformer)
     });
-    if !is_single_file {
-        let tensor = |name: &str| Ok((name.to_owned(), file.get(name)?));
-        let tensors = file.names().map(tensor).collect::<Result<Tensors>>()?;
-        return Ok(vec![Found::of(Kind::of(|name| file.contains(name)), tensors, config)]);
-    }
-    let sd3 = Sd3::from_single_file(file)?;
+    let (kind, found) = match is_single_file {
+        true => (Kind::Sd3Transformer, Sd3::from_single_file(file).map(parts)),
+        false => {
+            let kind = Kind::of(|name| file.contains(name));
+            let tensor = |name: &str| Ok((name.to_owned(), file.get(name)?));
+            let tensors = file.names().map(tensor).collect::<Result<Tensors>>();
+            (kind, tensors.map(|tensors| vec![Found::of(kind, tensors, config)]))
+        }
+    };
+    found.unwrap_or_else(|error| {
+        let (config, tensors) = (config.clone(), file.names().len());
+        vec![Found { kind, config, tensors, misfit: Some(error) }]
+    })
+}
+
+/// The models in a single file of SD3's.
+fn parts(sd3: Sd3) -> Vec<Found> {
     let mut found = Vec::new();
     for (network, kind) in [
         (Network::Transformer, Kind::Sd3Transformer),
@@ -149,7 +160,7 @@ pub fn identify(file: &SafeTensors, config: &Value) -> Result<Vec<Found>> {
             found.push(Found { kind, config: Value::Null, tensors, misfit: None });
         }
     }
-    Ok(found)
+    found
 }
 
 impl Found {

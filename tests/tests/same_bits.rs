@@ -136,7 +136,7 @@ fn drawing_pictures() {
             ..model.generate_options()
         };
         let prompts = ["a red circle", "two small squares", "a green triangle"];
-        let drawn = model.generate(&prompts, &options, &mut |_, _| {}).unwrap();
+        let drawn = model.generate(&prompts, &options, &mut |_, _| Ok(())).unwrap();
         let pictures: Vec<_> = drawn
             .into_iter()
             .map(|drawn| {
@@ -163,8 +163,8 @@ fn writing_texts() {
         for (_, sampler) in TextSampler::ALL {
             let batch = 1 + number % 3;
             let options = WriteOptions { seed: 5, batch, sampler, ..model.write_options() };
-            let captions = model.caption(&seen, &options, &mut |_, _| {}).unwrap();
-            let answers = model.ask(&questions, &options, &mut |_, _| {}).unwrap();
+            let captions = model.caption(&seen, &options, &mut |_, _| Ok(())).unwrap();
+            let answers = model.ask(&questions, &options, &mut |_, _| Ok(())).unwrap();
             texts.extend(captions.into_iter().chain(answers).map(|written| written.ids));
         }
         let tokens: Vec<i64> = texts[0].iter().map(|&id| i64::from(id)).collect();

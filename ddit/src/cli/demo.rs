@@ -43,7 +43,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
             what.clone_into(&mut stage);
             progress.stage(what);
         }
-        progress.set(done, all);
+        progress.set(done, all)
     })?;
     drop(progress);
     page.model = describe(&args.model, &pipeline);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use ddit::eval::run::{Examined, Subject};
 use ddit::eval::{Part, Report, Size, Suite};
@@ -49,6 +49,12 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
+    let idle = [("--cfg", args.cfg.is_some()), ("--candidates", args.candidates.is_some())];
+    if let Some((name, _)) = idle.iter().find(|(_, is_set)| *is_set)
+        && args.suite != Suite::ShapesGeneval
+    {
+        bail!("{name} would do nothing: this suite has no pictures drawn\n  leave it out");
+    }
     let pipeline = args.model.open()?;
     if let Some(out) = &args.out {
         fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;

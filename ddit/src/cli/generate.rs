@@ -42,11 +42,14 @@ pub struct Args {
     /// prompt likeliest [default: the model's]
     #[arg(long, value_name = "N", value_parser = parse::positive)]
     candidates: Option<usize>,
+    /// Shift of the noise levels towards noise; 1 leaves them alone [default: the model's]
+    #[arg(long, value_name = "X", value_parser = parse::shift)]
+    shift: Option<f64>,
     /// What guidance leads away from
     #[arg(long, value_name = "TEXT", default_value = "")]
     negative: String,
     /// Tokens of a prompt, padding included [default: the model's]
-    #[arg(long, value_name = "N", value_parser = parse::positive)]
+    #[arg(long, value_name = "N", value_parser = parse::tokens)]
     prompt_length: Option<usize>,
     /// Seed of the first picture; picture i has this plus i
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = parse::seed)]
@@ -131,6 +134,7 @@ impl Args {
             guidance: self.cfg.map_or(model.guidance, Guidance::new),
             candidates: self.candidates.unwrap_or(model.candidates),
             negative: self.negative.clone(),
+            shift: self.shift.unwrap_or(model.shift),
             prompt_length: self.prompt_length.unwrap_or(model.prompt_length),
             size: self.size,
             solver: self.sampler,

@@ -9,7 +9,7 @@ use ddit::embedded;
 use ddit::identify::{Found, Kind, identify};
 use ddit::train::setup::MODEL;
 use serde_json::{Value, json};
-use tensor::io::safetensors::SafeTensors;
+use tensor::io::safetensors::{Described, SafeTensors};
 
 use super::Outcome;
 use super::output::Output;
@@ -128,9 +128,10 @@ impl Part {
         let mut total = Count::default();
         let width = self.tensors.names().map(str::len).max().unwrap_or(0);
         for name in self.tensors.names() {
-            let info = self.tensors.info(name)?;
-            let (numbers, dtype) = (info.shape.numel(), info.dtype);
-            let count = Count { tensors: 1, numbers, bytes: numbers * dtype.size() };
+            let Described { dtype, shape, bytes } = self.tensors.describe(name)?;
+            // Of types that are not ours nobody compared shape and bytes.
+            let numbers = shape.iter().fold(1_usize, |n, &length| n.saturating_mul(length));
+            let count = Count { tensors: 1, numbers, bytes };
             modules.entry(module(name)).or_default().add(count);
             total.add(count);
             if summary {
@@ -138,12 +139,11 @@ impl Part {
             }
             let object = || {
                 json!({
-                    "part": self.name, "tensor": name, "dtype": dtype.name(),
-                    "shape": &info.shape[..], "bytes": count.bytes,
+                    "part": self.name, "tensor": name, "dtype": dtype, "shape": shape,
+                    "bytes": bytes,
                 })
             };
-            let bytes = size(count.bytes);
-            let row = format!("{name:<width$}  {:<4}  {bytes:>9}  {}", dtype.name(), info.shape);
+            let row = format!("{name:<width$}  {dtype:<4}  {:>9}  {shape:?}", size(bytes));
             output.result(object, row)?;
         }
         if !summary {
@@ -163,7 +163,7 @@ impl Part {
         for (name, count) in modules {
             output.text(format_args!("{name:<width$}  {count}"))?;
         }
-        let found = identify(&self.tensors, &self.config)?;
+        let found = identify(&self.tensors, &self.config);
         let models: Vec<String> = found.iter().map(describe).collect();
         let modules: serde_json::Map<String, Value> = modules
             .iter()
@@ -240,7 +240,7 @@ fn describe(found: &Found) -> String {
 impl Count {
     fn add(&mut self, other: Self) {
         self.tensors += other.tensors;
-        self.numbers += other.numbers;
+        self.numbers = self.numbers.saturating_add(other.numbers);
         self.bytes += other.bytes;
     }
 }

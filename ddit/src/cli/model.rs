@@ -44,7 +44,7 @@ pub struct WriteArgs {
     #[arg(long, value_name = "NAME", value_parser = parse::text_sampler())]
     sampler: Option<TextSampler>,
     /// Tokens of a text, prompt and padding included [default: the model's]
-    #[arg(long, value_name = "N", value_parser = parse::positive)]
+    #[arg(long, value_name = "N", value_parser = parse::tokens)]
     length: Option<usize>,
     /// Which latents of a picture the model sees: a sample of the autoencoder's, as in training, or
     /// their mode, with which a text does not depend on that sample

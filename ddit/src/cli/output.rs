@@ -84,9 +84,12 @@ impl Progress {
     }
 
     /// `done` of `total` steps are done.
-    pub fn set(&self, done: usize, total: usize) {
+    ///
+    /// Errors: none, as no error here ends the work.
+    pub fn set(&self, done: usize, total: usize) -> tensor::Result<()> {
         self.bar.set_length(total as u64);
         self.bar.set_position(done as u64);
+        Ok(())
     }
 
     /// Prints something while the bar stands aside.

@@ -5,8 +5,11 @@ use ddit::config::Recipe;
 use ddit::pipeline::{Latents, TextSampler};
 use samplers::flow::Solver;
 
-/// More steps, tokens, pixels, cases than this are a typing error.
+/// More steps, pixels, cases than this are a typing error.
 const MOST: usize = 100_000;
+
+/// More tokens of a text than any model was trained with; memory grows with their square.
+const MOST_TOKENS: usize = 4096;
 
 /// As many pictures and questions of each kind as the memory of a small machine holds.
 const MOST_ITEMS: usize = 10_000;
@@ -21,6 +24,11 @@ const SOLVERS: [(&str, Solver); 3] =
 /// A whole number of at least 1.
 pub fn positive(text: &str) -> Result<usize, String> {
     count(text, MOST)
+}
+
+/// A number of tokens of a text.
+pub fn tokens(text: &str) -> Result<usize, String> {
+    count(text, MOST_TOKENS)
 }
 
 /// A number of items of each kind of a suite.
@@ -59,6 +67,14 @@ pub fn scale(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(scale) if scale.is_finite() && scale >= 0.0 => Ok(scale),
         _ => Err("a number of at least 0 is needed, as in 3.5".to_owned()),
+    }
+}
+
+/// A shift of noise levels.
+pub fn shift(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(shift) if shift.is_finite() && shift > 0.0 => Ok(shift),
+        _ => Err("a number above 0 is needed, as in 3.0".to_owned()),
     }
 }
 
@@ -107,11 +123,13 @@ mod tests {
         assert_eq!((positive("7"), positive("0").is_err()), (Ok(7), true));
         assert!(positive("-1").is_err() && positive("many").is_err());
         assert!(positive("100000").is_ok() && positive("100001").is_err());
+        assert!(tokens("4096").is_ok() && tokens("4097").is_err());
         assert!(items("10000").is_ok() && items("10001").is_err());
         assert!(seed("18446744073709551615").is_ok() && seed("-1").is_err() && seed("x").is_err());
         assert!(words(" a ").is_ok() && words(" \t").is_err());
         assert!(threads("1024").is_ok() && threads("1025").is_err());
         assert_eq!((scale("0"), scale("7.5")), (Ok(0.0), Ok(7.5)));
+        assert_eq!((shift("3"), shift("0").is_err(), shift("inf").is_err()), (Ok(3.0), true, true));
         assert!(scale("-1").is_err() && scale("inf").is_err() && scale("NaN").is_err());
     }
 

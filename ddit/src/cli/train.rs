@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use ddit::eval::reconstruction::validate_autoencoder;
 use ddit::eval::run::validate;
+use ddit::pipeline;
 use ddit::train::config::Source;
 use ddit::train::{self, Candidate, Event, PRESETS, Progress, RunConfig, Stop, Watch};
 use serde_json::{Map, Value, json};
@@ -64,9 +65,9 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
         }
         shown.observe(event);
     };
-    let mut score = |candidate: &Candidate| match candidate {
-        Candidate::Model(pipeline) => validate(pipeline, config.data.questions > 0.0),
-        Candidate::Autoencoder(vae) => validate_autoencoder(vae),
+    let mut score = |candidate: &Candidate, progress: pipeline::Progress| match candidate {
+        Candidate::Model(pipeline) => validate(pipeline, config.data.questions > 0.0, progress),
+        Candidate::Autoencoder(vae) => validate_autoencoder(vae, progress),
     };
     let mut watch = Watch { stop: &stop, observe: &mut observe, validate: None };
     if config.data.source == Source::Shapes {
@@ -100,7 +101,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
 /// The line that the log gets on an event, if it gets one.
 fn log_line(event: &Event) -> Option<Value> {
     match event {
-        Event::Step { report, .. } => report.line.clone().map(Value::Object),
+        Event::Step(report) => report.line.clone().map(Value::Object),
         Event::Scored { step, scores } => {
             let scores = scores.iter().map(|(name, score)| (name.clone(), json!(score)));
             Some(json!({ "step": step, "scores": Map::from_iter(scores) }))

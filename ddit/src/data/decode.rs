@@ -40,7 +40,8 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage> {
     // By its contents: file names lie.
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
     let mut reader = reader.map_err(|error| fail(error.to_string()))?;
-    if reader.format().is_none() {
+    let known = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
+    if !reader.format().is_some_and(|format| known.contains(&format)) {
         return Err(fail("this is neither PNG nor JPEG nor WebP"));
     }
     if reader.format() == Some(ImageFormat::Jpeg) && !has_end(bytes) {

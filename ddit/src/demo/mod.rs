@@ -47,8 +47,9 @@ impl Default for Options {
     }
 }
 
-/// Called as the demonstration goes along: what is being done, steps done, steps of it in all.
-pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize);
+/// Called as the demonstration goes along: what is being done, steps done, steps of it in all. An
+/// error of its ends it.
+pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize) -> Result<()>;
 
 /// A question about the picture of that number, and the right answer.
 type Asked = (usize, String, &'static str);
@@ -88,13 +89,13 @@ impl Demonstration<'_> {
         let mut options = self.pipeline.generate_options();
         (options.seed, options.trace) = (seed, true);
         let drawn = self.pipeline.generate(&texts, &options, &mut |done, all| {
-            progress("drawing pictures of sentences", done, all);
+            progress("drawing pictures of sentences", done, all)
         })?;
         let mut options = self.pipeline.write_options();
         options.seed = seed;
         let pictures: Vec<&Picture> = drawn.iter().map(|drawn| &drawn.picture).collect();
         let captions = self.pipeline.caption(&pictures, &options, &mut |done, all| {
-            progress("captioning its own pictures", done, all);
+            progress("captioning its own pictures", done, all)
         })?;
         let asked = questions_about(&pictures, rng);
         let answers = self.ask(&pictures, &asked, "asking about its own pictures", progress)?;
@@ -155,7 +156,7 @@ impl Demonstration<'_> {
         let mut options = self.pipeline.write_options();
         (options.seed, options.trace) = (self.options.seed, true);
         let written = self.pipeline.caption(&[&picture], &options, &mut |done, all| {
-            progress("unmasking a caption", done, all);
+            progress("unmasking a caption", done, all)
         })?;
         let mut steps = Vec::new();
         for written in &written {

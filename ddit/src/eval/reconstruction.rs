@@ -1,9 +1,11 @@
 //! What an autoencoder leaves of the shapes world, which bounds what can be drawn from its latents.
 
 use autograd::{Var, no_grad};
+use tensor::Result;
 
 use super::{Size, rng};
 use crate::data::{pictures_from_tensor, pictures_to_tensor};
+use crate::pipeline::Progress;
 use crate::shapes::suite::{Scores, scenes};
 use crate::shapes::{Picture, Pool, Scene, SceneKind, Seen, look};
 use crate::vae::AutoencoderKl;
@@ -36,16 +38,17 @@ pub fn reconstruction<E>(
 
 /// Scores of an autoencoder under training, by name.
 ///
-/// Errors: those of the autoencoder.
-pub fn validate_autoencoder(vae: &AutoencoderKl) -> tensor::Result<Vec<(String, f64)>> {
-    let through = |pictures: &[Picture]| {
-        let pictures = Var::constant(pictures_to_tensor(pictures)?);
-        let back = no_grad(|| vae.decode(vae.encode(&pictures)?.mode()))?;
-        pictures_from_tensor(&back.value())
-    };
+/// Errors: those of the autoencoder and of `progress`, which is told of pictures.
+pub fn validate_autoencoder(vae: &AutoencoderKl, progress: Progress) -> Result<Vec<(String, f64)>> {
     let [seen, novel] = reconstruction(VALIDATION, |pictures| {
-        let batches = pictures.chunks(BATCH).map(through);
-        Ok::<_, tensor::Error>(batches.collect::<tensor::Result<Vec<_>>>()?.concat())
+        let mut came = Vec::new();
+        for batch in pictures.chunks(BATCH) {
+            let batch = Var::constant(pictures_to_tensor(batch)?);
+            let back = no_grad(|| vae.decode(vae.encode(&batch)?.mode()))?;
+            came.extend(pictures_from_tensor(&back.value())?);
+            progress(came.len(), pictures.len())?;
+        }
+        Ok::<_, tensor::Error>(came)
     })?;
     let score = |name: &str, scores: Scores| (name.to_owned(), scores.overall());
     Ok(vec![score("reconstruction", seen), score("reconstruction_novel", novel)])

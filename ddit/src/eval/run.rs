@@ -40,7 +40,7 @@ impl<'a> Subject<'a> {
 
     /// Puts a suite to the model.
     ///
-    /// Errors: those of the pipeline.
+    /// Errors: those of the pipeline and of `progress`.
     pub fn examine(&self, suite: Suite, size: Size, progress: Progress) -> Result<Examined> {
         let mut pictures = Vec::new();
         let report = match suite {
@@ -70,8 +70,12 @@ impl<'a> Subject<'a> {
 /// Scores of a model under training, by name, on small sets of their own: pictures, captions and,
 /// if it has learnt to answer them, `questions`.
 ///
-/// Errors: those of the pipeline.
-pub fn validate(pipeline: &Pipeline, questions: bool) -> Result<Vec<(String, f64)>> {
+/// Errors: those of the pipeline and of `progress`.
+pub fn validate(
+    pipeline: &Pipeline,
+    questions: bool,
+    progress: Progress,
+) -> Result<Vec<(String, f64)>> {
     let subject = Subject::new(pipeline);
     let size = Size { per_kind: VALIDATION_ITEMS, seed: VALIDATION_SEED };
     let mut scores = Vec::new();
@@ -83,7 +87,7 @@ pub fn validate(pipeline: &Pipeline, questions: bool) -> Result<Vec<(String, f64
         if suite == Suite::ShapesVqa && !questions {
             continue;
         }
-        let report = subject.examine(suite, size, &mut |_, _| {})?.report;
+        let report = subject.examine(suite, size, progress)?.report;
         scores.push((name.to_owned(), report.seen.scores.overall()));
         scores.push((format!("{name}_novel"), report.novel.scores.overall()));
         scores.extend(report.seen.detail.map(|detail| (format!("{name}_detail"), detail)));

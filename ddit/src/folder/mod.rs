@@ -93,6 +93,13 @@ impl Folder {
             need("vae", VaeConfig::WEIGHTS);
         }
         source.check(&needed)?;
+        let scheduler: SchedulerConfig = source.json(SCHEDULER)?;
+        scheduler.check().map_err(|error| error.path(source.path(SCHEDULER)))?;
+        let generation = match source.has(GENERATION) {
+            true => source.json(GENERATION)?,
+            false => GenerationConfig::default(),
+        };
+        generation.check().map_err(|error| error.path(source.path(GENERATION)))?;
         let folder = Self {
             transformer: Component::read(source, "transformer")?,
             text_encoder: match has_text_encoder {
@@ -104,11 +111,8 @@ impl Folder {
                 false => None,
             },
             tokenizer: source.tokenizer()?,
-            scheduler: source.json(SCHEDULER)?,
-            generation: match source.has(GENERATION) {
-                true => source.json(GENERATION)?,
-                false => GenerationConfig::default(),
-            },
+            scheduler,
+            generation,
         };
         folder.check()?;
         Ok(folder)
@@ -116,8 +120,6 @@ impl Folder {
 
     /// That the components fit each other.
     pub(crate) fn check(&self) -> Result<()> {
-        self.scheduler.check()?;
-        self.generation.check()?;
         let fail = |message: String| Err(Error::value("open", message));
         let transformer = &self.transformer.config;
         if self.tokenizer.len() > transformer.vocab_size {

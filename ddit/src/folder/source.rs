@@ -57,14 +57,11 @@ impl Source<'_> {
 
     /// That files are there, of each choice at least one.
     ///
-    /// Errors: the first of every choice of which there is none, all of them at once.
+    /// Errors: every choice of which there is none, all of them at once.
     pub fn check(&self, choices: &[Vec<String>]) -> Result<()> {
         let is_missing = |choice: &&Vec<String>| !choice.iter().any(|name| self.has(name));
-        let missing: Vec<String> = choices
-            .iter()
-            .filter(is_missing)
-            .filter_map(|choice| choice.first().cloned())
-            .collect();
+        let missing: Vec<String> =
+            choices.iter().filter(is_missing).map(|choice| choice.join(" or ")).collect();
         if missing.is_empty() { Ok(()) } else { Err(self.missing(&missing)) }
     }
 

@@ -91,12 +91,9 @@ pub fn texts(trial: &mut Trial) -> Result<()> {
     let mask: i64 = trial.config("mask_id")?;
     let start = trial.get("in.x_init")?.to_dtype(DType::I64);
     let [batch, length] = start.dims()?;
-    if let Some(Some(mut prompt)) = trial.find_config::<Option<Vec<i64>>>("prompt_ids")? {
-        if !trial.config::<bool>("keep_eos")? {
-            prompt.pop();
-        }
-        prompt.resize(length, mask);
-        trial.compare_numbers("in.x_init", &prompt)?;
+    if let Some(Some(prompt)) = trial.find_config::<Option<Vec<i64>>>("prompt_ids")? {
+        let rows = begun(prompt, trial.config("keep_eos")?, mask, [batch, length]);
+        trial.compare_numbers("in.x_init", &rows)?;
     }
     let (tokens, keep) = (start.to_vec::<i64>()?, trial.marks("in.keep")?);
     let rows: Vec<&[i64]> = tokens.chunks(length.max(1)).collect();
@@ -114,6 +111,16 @@ pub fn texts(trial: &mut Trial) -> Result<()> {
     let latents = trial.get("in.latents")?;
     let ids = unmask(trial, &model, &latents, canvas, sampler, |i| uniforms[i])?;
     trial.compare("out.tokens", &ids)
+}
+
+/// The rows of a batch \[B, L\] that all begin with a prompt, its `</s>` kept or not, and go on with
+/// masks.
+fn begun(mut prompt: Vec<i64>, keep_end: bool, mask: i64, [batch, length]: [usize; 2]) -> Vec<i64> {
+    if !keep_end {
+        prompt.pop();
+    }
+    prompt.resize(length, mask);
+    prompt.repeat(batch)
 }
 
 /// Runs the released sampler on number i of its stream of uniform numbers \[steps, B, L, V\], and
@@ -148,4 +155,16 @@ pub fn unmask(
     trial.compare("mid.x", &Tensor::stack(&states.iter().collect::<Vec<_>>(), 0)?)?;
     trial.compare_numbers("mid.network_called", &called)?;
     Ok(end.to_tensor())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_a_batch_begins_with_the_prompt() {
+        assert_eq!(begun(vec![7, 8, 1], true, 9, [2, 4]), [7, 8, 1, 9, 7, 8, 1, 9]);
+        assert_eq!(begun(vec![7, 8, 1], false, 9, [1, 4]), [7, 8, 9, 9]);
+        assert_eq!(begun(vec![7, 8, 1], true, 9, [2, 1]), [7, 7]);
+    }
 }

@@ -8,7 +8,7 @@ use samplers::flow::{FlowStep, Guidance, Pass, Schedule, Solver};
 use tensor::{DType, Error, Result, Tensor};
 
 use super::model::{Prompts, Texts};
-use super::{BATCH, Latents, Pipeline, Progress, Use, WriteOptions, rng};
+use super::{BATCH, Latents, Pipeline, Progress, Use, WriteOptions, go_on, rng};
 use crate::data::pictures_from_tensor;
 use crate::shapes::Picture;
 use crate::vae::Tiling;
@@ -22,6 +22,8 @@ pub struct GenerateOptions {
     pub guidance: Guidance,
     /// What guidance leads away from.
     pub negative: String,
+    /// Shift of the noise levels towards noise; 1 leaves them alone.
+    pub shift: f64,
     /// Seed of the first picture; picture i has this plus i.
     pub seed: u64,
     /// Width and height in pixels; none for the model's own.
@@ -72,6 +74,7 @@ impl Pipeline {
             steps: generation.steps,
             guidance: Guidance::new(generation.guidance as f32),
             negative: String::new(),
+            shift: self.folder.scheduler.shift,
             seed: 0,
             size: None,
             solver: Solver::Euler,
@@ -85,8 +88,8 @@ impl Pipeline {
 
     /// A picture of each prompt.
     ///
-    /// Errors: no steps; a size that patches do not fill; tiles without pixels; those of tokenizer
-    /// and networks.
+    /// Errors: no steps; a size that patches do not fill; tiles without pixels; those of tokenizer,
+    /// networks and `progress`.
     pub fn generate(
         &self,
         prompts: &[impl AsRef<str>],
@@ -94,7 +97,7 @@ impl Pipeline {
         progress: Progress,
     ) -> Result<Vec<Generated>> {
         let shape = self.latent_shape(options.size)?;
-        let schedule = Schedule::shifted(options.steps, self.folder.scheduler.shift)?;
+        let schedule = Schedule::shifted(options.steps, options.shift)?;
         let batches = prompts.chunks(options.batch.max(1));
         let candidates = options.candidates.max(1);
         let total = batches.len() * candidates * options.steps;
@@ -128,7 +131,7 @@ impl Pipeline {
         let options = WriteOptions { latents: Latents::Mode, ..self.write_options() };
         let pairs = drawn.iter().zip(prompts);
         let pairs: Vec<_> = pairs.map(|(drawn, text)| (&drawn.picture, text.as_ref())).collect();
-        let likelihoods = self.likelihood(&pairs, &options, &mut |_, _| {})?;
+        let likelihoods = self.likelihood(&pairs, &options, &mut |_, _| Ok(()))?;
         for (drawn, likelihood) in drawn.iter_mut().zip(likelihoods) {
             drawn.likelihood = Some(likelihood);
         }
@@ -142,29 +145,24 @@ impl Pipeline {
         shape: [usize; 3],
         schedule: &Schedule,
         options: &GenerateOptions,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Vec<Generated>> {
         let noise = seeds.iter().map(|&seed| rng(seed, Use::Noise).normal(shape, DType::F32));
         let noise = noise.collect::<Result<Vec<_>>>()?;
         let start = Tensor::stack(&noise.iter().collect::<Vec<_>>(), 0)?;
         let mut estimates: Vec<(f32, Tensor)> = Vec::new();
-        let mut failed = None;
-        let latents = self.draw(&start, prompts, schedule, options, |step: &FlowStep| {
-            progress(step.index);
+        let mut watch = |step: &FlowStep| {
             if options.trace {
-                match step.clean_estimate() {
-                    Ok(estimate) => estimates.push((step.sigma, estimate)),
-                    Err(error) => {
-                        failed = Some(error);
-                        return ControlFlow::Break(());
-                    }
-                }
+                estimates.push((step.sigma, step.clean_estimate()?));
             }
-            ControlFlow::Continue(())
+            progress(step.index)
+        };
+        let mut watched = Ok(());
+        let latents = self.draw(&start, prompts, schedule, options, |step| {
+            watched = watch(step);
+            go_on(&watched)
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        watched?;
         let tiling = options.tile.map(|tile| Tiling::of_pixels(tile, self.spatial_factor()));
         self.finish(&latents, seeds, &estimates, tiling.transpose()?)
     }
@@ -265,8 +263,7 @@ impl Pipeline {
     fn latent_shape(&self, size: Option<[usize; 2]>) -> Result<[usize; 3]> {
         let config = self.transformer().config();
         let [width, height] = size.unwrap_or([self.side(); 2]);
-        let (factor, patch) = (self.spatial_factor(), config.patch_size);
-        let unit = factor * patch;
+        let (factor, unit) = (self.spatial_factor(), self.patch_side());
         let most = self.longest_side();
         let fits = |side: usize| side > 0 && side <= most && side.is_multiple_of(unit);
         if !(fits(width) && fits(height)) {

@@ -15,7 +15,7 @@ impl Pipeline {
     /// picture it has drawn: [`GenerateOptions::candidates`](super::GenerateOptions::candidates).
     ///
     /// Cost: as many rows of the text pass as the text has tokens, `options.batch` at a time.
-    /// Errors: those of tokenizer and networks.
+    /// Errors: those of tokenizer, networks and `progress`.
     pub fn likelihood(
         &self,
         pairs: &[(&Picture, &str)],
@@ -25,7 +25,7 @@ impl Pipeline {
         let one = |(i, &(picture, text)): (usize, &(&Picture, &str))| {
             let seed = options.seed.wrapping_add(i as u64);
             let likelihood = self.likelihood_of(picture, text, seed, options)?;
-            progress(i + 1, pairs.len());
+            progress(i + 1, pairs.len())?;
             Ok(likelihood)
         };
         pairs.iter().enumerate().map(one).collect()

@@ -19,6 +19,7 @@ mod template;
 mod write;
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -63,8 +64,9 @@ pub struct Pipeline {
     null: Mutex<Option<(Vec<u32>, Texts)>>,
 }
 
-/// Called as sampling goes along, with the number of steps done and of steps in all.
-pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
+/// Called as sampling goes along, with the number of steps done and of steps in all. An error of
+/// its ends the sampling, which returns it.
+pub type Progress<'a> = &'a mut dyn FnMut(usize, usize) -> Result<()>;
 
 /// How masks become words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,19 +225,22 @@ impl Pipeline {
     ///
     /// Errors: they have not.
     pub fn check_resolution(&self, side: usize) -> Result<()> {
-        match self.longest_side() {
-            most if side > most => {
-                let message = format!("{side} pixels a side; the model sees at most {most}");
-                Err(Error::value("resolution", message))
-            }
-            _ => Ok(()),
-        }
+        let sees = match [self.patch_side(), self.longest_side()] {
+            [least, _] if side < least => format!("at least {least}"),
+            [_, most] if side > most => format!("at most {most}"),
+            _ => return Ok(()),
+        };
+        Err(Error::value("resolution", format!("{side} pixels a side; the model sees {sees}")))
+    }
+
+    /// The side of a patch in pixels.
+    fn patch_side(&self) -> usize {
+        self.spatial_factor() * self.transformer().config().patch_size
     }
 
     /// The longest side in pixels for which the model has places.
     fn longest_side(&self) -> usize {
-        let config = self.transformer().config();
-        self.spatial_factor() * config.patch_size * config.pos_embed_max_size
+        self.patch_side() * self.transformer().config().pos_embed_max_size
     }
 
     /// The most tokens of a text, where the model has a limit.
@@ -305,6 +310,14 @@ impl Pipeline {
                 Tensor::stack(&noise.iter().collect::<Vec<_>>(), 0).map(Some)
             }
         })
+    }
+}
+
+/// What a sampler is told by whoever watches it.
+fn go_on(watched: &Result<()>) -> ControlFlow<()> {
+    match watched {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
     }
 }
 

@@ -61,24 +61,48 @@ fn picture(seed: u64) -> Picture {
 }
 
 #[test]
+fn an_error_of_whoever_watches_ends_the_sampling() {
+    let pipeline = pipeline(Recipe::Paper);
+    let mut calls = 0;
+    let mut enough = |_: usize, _: usize| {
+        calls += 1;
+        Err(Error::value("test", "enough"))
+    };
+    let options = pipeline.generate_options();
+    let drawn = pipeline.generate(&["a circle"], &options, &mut enough);
+    let written = pipeline.caption(&[&picture(1)], &pipeline.write_options(), &mut enough);
+    assert_eq!(drawn.unwrap_err().message(), "enough");
+    assert_eq!(written.unwrap_err().message(), "enough");
+    assert_eq!(calls, 2, "and no step is made after it");
+}
+
+#[test]
 fn a_picture_is_the_same_in_any_company() {
     let pipeline = pipeline(Recipe::Paper);
     let prompts = ["a red circle", "two small squares", "a green triangle"];
     let options = GenerateOptions { seed: 7, batch: 2, trace: true, ..pipeline.generate_options() };
     let mut steps = Vec::new();
-    let drawn =
-        pipeline.generate(&prompts, &options, &mut |done, all| steps.push((done, all))).unwrap();
+    let drawn = pipeline
+        .generate(&prompts, &options, &mut |done, all| {
+            steps.push((done, all));
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(steps, [(1, 6), (2, 6), (3, 6), (4, 6), (5, 6), (6, 6)]);
     assert_ne!(drawn[0].picture, drawn[1].picture);
     for (prompt, together) in prompts.iter().zip(&drawn) {
         let options = GenerateOptions { seed: together.seed, ..options.clone() };
-        let alone = &pipeline.generate(&[prompt], &options, &mut |_, _| {}).unwrap()[0];
+        let alone = &pipeline.generate(&[prompt], &options, &mut |_, _| Ok(())).unwrap()[0];
         assert_eq!(alone.picture, together.picture);
         assert_eq!((alone.seed, alone.trace.len()), (together.seed, 3));
         // The last step goes to noise level 0, where the estimate is the picture.
         assert_eq!(together.trace[2].estimate, together.picture);
         assert_eq!(together.trace[0].sigma, 1.0);
     }
+    let shifted = GenerateOptions { shift: 2.0 * options.shift, ..options };
+    let other = &pipeline.generate(&prompts[..1], &shifted, &mut |_, _| Ok(())).unwrap()[0];
+    assert!(other.trace[1].sigma > drawn[0].trace[1].sigma, "more steps at higher levels");
+    assert_ne!(other.picture, drawn[0].picture);
 }
 
 #[test]
@@ -87,7 +111,7 @@ fn the_likeliest_candidate_is_kept() {
     let prompts = ["a red circle", "two small squares", "a green triangle"];
     let draw = |prompts: &[&str], seed, candidates| {
         let options = GenerateOptions { seed, candidates, batch: 2, ..pipeline.generate_options() };
-        pipeline.generate(prompts, &options, &mut |_, _| {}).unwrap()
+        pipeline.generate(prompts, &options, &mut |_, _| Ok(())).unwrap()
     };
     let look = WriteOptions { latents: Latents::Mode, ..pipeline.write_options() };
     let kept = draw(&prompts, 7, 4);
@@ -97,7 +121,7 @@ fn the_likeliest_candidate_is_kept() {
             let mut drawn = draw(&[prompt], seed, 1);
             assert_eq!((drawn[0].seed, drawn[0].likelihood), (seed, None));
             let picture = drawn.remove(0).picture;
-            let likelihood = pipeline.likelihood(&[(&picture, prompt)], &look, &mut |_, _| {});
+            let likelihood = pipeline.likelihood(&[(&picture, prompt)], &look, &mut |_, _| Ok(()));
             (likelihood.unwrap()[0], seed, picture)
         };
         let candidates = (0..4).map(alone);
@@ -131,7 +155,7 @@ fn a_likelihood_is_that_of_revealing_from_left_to_right() {
     }
     let options = WriteOptions { seed: 5, batch: 3, ..options };
     let pairs = [(&picture, "a red circle")];
-    let found = pipeline.likelihood(&pairs, &options, &mut |_, _| {}).unwrap()[0];
+    let found = pipeline.likelihood(&pairs, &options, &mut |_, _| Ok(())).unwrap()[0];
     assert!((found - expected).abs() < 1e-9, "{found} {expected}");
 }
 
@@ -140,7 +164,7 @@ fn sizes_are_whole_patches() {
     let pipeline = pipeline(Recipe::Paper);
     let draw = |size| -> Result<(usize, usize)> {
         let options = GenerateOptions { size: Some(size), ..pipeline.generate_options() };
-        let drawn = pipeline.generate(&["a circle"], &options, &mut |_, _| {})?;
+        let drawn = pipeline.generate(&["a circle"], &options, &mut |_, _| Ok(()))?;
         Ok((drawn[0].picture.width(), drawn[0].picture.height()))
     };
     assert_eq!(draw([24, 12]).unwrap(), (24, 12));
@@ -160,7 +184,7 @@ fn what_is_no_number_is_no_picture() {
         *weight = Tensor::full(weight.shape(), f64::NAN, weight.dtype());
         let pipeline = Pipeline::new(folder).unwrap();
         let options = pipeline.generate_options();
-        pipeline.generate(&["a circle"], &options, &mut |_, _| {}).unwrap_err().to_string()
+        pipeline.generate(&["a circle"], &options, &mut |_, _| Ok(())).unwrap_err().to_string()
     };
     for error in [
         damaged(|folder| (&mut folder.transformer.weights, "image_proj_out.bias")),
@@ -177,11 +201,11 @@ fn texts_are_the_same_in_any_company() {
     for (_, sampler) in TextSampler::ALL {
         let options = WriteOptions { sampler, seed: 4, batch: 2, ..pipeline.write_options() };
         let seen: Vec<&Picture> = pictures.iter().collect();
-        let together = pipeline.caption(&seen, &options, &mut |_, _| {}).unwrap();
+        let together = pipeline.caption(&seen, &options, &mut |_, _| Ok(())).unwrap();
         assert_eq!(together.len(), 3);
         for (picture, written) in pictures.iter().zip(&together) {
             let options = WriteOptions { seed: written.seed, ..options.clone() };
-            let alone = pipeline.caption(&[picture], &options, &mut |_, _| {}).unwrap();
+            let alone = pipeline.caption(&[picture], &options, &mut |_, _| Ok(())).unwrap();
             assert_eq!(alone[0].ids, written.ids, "{sampler}");
             assert!(!written.ids.contains(&pipeline.tokenizer().mask()));
         }
@@ -195,7 +219,7 @@ fn answers_leave_the_question_alone() {
         let seen = picture(1);
         let questions = [(&seen, "is there a circle?"), (&seen, "how many squares are there?")];
         let options = WriteOptions { trace: true, ..pipeline.write_options() };
-        let written = pipeline.ask(&questions, &options, &mut |_, _| {}).unwrap();
+        let written = pipeline.ask(&questions, &options, &mut |_, _| Ok(())).unwrap();
         for ((_, question), written) in questions.iter().zip(written) {
             let prompt = format!("Q: {question} A: ");
             let prompt = match recipe {
@@ -221,7 +245,7 @@ fn templates_are_filled_where_they_have_holes() {
     let seen = picture(1);
     let templates = [(Some(&seen), "a _ circle and _{2}"), (None, "_ red square")];
     let options = WriteOptions { length: 8, ..pipeline.write_options() };
-    let written = pipeline.fill(&templates, &options, &mut |_, _| {}).unwrap();
+    let written = pipeline.fill(&templates, &options, &mut |_, _| Ok(())).unwrap();
     let first = &written[0].ids;
     assert_eq!([first[0], first[2], first[3]], [id("a"), id("circle"), id("and")]);
     assert_eq!(first[6..], [tokenizer.end(); 2]);
@@ -229,9 +253,9 @@ fn templates_are_filled_where_they_have_holes() {
     for ids in [first, &written[1].ids] {
         assert!(ids.len() == 8 && !ids.contains(&tokenizer.mask()));
     }
-    let error = pipeline.fill(&[(None, "a _{8}")], &options, &mut |_, _| {}).unwrap_err();
+    let error = pipeline.fill(&[(None, "a _{8}")], &options, &mut |_, _| Ok(())).unwrap_err();
     assert!(error.to_string().contains("8 tokens"), "{error}");
-    let huge = pipeline.fill(&[(None, "_{18446744073709551615}")], &options, &mut |_, _| {});
+    let huge = pipeline.fill(&[(None, "_{18446744073709551615}")], &options, &mut |_, _| Ok(()));
     assert!(huge.is_err());
 }
 
@@ -248,7 +272,9 @@ fn a_folder_survives_being_written_and_read() {
         assert_eq!(read.side(), 16);
         let draw = |pipeline: &Pipeline| {
             let options = pipeline.generate_options();
-            pipeline.generate(&["a circle"], &options, &mut |_, _| {}).unwrap()[0].picture.clone()
+            pipeline.generate(&["a circle"], &options, &mut |_, _| Ok(())).unwrap()[0]
+                .picture
+                .clone()
         };
         assert_eq!(draw(&read), draw(&made));
         let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();

@@ -10,7 +10,9 @@ use tensor::rng::Rng;
 use tensor::{Error, Result, Tensor};
 
 use super::model::token_ids;
-use super::{BATCH, Latents, Piece, Pipeline, Progress, TextSampler, Use, parse_template, rng};
+use super::{
+    BATCH, Latents, Piece, Pipeline, Progress, TextSampler, Use, go_on, parse_template, rng,
+};
 use crate::config::Recipe;
 use crate::shapes::Picture;
 use crate::text::sequence::question_prompt;
@@ -93,7 +95,8 @@ impl Pipeline {
 
     /// A caption of each picture.
     ///
-    /// Errors: no steps; a length of 0 or over the model's; those of tokenizer and networks.
+    /// Errors: no steps; a length of 0 or over the model's; those of tokenizer, networks and
+    /// `progress`.
     pub fn caption(
         &self,
         pictures: &[&Picture],
@@ -223,7 +226,7 @@ impl Pipeline {
             for (&item, tokens) in items.iter().zip(found) {
                 texts[item] = tokens;
             }
-            step(options.steps);
+            step(options.steps)?;
         }
         Ok(texts)
     }
@@ -233,7 +236,7 @@ impl Pipeline {
         tasks: &[Task],
         items: &[usize],
         options: &WriteOptions,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Vec<Tokens>> {
         let seeds: Vec<u64> =
             items.iter().map(|&item| options.seed.wrapping_add(item as u64)).collect();
@@ -242,19 +245,21 @@ impl Pipeline {
         let rows: Vec<Vec<i64>> = items.iter().map(row).collect();
         let canvas = Canvas::new(&rows, i64::from(self.folder.tokenizer.mask()))?;
         let mut traces = vec![Vec::new(); items.len()];
+        let mut watched = Ok(());
         let observe = |step: &TextStep| {
-            progress(step.index + 1);
             let mut changed: Vec<usize> = step.revealed.iter().map(|&(row, _)| row).collect();
             changed.dedup();
             for row in changed.into_iter().filter(|_| options.trace) {
                 let ids = token_ids(step.canvas.row(row));
                 traces[row].push(TextTrace { step: step.index, ids });
             }
-            ControlFlow::Continue(())
+            watched = progress(step.index + 1);
+            go_on(&watched)
         };
         let mut rngs: Vec<Rng> = seeds.iter().map(|&seed| rng(seed, Use::Tokens)).collect();
         let denoiser = self.denoiser(&pictures, &seeds, options)?;
         let canvas = sample(options, canvas, &mut rngs, denoiser, observe)?;
+        watched?;
         let ids = (0..items.len()).map(|row| token_ids(canvas.row(row)));
         Ok(ids.zip(traces).collect())
     }

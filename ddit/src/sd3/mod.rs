@@ -15,7 +15,7 @@ pub mod start;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -52,6 +52,8 @@ struct Part {
     tensors: Tensors,
     /// The names they were found under.
     found_as: BTreeMap<String, String>,
+    /// The file or the folder they were found in.
+    path: PathBuf,
 }
 
 /// What became of a tensor.
@@ -123,6 +125,7 @@ impl Sd3 {
             };
             let tensor = file.get(name)?;
             let part = sd3.networks.entry(network).or_default();
+            part.path = file.path().to_owned();
             for (new, cut) in pieces {
                 let piece =
                     cut.apply(&tensor).map_err(|error| error.path(file.path()).key(name))?;
@@ -162,11 +165,14 @@ impl Sd3 {
             let tensors = read_tensors(&folder)?;
             let found_as =
                 tensors.keys().map(|key| (key.clone(), format!("{name}/{key}"))).collect();
-            sd3.networks.insert(network, Part { config: Some(config), tensors, found_as });
+            let part = Part { config: Some(config), tensors, found_as, path: folder };
+            sd3.networks.insert(network, part);
         }
         let scheduler = path.join("scheduler/scheduler_config.json");
         if scheduler.is_file() {
-            sd3.scheduler = Some(read_json(&scheduler)?);
+            let found: SchedulerConfig = read_json(&scheduler)?;
+            found.check().map_err(|error| error.path(&scheduler))?;
+            sd3.scheduler = Some(found);
         }
         if path.join(tokenizer).is_dir() {
             let found = Tokenizer::open(path.join(tokenizer));
@@ -238,19 +244,20 @@ impl Sd3 {
         seed: u64,
         account: &mut Account,
     ) -> Result<Component<TransformerConfig>> {
-        let Part { mut config, tensors, found_as } = self.take(Network::Transformer)?;
+        let Part { mut config, tensors, found_as, path } = self.take(Network::Transformer)?;
         if let Some(Value::Object(config)) = &mut config {
             config.insert("vocab_size".into(), words.into());
             config.insert("_class_name".into(), "SD3JointModelFlexible".into());
         }
-        let config: TransformerConfig = parse(config.unwrap_or_default())?;
-        config.check()?;
+        let config: TransformerConfig = parse(config.unwrap_or_default(), &path)?;
+        config.check().map_err(|error| error.path(&path))?;
         let dtype = tensors.get("context_embedder.weight").map(Tensor::dtype);
         let fresh = |weight: &crate::weights::Weight| {
             let tensor = start::fresh(weight, &config, seed)?;
             Ok(dtype.map_or(tensor.clone(), |dtype| tensor.to_dtype(dtype)))
         };
-        let made = start::initialise(tensors, &config, fresh)?;
+        let made = start::initialise(tensors, &config, fresh);
+        let made = made.map_err(|error| misfit(error, &path))?;
         let old = |name: String| found_as.get(&name).cloned().unwrap_or(name);
         for ((name, _), origin) in made.weights.iter().zip(made.origins) {
             let fate = match origin {
@@ -271,9 +278,10 @@ impl Sd3 {
         network: Network,
         account: &mut Account,
     ) -> Result<Component<C>> {
-        let Part { config, tensors, mut found_as } = self.take(network)?;
-        let config: C = parse(config.unwrap_or_default())?;
-        let weights = config.inventory()?.take(tensors)?;
+        let Part { config, tensors, mut found_as, path } = self.take(network)?;
+        let config: C = parse(config.unwrap_or_default(), &path)?;
+        let inventory = config.inventory().map_err(|error| error.path(&path))?;
+        let weights = inventory.take(tensors).map_err(|error| misfit(error, &path))?;
         for (name, _) in &weights {
             let old = found_as.remove(name).unwrap_or_else(|| name.clone());
             account.push((format!("{}.{name}", network.folder()), Fate::Carried(old)));
@@ -290,7 +298,8 @@ impl Sd3 {
             return Err(Error::value("sd3", message).note("a base that has one is needed"));
         };
         if part.config.is_none() {
-            part.config = Some(geometry::config(network, &part.tensors)?);
+            let told = geometry::config(network, &part.tensors);
+            part.config = Some(told.map_err(|error| misfit(error, &part.path))?);
         }
         Ok(part)
     }
@@ -331,9 +340,18 @@ fn read_tensors(folder: &Path) -> Result<Tensors> {
     file.names().map(tensor).collect()
 }
 
-fn parse<C: DeserializeOwned>(config: Value) -> Result<C> {
+fn parse<C: DeserializeOwned>(config: Value, path: &Path) -> Result<C> {
     serde_json::from_value(config)
-        .map_err(|error| Error::value("sd3", format!("the geometry: {error}")))
+        .map_err(|error| Error::file("sd3", path, format!("the geometry: {error}")))
+}
+
+/// The error of tensors that do not fit, with where they were found, and whose names it uses.
+fn misfit(error: Error, path: &Path) -> Error {
+    let error = error.path(path);
+    match path.is_dir() {
+        true => error,
+        false => error.note("names are those that the diffusers library gives the file's tensors"),
+    }
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {

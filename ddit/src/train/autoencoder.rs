@@ -9,7 +9,7 @@ use crate::config::VaeConfig;
 use crate::data::latents::{Posteriors, Statistics};
 use crate::data::{Dataset, Order, Purpose};
 use crate::objective::{Draws, VaeObjective};
-use crate::vae::{self, AutoencoderKl};
+use crate::vae::AutoencoderKl;
 
 /// Samples whose latents are measured.
 const MEASURED: usize = 2048;
@@ -100,62 +100,5 @@ impl Autoencoder {
     pub fn measure(&self, vae: &AutoencoderKl) -> Result<Statistics> {
         let count = self.dataset.len().min(MEASURED);
         Posteriors::compute(vae, &self.dataset, count, &mut |_, _| Ok(()))?.statistics()
-    }
-
-    /// Arithmetic of a step, in floating-point operations: three times that of the convolutions'
-    /// forward passes, as a backward pass is two products for each one forward.
-    pub fn flops(&self) -> f64 {
-        let geometry = self.geometry();
-        let list = vae::inventory(geometry);
-        let convolutions = list.iter().filter(|weight| weight.shape.rank() == 4);
-        let forward = convolutions.map(|weight| {
-            let side = (self.config.data.size >> halvings(&weight.name, geometry)) as f64;
-            // Where pictures are doubled, four sums of weights meet a pixel, not nine weights.
-            let met = if weight.name.contains(".upsamplers.") { 4.0 / 9.0 } else { 1.0 };
-            2.0 * met * weight.shape.numel() as f64 * side * side
-        });
-        3.0 * self.config.batch.images as f64 * forward.sum::<f64>()
-    }
-}
-
-/// How often the sides of a picture have been halved where the convolution `name` writes.
-fn halvings(name: &str, geometry: &VaeConfig) -> usize {
-    let lowest = geometry.block_out_channels.len() - 1;
-    let parts: Vec<&str> = name.split('.').collect();
-    let level = parts.get(2).and_then(|part| part.parse::<usize>().ok()).unwrap_or(0);
-    match parts[..] {
-        ["encoder", "conv_in", ..] | ["decoder", "conv_out", ..] => 0,
-        ["encoder", "down_blocks", _, "resnets", ..] => level,
-        ["encoder", "down_blocks", ..] => level + 1,
-        ["decoder", "up_blocks", _, "resnets", ..] => lowest - level,
-        ["decoder", "up_blocks", ..] => lowest - level - 1,
-        _ => lowest,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::train::setup::vae_geometry;
-
-    #[test]
-    fn convolutions_write_where_their_names_say() {
-        let geometry = vae_geometry(&RunConfig::default().autoencoder, 64);
-        for (name, expected) in [
-            ("encoder.conv_in.weight", 0),
-            ("encoder.down_blocks.0.resnets.0.conv1.weight", 0),
-            ("encoder.down_blocks.2.downsamplers.0.conv.weight", 3),
-            ("encoder.mid_block.resnets.1.conv2.weight", 3),
-            ("encoder.conv_out.weight", 3),
-            ("decoder.conv_in.weight", 3),
-            ("decoder.up_blocks.0.resnets.0.conv1.weight", 3),
-            ("decoder.up_blocks.0.upsamplers.0.conv.weight", 2),
-            ("decoder.up_blocks.3.resnets.1.conv2.weight", 0),
-            ("decoder.conv_out.weight", 0),
-        ] {
-            assert_eq!(halvings(name, &geometry), expected, "{name}");
-            let list = vae::inventory(&geometry);
-            assert!(list.iter().any(|weight| weight.name == name), "{name}");
-        }
     }
 }

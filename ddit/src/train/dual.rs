@@ -180,23 +180,4 @@ impl Dual {
     pub fn text_length(&self) -> usize {
         self.length
     }
-
-    /// Arithmetic of a step in which all of the transformer learns, in floating-point operations:
-    /// three times that of the forward passes, as a backward pass is two products for each one
-    /// forward.
-    ///
-    /// With C the width, N image and L text tokens, S = N + L: a block is 24·S·C² for its linear
-    /// maps and 4·S²·C for attention, and the text head 2·L·C·V. Modulation, which acts once a
-    /// sample, all that is not a product, and a text encoder are left out.
-    pub fn flops(&self) -> f64 {
-        let geometry = self.geometry();
-        let [_, height, width] = self.latent_shape;
-        let patches = (height / geometry.patch_size) * (width / geometry.patch_size);
-        let (tokens, text) = ((patches + self.length) as f64, self.length as f64);
-        let (c, vocabulary) = (geometry.width() as f64, geometry.vocab_size as f64);
-        let block = 24.0 * tokens * c * c + 4.0 * tokens * tokens * c;
-        let trunk = geometry.num_layers as f64 * block;
-        let (images, texts) = (self.config.batch.images as f64, self.config.batch.texts as f64);
-        3.0 * ((images + texts) * trunk + texts * 2.0 * text * c * vocabulary)
-    }
 }

@@ -20,7 +20,7 @@ use super::trainer::{Subject, Trainer, frozen_vae};
 use crate::config::{GenerationConfig, SchedulerConfig, VaeConfig};
 use crate::data::{Dataset, Purpose, pictures_from_tensor, stream};
 use crate::folder::{self, Component, Folder};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Progress};
 use crate::shapes::Picture;
 use crate::t5::save_row;
 use crate::vae::AutoencoderKl;
@@ -84,15 +84,15 @@ impl Trainer {
     /// Writes a sheet of samples of the model as it is now, and beside it, for a transformer, a
     /// JSON file of the texts that belong to it. What the sheet shows is the same at every step.
     ///
-    /// Errors: those of the networks; the operating system's.
-    pub fn write_samples(&mut self) -> Result<PathBuf> {
+    /// Errors: those of the networks and of `progress`; the operating system's.
+    pub fn write_samples(&mut self, progress: Progress) -> Result<PathBuf> {
         let path = self.out.join("samples").join(format!("step-{:08}.png", self.state.step));
         let (pictures, texts) = match &self.subject {
             Subject::Autoencoder(autoencoder) => {
                 let component = self.autoencoder(autoencoder);
                 (self.reconstructions(autoencoder.dataset(), &component)?, Value::Null)
             }
-            Subject::Dual(dual) => self.drawn_and_described(dual)?,
+            Subject::Dual(dual) => self.drawn_and_described(dual, progress)?,
         };
         write_png(&sheet(&pictures, COLUMNS), &path)?;
         if !texts.is_null() {
@@ -159,7 +159,11 @@ impl Trainer {
 
     /// Two rows of pictures drawn from captions, one of pictures of the data that are described;
     /// and the texts.
-    fn drawn_and_described(&self, dual: &Dual) -> Result<(Vec<Picture>, Value)> {
+    fn drawn_and_described(
+        &self,
+        dual: &Dual,
+        progress: Progress,
+    ) -> Result<(Vec<Picture>, Value)> {
         let (dataset, pipeline) = (dual.dataset(), Pipeline::new(self.folder(dual)?)?);
         let rng = |row: usize| stream(self.config.seed, Purpose::Samples, 0, row);
         let sample = |rng: &mut Rng| rng.below(dataset.len());
@@ -173,9 +177,9 @@ impl Trainer {
         let shown: Vec<Picture> =
             (0..COLUMNS).map(|row| dataset.picture(sample(&mut rng(row)))).collect();
         let generate = pipeline.generate_options();
-        let drawn = pipeline.generate(&prompts, &generate, &mut |_, _| {})?;
+        let drawn = pipeline.generate(&prompts, &generate, progress)?;
         let seen: Vec<&Picture> = shown.iter().collect();
-        let captions = pipeline.caption(&seen, &pipeline.write_options(), &mut |_, _| {})?;
+        let captions = pipeline.caption(&seen, &pipeline.write_options(), progress)?;
         let captions: Vec<String> = captions.into_iter().map(|written| written.text).collect();
         let mut pictures: Vec<Picture> = drawn.into_iter().map(|drawn| drawn.picture).collect();
         pictures.extend(shown);

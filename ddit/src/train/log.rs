@@ -9,8 +9,9 @@
 //! Losses and norms are means over the steps since the last line, `clipped` is the share of them
 //! whose gradient was scaled down. Seconds are time spent in steps, over all resumptions; pairs
 //! and tokens are counts since the start. Then the speed since the last line, in pairs and in 10⁹
-//! floating-point operations a second, and the seconds left at that speed. Nothing but seconds and
-//! speed ([`TIMES`]) differs between two runs of the same settings.
+//! floating-point operations a second, those of products and attentions that were really done, and
+//! the seconds left at that speed. Nothing but seconds and speed ([`TIMES`]) differs between two
+//! runs of the same settings.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -41,6 +42,10 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Whether the gradient was scaled down.
     pub clipped: bool,
+    /// Pictures and texts in it.
+    pub pairs: u64,
+    /// Floating-point operations that were [executed](kernels::count) for it.
+    pub flops: u64,
     /// The line of the log that ends with this step, if one does.
     pub line: Option<Map<String, Value>>,
 }
@@ -149,6 +154,8 @@ mod tests {
             learning_rate: 0.5,
             grad_norm: 3.0 * loss,
             clipped: step == 2,
+            pairs: 4,
+            flops: 9,
             line: None,
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::config::Task;
+use super::log::StepReport;
 use super::run::Event;
 
 /// How often a plain line is written where no bar can be drawn.
@@ -58,13 +59,13 @@ impl Progress {
                     tell(format_args!("encoded {total} pictures"));
                 }
             }
-            Event::Step { report, pairs, flops } => {
+            Event::Step(report) => {
                 let seconds = self.last_step.replace(Instant::now()).map(|at| at.elapsed());
                 if let Some(seconds) = seconds {
                     smooth(self.step_seconds.get_or_insert(seconds.as_secs_f64()), seconds);
                 }
                 self.smooth_losses(&report.losses);
-                let text = self.describe(report.learning_rate, report.grad_norm, pairs, flops);
+                let text = self.describe(report);
                 self.bar.set_position(report.step);
                 self.bar.set_message(text);
                 self.plain_line(report.step);
@@ -113,12 +114,13 @@ impl Progress {
     }
 
     /// `loss 0.512 image 0.410 ... lr 1.0e-3 norm 0.8 310 pairs/s 92 GFLOP/s`
-    fn describe(&self, rate: f64, norm: f64, pairs: usize, flops: f64) -> String {
+    fn describe(&self, report: &StepReport) -> String {
         let losses = self.losses.iter().map(|(name, loss)| format!("{name} {loss:.4} "));
         let mut text: String = losses.collect();
-        text += &format!("lr {rate:.1e} norm {norm:.2}");
+        text += &format!("lr {:.1e} norm {:.2}", report.learning_rate, report.grad_norm);
         if let Some(seconds) = self.step_seconds {
-            let (pairs, gflops) = (pairs as f64 / seconds, flops / seconds / 1e9);
+            let (pairs, flops) = (report.pairs as f64, report.flops as f64);
+            let (pairs, gflops) = (pairs / seconds, flops / seconds / 1e9);
             text += &format!(" {pairs:.0} pairs/s {gflops:.0} GFLOP/s");
         }
         text

@@ -12,21 +12,25 @@ use super::config::{RunConfig, Task};
 use super::log::StepReport;
 use super::setup::{AUTOENCODER_RUN, MODEL, find_vae};
 use super::trainer::{CHECKPOINTS, Subject, Trainer};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Progress};
 use crate::vae::AutoencoderKl;
 
 /// Scores by name.
 pub type Scores = Vec<(String, f64)>;
 
+/// Whoever scores a model, step by step.
+pub type Validate<'a> = &'a mut dyn FnMut(&Candidate, Progress) -> Result<Scores>;
+
 /// Whoever watches a run.
 pub struct Watch<'a> {
-    /// Set from elsewhere, by a signal handler say, it makes the run save and stop after what is
-    /// under way: a step, a batch of pictures to encode, a sample sheet, a score.
+    /// Set from elsewhere, by a signal handler say, it makes the run save and stop after the step
+    /// that is under way: of training, or of samples or scores, which a resumed run then makes
+    /// anew; or after the batch of pictures that is being encoded.
     pub stop: &'a AtomicBool,
     /// Is told what happens.
     pub observe: &'a mut dyn FnMut(Event),
     /// Scores the model every `run.validate_every` steps; the scores go into the log.
-    pub validate: Option<&'a mut dyn FnMut(&Candidate) -> Result<Scores>>,
+    pub validate: Option<Validate<'a>>,
 }
 
 /// What a run has trained so far, ready for use.
@@ -57,14 +61,7 @@ pub enum Event<'a> {
         total: usize,
     },
     /// A step has been made.
-    Step {
-        /// What it did.
-        report: &'a StepReport,
-        /// Pictures and texts in it.
-        pairs: usize,
-        /// Floating-point operations in it: those of products of matrices.
-        flops: f64,
-    },
+    Step(&'a StepReport),
     /// A file or folder has been written: a checkpoint, a sample sheet, the finished model.
     Wrote(&'a Path),
     /// The model has been scored.
@@ -234,22 +231,22 @@ impl Run {
         let Self { config, out, .. } = self;
         let settle = || beginning.iter().try_for_each(|run| write_settings(&run.config, &run.out));
         let stopped = |reason, step| Outcome::Stopped { reason, step, run: out.clone() };
-        let (mut is_unsettled, mut interrupted) = (self.is_new, None);
-        let opened = Trainer::open(config.clone(), out, &mut |done, total| {
-            if std::mem::take(&mut is_unsettled) {
-                settle()?;
-            }
-            (watch.observe)(Event::Encoded { done, total });
-            interrupted = self.reason_to_stop(watch).filter(|_| done < total);
-            match interrupted {
-                Some(_) => Err(Error::value("train", "asked to stop")),
-                None => Ok(()),
-            }
+        let (stop, mut is_unsettled) = (watch.stop, self.is_new);
+        let opened = self.unless_stopped(stop, |go_on| {
+            Trainer::open(config.clone(), out, &mut |done, total| {
+                if std::mem::take(&mut is_unsettled) {
+                    settle()?;
+                }
+                (watch.observe)(Event::Encoded { done, total });
+                go_on(done, total)
+            })
         });
-        if let Some(reason) = interrupted {
-            return Ok(stopped(reason, checkpoint::reached(&out.join(CHECKPOINTS))?));
-        }
-        let mut trainer = opened?;
+        let mut trainer = match opened? {
+            Ok(trainer) => trainer,
+            Err(reason) => {
+                return Ok(stopped(reason, checkpoint::reached(&out.join(CHECKPOINTS))?));
+            }
+        };
         let (task, done, steps) = (config.task, trainer.steps_done(), config.run.steps);
         if done > steps {
             let message = format!("is {steps}, but the run has made {done} steps already");
@@ -258,9 +255,8 @@ impl Run {
         settle()?;
         (watch.observe)(Event::Begin { task, done, steps });
         tell_of_cut_captions(&trainer, watch)?;
-        let (pairs, flops) = trainer.work();
         loop {
-            if let Some(reason) = self.reason_to_stop(watch) {
+            if let Some(reason) = self.reason_to_stop(stop) {
                 if !trainer.is_saved() {
                     (watch.observe)(Event::Wrote(&trainer.save()?));
                 }
@@ -269,10 +265,21 @@ impl Run {
             match due(&trainer, watch.validate.is_some()) {
                 Due::Step => {
                     let report = trainer.step()?;
-                    (watch.observe)(Event::Step { report: &report, pairs, flops });
+                    (watch.observe)(Event::Step(&report));
                 }
-                Due::Samples => (watch.observe)(Event::Wrote(&trainer.write_samples()?)),
-                Due::Scores => score(&mut trainer, watch)?,
+                Due::Samples => {
+                    if let Ok(path) = self.unless_stopped(stop, |on| trainer.write_samples(on))? {
+                        (watch.observe)(Event::Wrote(&path));
+                    }
+                }
+                Due::Scores => {
+                    let scores = |on: Progress| score(&trainer, watch.validate.as_mut(), on);
+                    if let Ok(scores) = self.unless_stopped(stop, scores)? {
+                        trainer.log_scores(&scores)?;
+                        let step = trainer.steps_done();
+                        (watch.observe)(Event::Scored { step, scores: &scores });
+                    }
+                }
                 Due::Checkpoint => (watch.observe)(Event::Wrote(&trainer.save()?)),
                 Due::Model => {
                     let model = trainer.export()?;
@@ -283,8 +290,29 @@ impl Run {
         }
     }
 
-    fn reason_to_stop(&self, watch: &Watch) -> Option<Stop> {
-        if watch.stop.load(Ordering::Relaxed) {
+    /// Does `work`, or its beginning: when it is time to stop, the progress it tells of ends it,
+    /// and what is left is the reason.
+    fn unless_stopped<T>(
+        &self,
+        stop: &AtomicBool,
+        work: impl FnOnce(Progress) -> Result<T>,
+    ) -> Result<Result<T, Stop>> {
+        let mut interrupted = None;
+        let worked = work(&mut |done, total| {
+            interrupted = self.reason_to_stop(stop).filter(|_| done < total);
+            match interrupted {
+                Some(_) => Err(Error::value("train", "asked to stop")),
+                None => Ok(()),
+            }
+        });
+        match interrupted {
+            Some(reason) => Ok(Err(reason)),
+            None => worked.map(Ok),
+        }
+    }
+
+    fn reason_to_stop(&self, stop: &AtomicBool) -> Option<Stop> {
+        if stop.load(Ordering::Relaxed) {
             return Some(Stop::Asked);
         }
         self.deadline.filter(|&end| Instant::now() >= end).map(|_| Stop::TimeIsUp)
@@ -320,18 +348,16 @@ fn due(trainer: &Trainer, scored: bool) -> Due {
     }
 }
 
-/// Has the model as it is now scored, and writes the scores into the log.
-fn score(trainer: &mut Trainer, watch: &mut Watch) -> Result<()> {
-    let Some(validate) = &mut watch.validate else { return Ok(()) };
-    let mut scores = Scores::new();
+/// Scores of the model as it is now, if anybody scores it.
+fn score(trainer: &Trainer, validate: Option<&mut Validate>, progress: Progress) -> Result<Scores> {
+    let Some(validate) = validate else { return Ok(Scores::new()) };
     if let Some(pipeline) = trainer.pipeline()? {
-        scores = validate(&Candidate::Model(&pipeline))?;
+        validate(&Candidate::Model(&pipeline), progress)
     } else if let Some(vae) = trainer.vae()? {
-        scores = validate(&Candidate::Autoencoder(&vae))?;
+        validate(&Candidate::Autoencoder(&vae), progress)
+    } else {
+        Ok(Scores::new())
     }
-    trainer.log_scores(&scores)?;
-    (watch.observe)(Event::Scored { step: trainer.steps_done(), scores: &scores });
-    Ok(())
 }
 
 fn tell_of_cut_captions(trainer: &Trainer, watch: &mut Watch) -> Result<()> {

@@ -66,7 +66,7 @@ fn run(
 ) -> (Vec<f64>, Outcome) {
     let (stop, mut losses) = (AtomicBool::new(false), Vec::new());
     let mut observe = |event: Event| {
-        if let Event::Step { report, .. } = event {
+        if let Event::Step(report) = event {
             losses.push(report.losses[0].1);
             stop.store(report.step >= stop_after, Ordering::Relaxed);
         }
@@ -186,7 +186,8 @@ fn a_whole_run_survives_being_stopped_and_leaves_a_model() {
     let open = |out: &Path| Pipeline::open(out.join("model")).unwrap();
     let (one, two) = (open(&straight), open(&stopped));
     let draw = |model: &Pipeline| {
-        let drawn = model.generate(&["a red circle"], &model.generate_options(), &mut |_, _| {});
+        let drawn =
+            model.generate(&["a red circle"], &model.generate_options(), &mut |_, _| Ok(()));
         drawn.unwrap().remove(0).picture
     };
     assert_eq!(draw(&one), draw(&two));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use autograd::{Grads, Params};
+use kernels::count;
 use serde_json::{Map, Value, json};
 use tensor::{DType, Error, Result, Tensor};
 
@@ -64,9 +65,17 @@ pub struct Trainer {
     /// The state that was last written, or gone on from.
     saved: Option<State>,
     window: Window,
-    /// Steps since the last line of the log, and the seconds they took, in this process.
-    timed: (u64, f64),
+    timed: Timed,
     log: Log,
+}
+
+/// What was done since the last line of the log, in this process.
+#[derive(Default)]
+struct Timed {
+    steps: u64,
+    pairs: u64,
+    flops: u64,
+    seconds: f64,
 }
 
 impl Trainer {
@@ -96,7 +105,8 @@ impl Trainer {
         }
         fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
         let log = Log::open(&out.join("log.jsonl"), state.log_length)?;
-        let (out, window, timed) = (out.to_owned(), window.unwrap_or_default(), (0, 0.0));
+        let (out, window) = (out.to_owned(), window.unwrap_or_default());
+        let timed = Timed::default();
         Ok(Self { config, out, subject, learner, frozen, state, saved, window, timed, log })
     }
 
@@ -120,7 +130,7 @@ impl Trainer {
     /// Errors: a loss or a gradient that is no number, before the weights take it up; those of
     /// data, model and log.
     pub fn step(&mut self) -> Result<StepReport> {
-        let (begun, step) = (Instant::now(), self.state.step);
+        let (begun, before, step) = (Instant::now(), count::flops(), self.state.step);
         let gradient = match &mut self.subject {
             Subject::Autoencoder(autoencoder) => autoencoder.gradient(step)?,
             Subject::Dual(dual) => dual.gradient(step)?,
@@ -151,12 +161,17 @@ impl Trainer {
             learning_rate,
             grad_norm: clipped.norm,
             clipped: clipped.factor < 1.0,
+            pairs: gradient.pairs,
+            flops: count::flops() - before,
             line: None,
         };
         self.window.add(&report);
         let seconds = begun.elapsed().as_secs_f64();
         self.state.seconds += seconds;
-        self.timed = (self.timed.0 + 1, self.timed.1 + seconds);
+        self.timed.steps += 1;
+        self.timed.pairs += report.pairs;
+        self.timed.flops += report.flops;
+        self.timed.seconds += seconds;
         if self.is_due(self.config.run.log_every) {
             let mut line = self.window.finish(&report);
             self.add_counts(&mut line);
@@ -168,28 +183,17 @@ impl Trainer {
 
     /// Adds what the log says of work done and its speed.
     fn add_counts(&mut self, line: &mut Map<String, Value>) {
-        let (steps, seconds) = std::mem::take(&mut self.timed);
-        let each = seconds / steps as f64;
+        let Timed { steps, pairs, flops, seconds } = std::mem::take(&mut self.timed);
         let left = self.config.run.steps.saturating_sub(self.state.step);
-        let (pairs, flops) = self.work();
         let counts = [
             ("seconds", json!(rounded(self.state.seconds, 1e3))),
             ("pairs", json!(self.state.pairs)),
             ("text_tokens", json!(self.state.text_tokens)),
-            ("pairs_per_s", json!(rounded(pairs as f64 / each, 10.0))),
-            ("gflops", json!(rounded(flops / each / 1e9, 10.0))),
-            ("left_s", json!(rounded(left as f64 * each, 1.0))),
+            ("pairs_per_s", json!(rounded(pairs as f64 / seconds, 10.0))),
+            ("gflops", json!(rounded(flops as f64 / seconds / 1e9, 10.0))),
+            ("left_s", json!(rounded(left as f64 * seconds / steps as f64, 1.0))),
         ];
         line.extend(counts.map(|(name, value)| (name.to_owned(), value)));
-    }
-
-    /// Pictures and texts, and floating-point operations, of a step.
-    pub(super) fn work(&self) -> (usize, f64) {
-        let batch = &self.config.batch;
-        match &self.subject {
-            Subject::Autoencoder(autoencoder) => (batch.images, autoencoder.flops()),
-            Subject::Dual(dual) => (batch.images + batch.texts, dual.flops()),
-        }
     }
 
     /// Whether there is a checkpoint of the state reached, or none needed to go on from it.

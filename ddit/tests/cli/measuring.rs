@@ -55,6 +55,14 @@ fn files_tell_what_they_hold() {
     let file = "model/transformer/diffusion_pytorch_model.safetensors";
     let text = world.run(&["inspect", file, "--summary"]).succeeded().stdout;
     assert!(text.contains("transformer_blocks") && !text.contains("transformer_blocks.0"));
+
+    // A type that this program cannot compute with is listed all the same.
+    let mut bytes = std::fs::read(world.path(file)).unwrap();
+    let at = bytes.windows(3).position(|word| word == b"F32").unwrap();
+    bytes[at..at + 3].copy_from_slice(b"F8X");
+    std::fs::write(world.path(file), bytes).unwrap();
+    let text = world.run(&["inspect", file]).succeeded().stdout;
+    assert!(text.contains("  F8X  ") && text.contains("F8X are not supported"), "{text}");
 }
 
 #[test]

@@ -71,26 +71,26 @@ fn pictures_and_texts_are_the_same_in_any_company() {
     let pipeline = Pipeline::new(with_encoder()).unwrap();
     let prompts = ["a red circle", "two small squares", "a green triangle"];
     let options = GenerateOptions { seed: 3, batch: 2, ..pipeline.generate_options() };
-    let drawn = pipeline.generate(&prompts, &options, &mut |_, _| {}).unwrap();
+    let drawn = pipeline.generate(&prompts, &options, &mut |_, _| Ok(())).unwrap();
     assert_ne!(drawn[0].picture, drawn[1].picture);
     for (prompt, together) in prompts.iter().zip(&drawn) {
         let options = GenerateOptions { seed: together.seed, ..options.clone() };
-        let alone = &pipeline.generate(&[prompt], &options, &mut |_, _| {}).unwrap()[0];
+        let alone = &pipeline.generate(&[prompt], &options, &mut |_, _| Ok(())).unwrap()[0];
         assert_eq!(alone.picture, together.picture);
     }
     // Prompts and null text are read by the encoder: another of either draws another picture.
     let other = GenerateOptions { negative: "a red circle".into(), ..options.clone() };
-    let other = pipeline.generate(&prompts[..1], &other, &mut |_, _| {}).unwrap();
+    let other = pipeline.generate(&prompts[..1], &other, &mut |_, _| Ok(())).unwrap();
     assert_ne!(other[0].picture, drawn[0].picture);
 
     let pictures = [picture(1), picture(2), picture(3)];
     let questions: Vec<(&Picture, &str)> =
         pictures.iter().map(|picture| (picture, "is there a circle?")).collect();
     let options = WriteOptions { seed: 4, batch: 2, ..pipeline.write_options() };
-    let together = pipeline.ask(&questions, &options, &mut |_, _| {}).unwrap();
+    let together = pipeline.ask(&questions, &options, &mut |_, _| Ok(())).unwrap();
     for (question, written) in questions.iter().zip(&together) {
         let options = WriteOptions { seed: written.seed, ..options.clone() };
-        let alone = pipeline.ask(&[*question], &options, &mut |_, _| {}).unwrap();
+        let alone = pipeline.ask(&[*question], &options, &mut |_, _| Ok(())).unwrap();
         assert_eq!(alone[0].ids, written.ids);
     }
 }
@@ -118,9 +118,9 @@ fn streamed_weights_give_the_same_bits() {
     let streamed = Pipeline::streaming(Folder::open(&path).unwrap()).unwrap();
     let [first, second] = [&plain, &streamed].map(|pipeline| {
         let drawing = pipeline.generate_options();
-        let drawn = pipeline.generate(&["a red circle"], &drawing, &mut |_, _| {}).unwrap();
+        let drawn = pipeline.generate(&["a red circle"], &drawing, &mut |_, _| Ok(())).unwrap();
         let writing = pipeline.write_options();
-        let written = pipeline.caption(&[&picture(1)], &writing, &mut |_, _| {}).unwrap();
+        let written = pipeline.caption(&[&picture(1)], &writing, &mut |_, _| Ok(())).unwrap();
         (drawn[0].picture.clone(), written[0].ids.clone())
     });
     assert_eq!(first, second);
@@ -237,6 +237,16 @@ fn damage_is_told_with_file_and_key() {
         fs::write(&path, config.to_string()).unwrap();
         vec!["text_encoder/config.json".into(), "feed_forward_proj is relu".into()]
     });
+    for (file, setting, told) in [
+        ("scheduler/scheduler_config.json", json!({ "num_train_timesteps": 500 }), "is 500"),
+        ("scheduler/scheduler_config.json", json!({ "shift": 0 }), "shift 0 is not positive"),
+        ("generation_config.json", json!({ "steps": 0 }), "steps is 0"),
+    ] {
+        damaged(|folder| {
+            fs::write(folder.with_file_name(file), setting.to_string()).unwrap();
+            vec![file.into(), told.into()]
+        });
+    }
 }
 
 #[test]

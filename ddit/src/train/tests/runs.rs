@@ -1,6 +1,7 @@
 //! What becomes of a run's folder: by mistakes, by being stopped at odd moments, by a second program.
 
 use super::*;
+use crate::pipeline::Progress;
 
 /// A run of four steps that samples and scores after the second and the fourth.
 fn scored() -> RunConfig {
@@ -17,15 +18,16 @@ fn watched(
     let mut observe = |event: Event| {
         stop.fetch_or(stops(&event), Ordering::Relaxed);
         told.push(match event {
-            Event::Step { report, .. } => format!("step {}", report.step),
+            Event::Step(report) => format!("step {}", report.step),
             Event::Scored { step, .. } => format!("scored {step}"),
             Event::Encoded { done, .. } => format!("encoded {done}"),
             Event::Wrote(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
             Event::Begin { .. } | Event::Cut { .. } => String::new(),
         });
     };
-    let mut validate = |candidate: &Candidate| {
+    let mut validate = |candidate: &Candidate, progress: Progress| {
         let is_model = matches!(candidate, Candidate::Model(_));
+        progress(1, 2)?;
         Ok(vec![("model".to_owned(), f64::from(u8::from(is_model)))])
     };
     let mut watch = Watch { stop: &stop, observe: &mut observe, validate: Some(&mut validate) };
@@ -61,6 +63,37 @@ fn what_a_stopped_run_left_out_is_made_up_for() {
     assert_eq!(log(&out), log(&straight));
     let scores = log(&out)[2]["scores"].clone();
     assert_eq!(scores, serde_json::json!({ "model": 1.0 }));
+}
+
+#[test]
+fn samples_and_scores_under_way_are_cut_short_and_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let (stop, mut observe) = (AtomicBool::new(false), |_: Event| {});
+    let mut validate = |_: &Candidate, progress: Progress| {
+        stop.store(true, Ordering::Relaxed);
+        progress(1, 2)?;
+        Ok(vec![("model".to_owned(), 0.5)])
+    };
+    let mut watch = Watch { stop: &stop, observe: &mut observe, validate: Some(&mut validate) };
+    let outcome = start(scored(), &out, &mut watch).unwrap();
+    assert_eq!(outcome, Outcome::Stopped { reason: Stop::Asked, step: 2, run: out.clone() });
+    assert!(log(&out).iter().all(|line| line.get("scores").is_none()));
+    let (told, _) = watched(|watch| resume(&out, &[], watch), |_| false);
+    assert!(told.join(", ").starts_with("scored 2, step 3"), "{told:?}");
+
+    let mut trainer = open(&scored(), &folder.path().join("other"));
+    steps(&mut trainer, 2);
+    for calls in [1, 3] {
+        let mut left = calls;
+        let error = trainer.write_samples(&mut |_, _| {
+            left -= 1;
+            if left > 0 { Ok(()) } else { Err(tensor::Error::value("test", "enough")) }
+        });
+        assert_eq!((left, error.unwrap_err().message()), (0, "enough"));
+        assert_eq!(trainer.state.sampled, 0);
+    }
+    assert!(trainer.write_samples(&mut |_, _| Ok(())).unwrap().exists());
 }
 
 #[test]
@@ -127,7 +160,7 @@ fn a_folder_has_one_program_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let (stop, mut second) = (AtomicBool::new(false), Vec::new());
     let mut observe = |event: Event| {
-        if let Event::Step { .. } = event {
+        if let Event::Step(_) = event {
             let (_, outcome) = watched(|watch| resume(folder.path(), &[], watch), |_| false);
             second.push(outcome.unwrap_err().to_string());
         }

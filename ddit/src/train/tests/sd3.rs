@@ -114,7 +114,7 @@ fn sd3_learns_both_directions_and_what_is_frozen_stays() {
     let config = world.config(&[LAST, "run.sample_every=50"]);
     let mut losses = [Vec::new(), Vec::new()];
     let mut observe = |event: Event| {
-        if let Event::Step { report, .. } = event {
+        if let Event::Step(report) = event {
             losses.iter_mut().zip(&report.losses[1..]).for_each(|(all, (_, loss))| all.push(*loss));
         }
     };
@@ -138,10 +138,11 @@ fn sd3_learns_both_directions_and_what_is_frozen_stays() {
 
     let pipeline = Pipeline::open(world.path("run/model")).unwrap();
     let options = GenerateOptions { seed: 1, ..pipeline.generate_options() };
-    let drawn = pipeline.generate(&["a red"], &options, &mut |_, _| {}).unwrap();
+    let drawn = pipeline.generate(&["a red"], &options, &mut |_, _| Ok(())).unwrap();
     assert_eq!((drawn[0].picture.width(), drawn[0].picture.height()), (8, 8));
     let picture = Picture::filled(8, 8, [220, 30, 30]);
-    let written = pipeline.caption(&[&picture], &pipeline.write_options(), &mut |_, _| {}).unwrap();
+    let written =
+        pipeline.caption(&[&picture], &pipeline.write_options(), &mut |_, _| Ok(())).unwrap();
     assert_eq!(written[0].ids.len(), 5);
     assert!(world.path("run/samples/step-00000050.png").exists());
 }

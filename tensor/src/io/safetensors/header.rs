@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use super::Info;
+use super::{Described, Info};
 use crate::shape::MAX_RANK;
 use crate::{DType, Error, Result, Shape};
 
@@ -71,6 +71,14 @@ impl Header {
 }
 
 impl Entry {
+    pub(super) fn describe(&self) -> Described<'_> {
+        let dtype = match dtype_of(&self.dtype) {
+            Some(dtype) => dtype.name(),
+            None => &self.dtype,
+        };
+        Described { dtype, shape: &self.shape, bytes: self.range.len() }
+    }
+
     #[track_caller]
     pub(super) fn info(&self, name: &str, path: &Path) -> Result<Info> {
         let Some(dtype) = dtype_of(&self.dtype) else {
@@ -308,6 +316,9 @@ mod tests {
         let path = Path::new("file");
         assert_eq!(parsed.entries["a"].info("a", path).unwrap().shape, [2]);
         assert!(parsed.entries["b"].info("b", path).is_err());
+        let told = ["a", "b"].map(|name| parsed.entries[name].describe());
+        assert_eq!(told[0], Described { dtype: "f32", shape: &[2], bytes: 8 });
+        assert_eq!(told[1], Described { dtype: "F8_E4M3", shape: &[3], bytes: 3 });
         assert!(parse("{}", 0).unwrap().entries.is_empty());
     }
 

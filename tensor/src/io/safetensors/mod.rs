@@ -61,6 +61,17 @@ pub struct Info {
     pub shape: Shape,
 }
 
+/// What a header says of a tensor that may be of a type or a rank this crate does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Described<'a> {
+    /// The type of its elements: by our name if it is one of ours, or by the format's.
+    pub dtype: &'a str,
+    /// The lengths of its axes.
+    pub shape: &'a [usize],
+    /// The bytes that its elements take.
+    pub bytes: usize,
+}
+
 impl Info {
     /// The bytes that its elements take.
     pub fn bytes(&self) -> usize {
@@ -133,6 +144,15 @@ impl SafeTensors {
         entry.info(name, &shard.path)
     }
 
+    /// What the header says of a tensor, whatever it is of.
+    ///
+    /// Errors: no such tensor.
+    #[track_caller]
+    pub fn describe(&self, name: &str) -> Result<Described<'_>> {
+        let (_, entry) = self.find(name)?;
+        Ok(entry.describe())
+    }
+
     /// A tensor, as a view of the file. It keeps the map alive; the `SafeTensors` may go. Data
     /// that is not aligned for its type (rare: writers align) is copied.
     ///
@@ -197,7 +217,7 @@ impl SafeTensors {
             };
             let shard: &Shard = &shards[number];
             if !shard.header.entries.contains_key(&name) {
-                let message = format!("the index says this tensor is in {}", path.display());
+                let message = format!("{} says this tensor is in here", path.display());
                 return Err(Error::file("safetensors", &shard.path, message)
                     .key(name)
                     .note("the shard has no such tensor: is the download complete?"));
