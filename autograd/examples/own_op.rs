@@ -32,7 +32,7 @@ impl Op<1> for Rotary {
             return Err(Error::shape("rotary", "channels must come in pairs").operand("x", x));
         }
         let mut y = x.to_f64_vec();
-        for (place, token) in y.chunks_exact_mut(width).enumerate() {
+        for (place, token) in y.chunks_exact_mut(width.max(1)).enumerate() {
             for (i, pair) in token.chunks_exact_mut(2).enumerate() {
                 let speed = 1e4_f64.powf(-2.0 * i as f64 / width as f64);
                 let (sin, cos) = (self.direction * place as f64 * speed).sin_cos();

@@ -93,7 +93,8 @@ pub(crate) enum Held<'a> {
 ///
 /// A buffer that several operations keep, or several views of it, is counted once, for the first
 /// operation that kept it. Whole buffers are counted: a view keeps all of what it is a view of.
-/// Parameters are not, since they are there anyway; nor is what the closure of a
+/// Parameters are not, since they are there anyway; nor are arguments of an operation, as the rows
+/// it gathers or the targets it scores; nor is what the closure of a
 /// [`checkpoint`](crate::checkpoint()) has captured, which cannot be seen.
 ///
 /// ```

@@ -4,7 +4,8 @@
 //! every operation alike ([`check_op`]):
 //!
 //! 1. the forward pass in f64, in f32 and from halves against the reference of the same numbers;
-//! 2. the gradient in f64 against difference quotients, and in f32 against f64;
+//! 2. the gradient in f64 against difference quotients, and in f32, from f32 and from halves, against
+//!    f64 of the same numbers;
 //! 3. the second derivative in f64 likewise, or the error that there is none;
 //! 4. equal bits for strided and for packed operands, and for halves and the same numbers widened.
 

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use ddit::parity::{Case, FixtureSet, Report, Summary};
-use kernels::lane::{Isa, set_isa};
+use kernels::lane::on_every_isa;
 
 #[test]
 fn official_results_are_reproduced() {
@@ -43,10 +43,9 @@ fn official_results_are_reproduced() {
     let mut not_compared = summary.not_compared.keys();
     let extra = |name: &String| name.starts_with("aux.bf16_") || name.starts_with("decoded");
     assert!(not_compared.all(extra), "{summary}");
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
-        set_isa(isa).unwrap();
+    on_every_isa("official results", |isa| {
         for (case, report) in cases.iter().zip(&reports) {
             assert_eq!(run(case), *report, "{} with {isa:?}", case.id());
         }
-    }
+    });
 }

@@ -13,7 +13,9 @@
 //! and its children `avx2` and `avx512` are the only places with SIMD `unsafe`.
 #![allow(unsafe_code)]
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::num::Num;
 
@@ -323,6 +325,27 @@ pub fn set_isa(isa: Isa) -> Result<(), String> {
     }
     CHOSEN.store(isa as u8, Ordering::Relaxed);
     Ok(())
+}
+
+/// For tests: chooses each instruction set of this processor in turn, runs `f`, and chooses again the
+/// one that was. Callers take turns, as the choice is the whole program's.
+///
+/// A set that the processor lacks is told on stderr, past the capture of tests' output, in a line
+/// that begins `SKIPPED`: a pass must not hide what was not tried.
+pub fn on_every_isa(what: &str, mut f: impl FnMut(Isa)) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = isa();
+    for isa in Isa::ALL {
+        match set_isa(isa) {
+            Ok(()) => f(isa),
+            Err(why) => {
+                // Nothing is lost but the line if there is no stderr.
+                let _ = writeln!(std::io::stderr(), "SKIPPED {what} on {}: {why}", isa.name());
+            }
+        }
+    }
+    CHOSEN.store(before as u8, Ordering::Relaxed);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! committed, and sees the tests fail that the page names.
 //!
 //! ```sh
-//! cargo run --release -p tests --example mutations [WORDS OF A TITLE]
+//! cargo run --release -p tests --example mutations [WORDS OF A TITLE, OR A FILE]
 //! ```
 
 use std::collections::BTreeSet;
@@ -15,9 +15,13 @@ use tests::mutations::{Mutation, Test, mutations};
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = fs::read_to_string(root.join("docs/mutations.md")).expect("the page is there");
-    let words: Vec<String> = env::args().skip(1).collect();
+    let words = env::args().skip(1).collect::<Vec<_>>().join(" ");
     let mut chosen = mutations(&page);
-    chosen.retain(|mutation| mutation.title.contains(&words.join(" ")));
+    chosen.retain(|mutation| [&mutation.title, &mutation.file].iter().any(|s| s.contains(&words)));
+    if chosen.is_empty() {
+        eprintln!("no mutation of docs/mutations.md is titled {words:?}, or of such a file");
+        return ExitCode::FAILURE;
+    }
 
     // Beside the build of this program, so that a second run builds little.
     let program = env::current_exe().expect("this program is a file");

@@ -1,56 +1,36 @@
 //! The same bits, whatever runs them: one thread or two, the first run or a later one, in one go or
 //! resumed, alone or in a batch, and on each instruction set.
 //!
-//! The instruction set is the whole program's, so its tests take turns. One that the processor
-//! lacks is skipped, and says so.
+//! An instruction set that the processor lacks is skipped, and that is said.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
 
 use autograd::Var;
 use ddit::pipeline::{GenerateOptions, Pipeline, TextSampler, WriteOptions};
 use ddit::shapes::Picture;
 use ddit::train::{RunConfig, Trainer, Watch, start};
-use kernels::lane::{Isa, isa, set_isa};
+use kernels::lane::on_every_isa;
 use kernels::par;
 use samplers::masked::Likelihood;
 use tensor::rng::Rng;
 use tensor::{DType, Tensor};
 
-/// Held by whoever changes the program's instruction set.
-static TURN: Mutex<()> = Mutex::new(());
-
 /// Asserts that `run` answers the same on every instruction set, with one thread and with two, and
 /// once more as at first. It is given the number of the run.
 fn assert_same_everywhere<R: PartialEq + Send>(what: &str, run: impl Fn(usize) -> R + Sync) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let best = isa();
-    let run_on = |isa: Isa, threads: usize, number: usize| {
-        set_isa(isa).unwrap();
-        par::with_threads(threads, || run(number))
-    };
-    let first = run_on(best, 2, 0);
-    assert!(run_on(best, 2, 1) == first, "{what}: a second run differs");
+    let run_with = |threads: usize, number: usize| par::with_threads(threads, || run(number));
+    let first = run_with(2, 0);
+    assert!(run_with(2, 1) == first, "{what}: a second run differs");
     let mut number = 1;
-    for isa in Isa::ALL {
-        if !isa.is_supported() {
-            let _ = writeln!(
-                std::io::stderr(),
-                "SKIPPED {what} on {}: this processor lacks it",
-                isa.name()
-            );
-            continue;
-        }
+    on_every_isa(what, |isa| {
         for threads in [1, 2] {
             number += 1;
-            let same = run_on(isa, threads, number) == first;
-            assert!(same, "{what}: {} with {threads} threads differs", isa.name());
+            let same = run_with(threads, number) == first;
+            assert!(same, "{what}: {isa:?} with {threads} threads differs");
         }
-    }
-    set_isa(best).unwrap();
+    });
 }
 
 fn config(preset: &str, overrides: &[&str]) -> RunConfig {

@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use autograd::spec::{Case, OpReport};
+use tensor::rng::Rng;
 use tests::links::links;
 use tests::mixture::{TWO_PEAKS, exact_end};
 use tests::mutations::mutations;
@@ -152,6 +154,28 @@ fn own_operation_has_the_right_gradient() {
     own_op::main().unwrap();
     let report = own_op::check().unwrap();
     assert!(report.passed() && report.inputs.len() == 2, "{report}");
+}
+
+/// All that the registry asks of ours: among it, the second derivative that the example says it has.
+#[test]
+fn own_operation_passes_what_ours_do() {
+    const WIDTH: usize = 8;
+    let turned = |x: &[Vec<f64>]| {
+        let turn = |i: usize| {
+            let (place, channel) = (i / WIDTH, i % WIDTH);
+            let angle = place as f64 / 1e4_f64.powf((channel - channel % 2) as f64 / WIDTH as f64);
+            let other = if channel % 2 == 0 { -x[0][i + 1] } else { x[0][i - 1] };
+            x[0][i] * angle.cos() + other * angle.sin()
+        };
+        (0..x[0].len()).map(turn).collect()
+    };
+    let mut report = OpReport::new("rotary");
+    let case = |dtype| {
+        let x = Rng::new(1).normal([5, WIDTH], dtype)?;
+        Ok(Case::new("", [x], |x| own_op::rotary(&x[0]), turned))
+    };
+    report.check(case).unwrap();
+    assert!(report.passed() && report.second_f64.is_some(), "{report}");
 }
 
 #[test]

@@ -37,12 +37,12 @@ impl<'a> Segment<'a> {
 ///
 /// O = softmax(scale·Q·Kᵀ + bias)·V for each head, as if Q, K and V were the concatenation of the
 /// segments along the tokens. Answers come for the segments with queries, in their order. A sample
-/// without any key has the answer 0.
+/// without any key has the answer 0. No score is kept.
 /// Source: Vaswani et al. 2017, eq. (1); Esser et al. 2024, figure 2; Dao et al. 2022, algorithm 1.
 ///
-/// Shapes: \[B, Sᵢ, H·D\] each; bias \[H, ΣSᵢ of queries, ΣSᵢ of keys\] → \[B, Sᵢ, H·D\].
-/// Saves: operands, answers, and a number for each query and head; no score. Cost: 4·B·S²·H·D flop,
-/// and 10·B·S²·H·D backward.
+/// Shapes: q, k, v \[B, S, H·D\] (of each segment), bias \[H, ΣS of queries, ΣS of keys\] →
+/// y \[B, S, H·D\]. Saves: q, k, v, bias, y, log Σ exp \[B, H, S\]. Cost: 4·B·S²·H·D flop, and
+/// 10·B·S²·H·D backward, for S in all.
 /// Errors: no segment; other shapes; `heads` does not divide the channels; elements are not floats.
 #[track_caller]
 pub fn attention(

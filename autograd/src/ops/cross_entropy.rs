@@ -16,7 +16,7 @@ impl Var {
     /// SUBS parametrisation of masked diffusion.
     /// Source: Sahoo et al. 2024, §3.2.
     ///
-    /// Shapes: \[R, V\]; `targets`, `weights` R long → \[\]. Saves: x, a number a row. Cost: two
+    /// Shapes: x \[R, V\]; `targets`, `weights` R long → \[\]. Saves: x, log Σ exp \[R\]. Cost: two
     /// reads. Errors: shapes; a target that is no word, or the forbidden one; not floats.
     #[track_caller]
     pub fn cross_entropy(
@@ -35,8 +35,8 @@ impl Var {
     /// y = cross_entropy(x·Wᵀ + b).
     /// Source: Sahoo et al. 2024, §3.2.
     ///
-    /// Shapes: x \[R, C\], W \[V, C\], b \[V\] → \[\]. Saves: x, W, b, a number a row. Cost: 2·RVC
-    /// flop, and 6·RVC backward, where the scores are made again. Errors: as there.
+    /// Shapes: x \[R, C\], W \[V, C\], b \[V\] → \[\]. Saves: x, W, b, log Σ exp \[R\]. Cost:
+    /// 2·RVC flop, and 6·RVC backward, where the scores are made again. Errors: as there.
     #[track_caller]
     pub fn linear_cross_entropy(
         &self,

@@ -15,8 +15,8 @@ impl Var {
     /// y = (x − μ)/√(σ² + ε)·weight + bias, with μ and σ² over C/G channels and all pixels.
     /// Source: Wu & He 2018, eq. (7).
     ///
-    /// Shapes: x \[B, C, ..\], weight and bias \[C\] → like x. Saves: x, weight, bias, μ, 1/σ.
-    /// Cost: 8 flop an element; three reads and a write. Errors: `groups` does not divide C; other
+    /// Shapes: x \[B, C, ..\], weight and bias \[C\] → like x. Saves: x, weight, bias, μ \[B, G\],
+    /// 1/σ \[B, G\]. Cost: 8 flop an element; three reads and a write. Errors: `groups` does not divide C; other
     /// shapes; elements are not floats.
     #[track_caller]
     pub fn group_norm(&self, weight: &Self, bias: &Self, groups: usize, eps: f64) -> Result<Self> {
@@ -180,7 +180,7 @@ impl Spec for GroupNorm {
             true => x[0].group_norm_silu(&x[1], &x[2], groups, eps),
             false => x[0].group_norm(&x[1], &x[2], groups, eps),
         };
-        let label = format!("{groups} groups, silu: {silu}");
+        let label = format!("G = {groups}, silu: {silu}");
         let magnitude = ((samples * pixels) as f64).sqrt();
         Ok(Case::new(label, [x, weight, bias], forward, reference).magnitude(magnitude))
     }

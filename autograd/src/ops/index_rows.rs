@@ -15,7 +15,7 @@ impl Var {
     /// yᵢ = x\[rowsᵢ\].
     /// Source: elementary.
     ///
-    /// Shapes: \[V, ..\] → \[n, ..\]. Saves: the numbers. Cost: one read and write of the rows; the
+    /// Shapes: x \[V, ..\] → y \[n, ..\]. Saves: nothing. Cost: one read and write of the rows; the
     /// gradient also clears a tensor like x. Errors: no axis; no such row; not floats.
     #[track_caller]
     pub fn index_rows(&self, rows: &[usize]) -> Result<Self> {
@@ -24,7 +24,7 @@ impl Var {
 
     /// The embeddings of tokens: row `ids[i]` of this table for each id, in `shape`.
     ///
-    /// Shapes: \[V, C\], `ids` and `shape` \[B, L\] → \[B, L, C\]. Saves, cost: as
+    /// Shapes: x \[V, C\], `ids` and `shape` \[B, L\] → \[B, L, C\]. Saves, cost: as
     /// [`index_rows`](Self::index_rows). Errors: as there; `ids` do not fill `shape`.
     #[track_caller]
     pub fn embedding(&self, ids: &[u32], shape: impl Into<Shape>) -> Result<Self> {

@@ -36,8 +36,8 @@ impl Var {
     /// y = gelu(x·Wᵀ + b).
     /// Source: Hendrycks & Gimpel 2016, §2.
     ///
-    /// Shapes: as [`linear`](Self::linear). Saves: x, W, and x·Wᵀ + b. Cost: as there, and a GELU
-    /// an element. Errors: as there.
+    /// Shapes: as [`linear`](Self::linear). Saves: x, W, x·Wᵀ + b \[.., O\]. Cost: as there, and a
+    /// GELU an element. Errors: as there.
     #[track_caller]
     pub fn linear_gelu(&self, weight: &Self, bias: &Self) -> Result<Self> {
         let operands = [self, weight, bias];
@@ -50,9 +50,9 @@ impl Var {
     /// Source: Peebles & Xie 2023, §3.2 (adaLN-Zero).
     ///
     /// Shapes: x \[B, .., C\], W \[O, C\], b \[O\], gate \[B, O\] (a chunk of a modulation is read
-    /// in place), residual \[B, .., O\] → like residual. Saves: x, W, gate, and x·Wᵀ + b if the
-    /// gate wants a gradient. Cost: as [`linear`](Self::linear), and a read of the residual.
-    /// Errors: other shapes; not floats.
+    /// in place), residual \[B, .., O\] → like residual. Saves: x, W, gate, x·Wᵀ + b \[B, .., O\]
+    /// (if the gate wants a gradient). Cost: as [`linear`](Self::linear), and a read of the
+    /// residual. Errors: other shapes; not floats.
     #[track_caller]
     pub fn linear_gate_residual(
         &self,

@@ -14,8 +14,8 @@ impl Var {
     /// yᵢⱼ = Σₖ aᵢₖ·bₖⱼ, in one order of k whatever the shapes (see [`kernels::gemm`]).
     /// Source: elementary.
     ///
-    /// Shapes: \[.., M, K\] and \[.., K, N\] → \[.., M, N\]. Operands may be views, such as
-    /// transposes, and halves: both are read as they are. Saves: a and b. Cost: 2·MNK flop a
+    /// Shapes: a \[.., M, K\] and b \[.., K, N\] → \[.., M, N\]. Operands may be views, such as
+    /// transposes, and halves: both are read as they are. Saves: a, b. Cost: 2·MNK flop a
     /// matrix; twice that backward. Errors: fewer than two axes; K differs; batches do not
     /// broadcast; not floats.
     #[track_caller]

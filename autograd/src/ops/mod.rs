@@ -10,7 +10,8 @@
 //!
 //! Elementwise operations are a formula in `kernels::elementwise::exprs` and one line in
 //! [`elementwise`]. Gradient checks, comparisons with the reference, benchmark and table rows follow
-//! from the registry, and so do the tests that it is documented, and tried strided and empty.
+//! from the registry, and so do the tests that it is documented, that it saves what it says (in words
+//! that `tests/registry/savings.rs` reads), and that it is tried strided and empty.
 
 pub mod attention;
 pub mod conv2d;

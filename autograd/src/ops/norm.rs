@@ -17,8 +17,8 @@ impl Var {
     /// y = (x − μ)/√(σ² + ε).
     /// Source: Ba et al. 2016, §3.
     ///
-    /// Shapes: \[.., C\] → same. Saves: x, μ, 1/σ. Cost: 8 flop an element, one read and one write.
-    /// Errors: no axis; elements are not floats.
+    /// Shapes: x \[.., C\] → same. Saves: x, μ \[..\], 1/σ \[..\]. Cost: 8 flop an element, one read
+    /// and one write. Errors: no axis; elements are not floats.
     #[track_caller]
     pub fn layer_norm(&self, eps: f64) -> Result<Self> {
         apply(LayerNormOp { eps }, [self])
@@ -30,8 +30,8 @@ impl Var {
     /// Source: Peebles & Xie 2023, §3.2 (adaLN).
     ///
     /// Shapes: x \[B, .., C\], shift and scale \[B, C\] (chunks of one modulation are read in
-    /// place) → like x. Saves: x, scale, μ, 1/σ. Cost: 8 flop an element, one read and one write.
-    /// Errors: other shapes; elements are not floats.
+    /// place) → like x. Saves: x, scale, μ \[B, ..\], 1/σ \[B, ..\]. Cost: 8 flop an element,
+    /// one read and one write. Errors: other shapes; elements are not floats.
     #[track_caller]
     pub fn ada_layer_norm(&self, shift: &Self, scale: &Self, eps: f64) -> Result<Self> {
         apply(AdaLayerNormOp { eps }, [self, shift, scale])
@@ -42,8 +42,8 @@ impl Var {
     /// y = weight·x/√(mean x² + ε) along the last axis.
     /// Source: Zhang & Sennrich 2019, eq. (4).
     ///
-    /// Shapes: \[.., C\], weight \[C\] → like x. Saves: x, weight, 1/σ. Cost: 5 flop an element,
-    /// one read and one write. Errors: other shapes; elements are not floats.
+    /// Shapes: x \[.., C\], weight \[C\] → like x. Saves: x, weight, 1/σ \[..\]. Cost: 5 flop an
+    /// element, one read and one write. Errors: other shapes; elements are not floats.
     #[track_caller]
     pub fn rms_norm(&self, weight: &Self, eps: f64) -> Result<Self> {
         apply(RmsNormOp { eps }, [self, weight])
@@ -280,21 +280,20 @@ impl RmsNormOp {
 impl Op<2> for RmsNormOp {
     const NAME: &'static str = "rms_norm";
     const KEEPS: [Keep; 2] = [Keep::x(0).and(Keep::x(1)); 2];
-    type Aux = Statistics;
+    /// 1/σ of each row.
+    type Aux = Tensor;
 
-    fn forward(&self, [x, weight]: [&Tensor; 2]) -> Result<(Tensor, Statistics)> {
-        self.norm(x, weight.clone()).forward()
+    fn forward(&self, [x, weight]: [&Tensor; 2]) -> Result<(Tensor, Tensor)> {
+        let (y, [_, rstd]) = self.norm(x, weight.clone()).forward()?;
+        Ok((y, rstd))
     }
 
-    fn vjp(
-        &self,
-        kept: Kept<'_, Statistics>,
-        dy: &Var,
-        needs: [bool; 2],
-    ) -> Result<[Option<Var>; 2]> {
-        let norm_x = kept.x(0).value();
-        let norm = self.norm(&norm_x, kept.x(1).value());
-        let (dx, slopes) = norm.backward(kept.aux, dy, needs[1])?;
+    fn vjp(&self, kept: Kept<'_, Tensor>, dy: &Var, needs: [bool; 2]) -> Result<[Option<Var>; 2]> {
+        // Nothing is subtracted from the rows.
+        let mean = Tensor::zeros(kept.aux.shape(), kept.aux.dtype());
+        let x = kept.x(0).value();
+        let norm = self.norm(&x, kept.x(1).value());
+        let (dx, slopes) = norm.backward(&[mean, kept.aux.clone()], dy, needs[1])?;
         Ok([Some(dx), slopes.map(|[weight, _]| weight)])
     }
 }

@@ -53,8 +53,8 @@ impl Var {
 
     /// The mean of squared differences, y = 1/n · Σ (a − b)², over all elements.
     ///
-    /// Shapes: two that broadcast → \[\]. Saves: a − b. Cost: four passes. Errors: as
-    /// [`sub`](Self::sub).
+    /// Shapes: a \[..\] and b \[..\], or two that broadcast to that → \[\]. Saves: a − b \[..\]. Cost:
+    /// four passes. Errors: as [`sub`](Self::sub).
     #[track_caller]
     pub fn mse(&self, other: &Self) -> Result<Self> {
         self.sub(other)?.square()?.mean_all()
@@ -75,7 +75,7 @@ impl Var {
     /// y = max x over the axis; the gradient goes to the first element that equals it.
     /// Source: elementary.
     ///
-    /// Shapes: \[.., n, ..\] → \[.., 1, ..\] or \[.., ..\]. Saves: an index (4 B) per output.
+    /// Shapes: \[.., n, ..\] → \[.., 1, ..\] or \[.., ..\]. Saves: u32 places like y.
     /// Cost: one read. Errors: no such axis, or nothing on it; not floating-point numbers.
     #[track_caller]
     pub fn max(&self, axis: impl Axis, keep: bool) -> Result<Self> {

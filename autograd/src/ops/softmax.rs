@@ -17,7 +17,7 @@ impl Var {
     /// axis, transposed from others. Errors: no such axis; elements are not floats.
     #[track_caller]
     pub fn softmax(&self, axis: impl Axis) -> Result<Self> {
-        along(self, axis.of(self.shape(), "softmax")?, SoftmaxOp { logarithm: false })
+        along(self, axis.of(self.shape(), "softmax")?, SoftmaxOp::<false>)
     }
 
     /// The logarithm of [`softmax`](Self::softmax), exact where that underflows.
@@ -28,13 +28,13 @@ impl Var {
     /// Shapes, saves, cost, errors: as [`softmax`](Self::softmax).
     #[track_caller]
     pub fn log_softmax(&self, axis: impl Axis) -> Result<Self> {
-        along(self, axis.of(self.shape(), "log_softmax")?, SoftmaxOp { logarithm: true })
+        along(self, axis.of(self.shape(), "log_softmax")?, SoftmaxOp::<true>)
     }
 }
 
 /// Applies an operation on last axes to another axis.
 #[track_caller]
-fn along(x: &Var, axis: usize, op: SoftmaxOp) -> Result<Var> {
+fn along(x: &Var, axis: usize, op: impl Op<1>) -> Result<Var> {
     let last = x.rank() - 1;
     if axis == last {
         return apply(op, [x]);
@@ -43,36 +43,34 @@ fn along(x: &Var, axis: usize, op: SoftmaxOp) -> Result<Var> {
 }
 
 /// Softmax, or its logarithm, along the last axis.
-#[derive(Clone, Copy, Debug)]
-struct SoftmaxOp {
-    logarithm: bool,
-}
+#[derive(Debug)]
+struct SoftmaxOp<const LOGARITHM: bool>;
 
-impl Op<1> for SoftmaxOp {
-    const NAME: &'static str = "softmax";
+impl<const LOGARITHM: bool> Op<1> for SoftmaxOp<LOGARITHM> {
+    const NAME: &'static str = if LOGARITHM { "log_softmax" } else { "softmax" };
     const KEEPS: [Keep; 1] = [Keep::Y];
     type Aux = ();
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
-        fn run<T: Real + Element>(op: SoftmaxOp, x: &Tensor) -> Result<Tensor> {
+        fn run<T: Real + Element>(logarithm: bool, x: &Tensor) -> Result<Tensor> {
             let n = x.shape()[x.rank() - 1];
             let mut y = Tensor::uninit(x.shape(), x.dtype());
-            let kernel = if op.logarithm { softmax::log_softmax } else { softmax::softmax };
+            let kernel = if logarithm { softmax::log_softmax } else { softmax::softmax };
             kernel(x.contiguous().slice::<T>()?, n, y.slice_mut()?);
             Ok(y)
         }
         match x.dtype() {
-            DType::F32 => Ok((run::<f32>(*self, x)?, ())),
-            DType::F64 => Ok((run::<f64>(*self, x)?, ())),
-            _ => Err(Error::dtype("softmax", "elements are not floats").operand("input", x)),
+            DType::F32 => Ok((run::<f32>(LOGARITHM, x)?, ())),
+            DType::F64 => Ok((run::<f64>(LOGARITHM, x)?, ())),
+            _ => Err(Error::dtype(Self::NAME, "elements are not floats").operand("input", x)),
         }
     }
 
     fn vjp(&self, kept: Kept<'_, ()>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
-        fn run<T: Real + Element>(op: SoftmaxOp, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        fn run<T: Real + Element>(logarithm: bool, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
             let n = y.shape()[y.rank() - 1];
             let mut dx = Tensor::uninit(y.shape(), y.dtype());
-            let kernel = match op.logarithm {
+            let kernel = match logarithm {
                 true => softmax::log_softmax_backward,
                 false => softmax::softmax_backward,
             };
@@ -81,8 +79,8 @@ impl Op<1> for SoftmaxOp {
         }
         let (y, dy) = (kept.y().value(), dy.value());
         let dx = match y.dtype() {
-            DType::F64 => run::<f64>(*self, &y, &dy)?,
-            _ => run::<f32>(*self, &y, &dy)?,
+            DType::F64 => run::<f64>(LOGARITHM, &y, &dy)?,
+            _ => run::<f32>(LOGARITHM, &y, &dy)?,
         };
         Ok([Some(Var::constant(dx))])
     }

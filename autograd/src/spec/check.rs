@@ -21,7 +21,7 @@ pub struct OpReport {
     pub forward_f32: f64,
     /// Gradient in f64 against difference quotients.
     pub gradient_f64: f64,
-    /// Gradient in f32 against f64.
+    /// Gradient in f32, from f32 and from halves, against f64 of the same numbers.
     pub gradient_f32: f64,
     /// Second derivative in f64 against difference quotients; `None` if there is none, and asking
     /// for it is an error.
@@ -95,11 +95,15 @@ impl OpReport {
             self.forward(&case(dtype)?, dtype)?;
         }
         self.gradient(&case(DType::F64)?)?;
-        self.single_precision(case(DType::F32)?)?;
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            self.single_precision(case(dtype)?, dtype)?;
+        }
         self.second(&case(DType::F64)?)?;
-        self.same_bits(case(DType::F32)?)?;
+        self.same_bits("strided against packed", case(DType::F32)?, Tensor::contiguous)?;
+        // Half precision is storage.
         for half in [DType::BF16, DType::F16] {
-            self.same_bits_as_widened(case(half)?)?;
+            let what = format!("{half} against the same in f32");
+            self.same_bits(&what, case(half)?, |x| in_type(x, DType::F32))?;
         }
         Ok(())
     }
@@ -140,10 +144,10 @@ impl OpReport {
         Ok(())
     }
 
-    /// Gradients in f32 against those in f64 of the same numbers.
-    fn single_precision(&mut self, mut case: Case) -> Result<()> {
+    /// Gradients in f32, of operands stored as `dtype`, against those in f64 of the same numbers.
+    fn single_precision(&mut self, mut case: Case, dtype: DType) -> Result<()> {
         let (_, single) = case.gradients()?;
-        case.with_inputs(|x| if x.dtype().is_float() { x.to_dtype(DType::F64) } else { x.clone() });
+        case.with_inputs(|x| in_type(x, DType::F64));
         let (_, double) = case.gradients()?;
         for (single, double) in single.iter().zip(&double) {
             let error = match (single, double) {
@@ -152,7 +156,8 @@ impl OpReport {
                 _ => f64::NAN,
             };
             let limit = GRADIENT_ULPS * f64::from(f32::EPSILON);
-            let error = self.note("gradient f32 against f64", &case, error, limit);
+            let what = format!("gradient of {dtype} against f64");
+            let error = self.note(&what, &case, error, limit);
             self.gradient_f32 = self.gradient_f32.max(error);
         }
         Ok(())
@@ -208,28 +213,27 @@ impl OpReport {
         }
     }
 
-    /// The layout of operands changes no bit.
-    fn same_bits(&mut self, mut case: Case) -> Result<()> {
-        let (y, gradients) = case.gradients()?;
-        case.with_inputs(Tensor::contiguous);
-        let (packed_y, packed_gradients) = case.gradients()?;
-        let same =
-            |a: &Option<Tensor>, b: &Option<Tensor>| a.as_ref().map(bits) == b.as_ref().map(bits);
-        let equal = bits(&y) == bits(&packed_y)
-            && gradients.iter().zip(&packed_gradients).all(|(a, b)| same(a, b));
-        self.note("strided against packed", &case, f64::from(u8::from(!equal)), 0.0);
+    /// The same numbers in another layout or storage give the same bits, forward and backward.
+    fn same_bits(
+        &mut self,
+        what: &str,
+        mut case: Case,
+        change: impl Fn(&Tensor) -> Tensor,
+    ) -> Result<()> {
+        let bits = |(y, gradients): (Tensor, Vec<Option<Tensor>>)| -> Vec<_> {
+            std::iter::once(Some(y)).chain(gradients).map(|x| x.as_ref().map(bits)).collect()
+        };
+        let before = bits(case.gradients()?);
+        case.with_inputs(change);
+        let equal = before == bits(case.gradients()?);
+        self.note(what, &case, f64::from(u8::from(!equal)), 0.0);
         Ok(())
     }
+}
 
-    /// Half precision is storage: the same numbers in f32 give the same bits.
-    fn same_bits_as_widened(&mut self, mut case: Case) -> Result<()> {
-        let y = case.run(&case.constants())?.value();
-        case.with_inputs(|x| if x.dtype().is_float() { x.to_dtype(DType::F32) } else { x.clone() });
-        let wide = case.run(&case.constants())?.value();
-        let equal = bits(&y) == bits(&wide);
-        self.note("half against the same in f32", &case, f64::from(u8::from(!equal)), 0.0);
-        Ok(())
-    }
+/// A float tensor in another float type; others as they are.
+fn in_type(x: &Tensor, dtype: DType) -> Tensor {
+    if x.dtype().is_float() { x.to_dtype(dtype) } else { x.clone() }
 }
 
 /// The bits of every element, widened; zeros differ by their sign, NaNs by nothing.
@@ -252,7 +256,7 @@ fn distance(a: &[f64], b: &[f64], magnitude: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Keep, Kept, Op, apply};
+    use crate::{Keep, Kept, Op, apply, compute_dtype};
 
     /// 2x, said to be x + x², with a gradient of its own.
     struct Liar;
@@ -283,6 +287,45 @@ mod tests {
             assert!(text.contains(what), "{text}");
         }
         assert!(!text.contains("strided against"), "{text}");
+    }
+
+    /// y = x, of which the gradient is wrong for operands stored in half precision.
+    #[derive(Debug)]
+    struct WrongForHalves;
+
+    impl Op<1> for WrongForHalves {
+        const NAME: &'static str = "wrong_for_halves";
+        const KEEPS: [Keep; 1] = [Keep::NOTHING];
+        const HALF: bool = true;
+        const TWICE: bool = true;
+        type Aux = ();
+
+        fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
+            Ok((x.to_dtype(compute_dtype(x.dtype())), ()))
+        }
+
+        fn vjp(&self, kept: Kept<'_, ()>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
+            let wrong = matches!(kept.dtype(0), DType::BF16 | DType::F16);
+            Ok([Some(dy.mul_scalar(if wrong { 1.001 } else { 1.0 })?)])
+        }
+    }
+
+    #[test]
+    fn a_wrong_gradient_of_halves_is_reported() {
+        let mut report = OpReport::new("wrong_for_halves");
+        let case = |dtype| {
+            let x = Tensor::full([3], 0.3, dtype);
+            Ok(Case::new("", [x], |x| apply(WrongForHalves, [&x[0]]), |x| x[0].clone()))
+        };
+        report.check(case).unwrap();
+        let what = report.failures.iter().filter_map(|failure| failure.split(':').next());
+        let seen = [
+            "gradient of bf16 against f64",
+            "gradient of f16 against f64",
+            "bf16 against the same in f32",
+            "f16 against the same in f32",
+        ];
+        assert_eq!(what.collect::<Vec<_>>(), seen);
     }
 
     /// y = x·w, of which the vjp says to be differentiable and is only along one operand.

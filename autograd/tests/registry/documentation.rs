@@ -1,25 +1,23 @@
 //! Every operation documents its equation, its source, its shapes, what it saves for the backward
-//! pass, its cost and its errors: read from the source, section by section, and what it says of
-//! savings measured.
+//! pass, its cost and its errors: read from the source, section by section.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use autograd::spec::{Draw, Spec};
-use autograd::{Role, SavedReport, Var, ops};
-use tensor::DType;
+use autograd::ops;
+use autograd::spec::Spec;
 
 /// The sections that every function has, and one of every operation.
 const PARTS: [&str; 4] = ["Shapes", "Saves", "Cost", "Errors"];
 const SOURCE: &str = "Source";
 
 /// A function on variables, or a formula of one: its name and its documentation.
-struct Documented {
-    name: String,
+pub struct Documented {
+    pub name: String,
     /// What stands before the first section.
-    about: String,
+    pub about: String,
     /// Text by section. `Saves, cost: as ..` is two of one text.
-    sections: BTreeMap<&'static str, String>,
+    pub sections: BTreeMap<&'static str, String>,
 }
 
 impl Documented {
@@ -55,7 +53,7 @@ impl Documented {
     }
 
     /// The name of the function that is linked to first, in `text` or anywhere.
-    fn link(&self, text: &str) -> Option<String> {
+    pub fn link(&self, text: &str) -> Option<String> {
         let all = std::iter::once(text).chain([&self.about[..]]);
         let all = all.chain(self.sections.values().map(String::as_str));
         let mut links = all.filter_map(|text| text.split_once("](Self::"));
@@ -95,7 +93,7 @@ fn read(path: &str) -> String {
 }
 
 /// Each public function on variables in `src/ops`.
-fn functions() -> Vec<Documented> {
+pub fn functions() -> Vec<Documented> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops");
     let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
     let files = files.filter(|file| file.extension().is_some_and(|ending| ending == "rs"));
@@ -138,7 +136,7 @@ fn generated(source: &str, list: &str) -> Vec<Documented> {
 }
 
 /// Each formula of `kernels`.
-fn formulas() -> Vec<Documented> {
+pub fn formulas() -> Vec<Documented> {
     let source = read("../kernels/src/elementwise/exprs.rs");
     let lines: Vec<&str> = source.lines().collect();
     let (mut found, mut doc) = (Vec::new(), String::new());
@@ -187,45 +185,6 @@ fn every_operation_has_its_equation_and_its_source() {
         assert!(about.contains(" = "), "{name} has no equation: {about}");
         let has_source = sections.get(SOURCE).is_some_and(|text| !text.is_empty());
         assert!(has_source, "{name} has no source, and does not say that it is elementary");
-    }
-}
-
-/// What an operation keeps of an instance none of whose operands is empty, and none a parameter,
-/// which would be there anyway.
-fn kept(op: &dyn Spec) -> Vec<Role> {
-    let mut cases = (1..).map(|seed| op.case(&mut Draw::new(seed, DType::F64)).unwrap());
-    let case = cases.find(|case| case.inputs.iter().all(|x| x.numel() > 0)).unwrap();
-    let inputs: Vec<Var> =
-        case.parameters().iter().map(|x| x.mul_scalar(1.0).unwrap_or(x.clone())).collect();
-    let report = SavedReport::of(&case.run(&inputs).unwrap());
-    report.rows.iter().filter(|row| row.op == op.name()).map(|row| row.role).collect()
-}
-
-#[test]
-fn what_is_documented_as_saved_is_what_is_kept() {
-    let (functions, formulas) = (functions(), formulas());
-    let saves = |among: &[Documented], name: &str| {
-        let found = among.iter().find(|known| known.name == name)?;
-        Some(found.sections.get("Saves").unwrap_or_else(|| panic!("{name} has no Saves:")).clone())
-    };
-    for op in ops::all() {
-        let (name, kept) = (op.name(), kept(op));
-        if let Some(told) = saves(&formulas, name) {
-            let role = |word: &str| match word {
-                "x" | "a" => Role::Input(0),
-                "b" => Role::Input(1),
-                "y" => Role::Output(0),
-                _ => panic!("{name} saves {word}"),
-            };
-            let told = told.trim_end_matches('.').split(", ");
-            let mut told: Vec<Role> = told.filter(|word| *word != "nothing").map(role).collect();
-            let mut kept = kept;
-            told.sort_by_key(Role::to_string);
-            kept.sort_by_key(Role::to_string);
-            assert_eq!(told, kept, "{name}");
-        } else if saves(&functions, name).is_some_and(|told| told == "nothing.") {
-            assert_eq!(kept, [], "{name} saves nothing");
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The registry: what every operation must be, by going through the list of them.
 
 mod documentation;
+mod savings;
 
 use autograd::ops;
 use autograd::spec::{Case, Draw, Spec, check_op};

@@ -1,7 +1,7 @@
 //! Attention against its reference, and the same bits however it is run.
 
 use super::*;
-use crate::lane::{Isa, set_isa};
+use crate::lane::on_every_isa;
 use crate::par::with_threads;
 use crate::random::philox4x32;
 
@@ -180,19 +180,17 @@ fn f32_is_near_the_reference() {
 
 #[test]
 fn bits_do_not_depend_on_threads_or_instruction_set() {
-    let best = crate::lane::isa();
-    for case in cases().into_iter().filter(|c| c.segments[0].0 < 100) {
-        let bits = || {
-            let all = case.run::<f32>().0.concat();
-            all.into_iter().map(|x| (x as f32).to_bits()).collect::<Vec<_>>()
-        };
-        let want = with_threads(1, bits);
-        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
-            set_isa(isa).unwrap();
-            assert!(with_threads(3, bits) == want, "{isa:?} in {case:?}");
+    let bits = |case: &Case| {
+        let all = case.run::<f32>().0.concat();
+        all.into_iter().map(|x| (x as f32).to_bits()).collect::<Vec<_>>()
+    };
+    let cases = cases().into_iter().filter(|c| c.segments[0].0 < 100);
+    let cases: Vec<_> = cases.map(|case| (with_threads(1, || bits(&case)), case)).collect();
+    on_every_isa("attention", |isa| {
+        for (want, case) in &cases {
+            assert!(with_threads(3, || bits(case)) == *want, "{isa:?} in {case:?}");
         }
-        set_isa(best).unwrap();
-    }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::*;
 use crate::elementwise::{Unary, exprs::GeluTanh};
-use crate::lane::{Isa, set_isa};
+use crate::lane::on_every_isa;
 
 /// A number in [-1, 1), with eight bits so that bfloat16 holds it; element i of stream `seed`.
 fn value(seed: u32, i: usize) -> f64 {
@@ -260,8 +260,7 @@ fn sums_are_made_in_the_documented_order() {
     let (a, b) = (full(20, m * k), full(30, n * k));
     let (a_rows, b_rows) = (Strided::<f32>::rows(&a, k), Strided::<f32>::rows(&b, k));
     let mut c = vec![0.0; m * n];
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
-        set_isa(isa).unwrap();
+    on_every_isa("matrix products", |isa| {
         gemm(Size::new(m, n, k), a_rows.plain(), b_rows.transposed(), &Store, &mut c);
         for (at, &c) in c.iter().enumerate() {
             let (a, b) = (&a[at / n * k..][..k], &b[at % n * k..][..k]);
@@ -271,7 +270,7 @@ fn sums_are_made_in_the_documented_order() {
             let blocks = a.chunks(KC).zip(b.chunks(KC)).map(block);
             assert_eq!(c, blocks.reduce(|total, sum| total + sum).unwrap(), "{isa:?} {at}");
         }
-    }
+    });
 }
 
 #[test]

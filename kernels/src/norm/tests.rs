@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Real;
-use crate::lane::{Isa, isa, set_isa};
+use crate::lane::on_every_isa;
 use crate::par::with_threads;
 use crate::random::philox4x32;
 
@@ -140,12 +140,8 @@ fn norms_equal_their_references() {
 #[test]
 fn bits_do_not_depend_on_threads_or_instruction_set() {
     let fast = || all::<f32>().into_iter().map(|(_, [fast, _])| fast).collect::<Vec<_>>();
-    let (best, want) = (isa(), with_threads(1, fast));
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
-        set_isa(isa).unwrap();
-        assert!(with_threads(3, fast) == want, "{isa:?}");
-    }
-    set_isa(best).unwrap();
+    let want = with_threads(1, fast);
+    on_every_isa("norms", |isa| assert!(with_threads(3, fast) == want, "{isa:?}"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Softmax against its reference and its laws.
 
 use super::*;
-use crate::lane::{Isa, isa, set_isa};
+use crate::lane::on_every_isa;
 use crate::par::with_threads;
 use crate::random::philox4x32;
 
@@ -51,12 +51,8 @@ fn equals_the_reference() {
 #[test]
 fn bits_do_not_depend_on_threads_or_instruction_set() {
     let fast = || SHAPES.map(|shape| [false, true].map(|l| run::<f32>(shape, l)[0].clone()));
-    let (best, want) = (isa(), with_threads(1, fast));
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
-        set_isa(isa).unwrap();
-        assert!(with_threads(3, fast) == want, "{isa:?}");
-    }
-    set_isa(best).unwrap();
+    let want = with_threads(1, fast);
+    on_every_isa("softmax", |isa| assert!(with_threads(3, fast) == want, "{isa:?}"));
 }
 
 #[test]

@@ -244,7 +244,7 @@ pub fn reference(scores: &[f64], words: usize, targets: Targets) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lane::{Isa, set_isa};
+    use crate::lane::on_every_isa;
 
     fn numbers(n: usize, scale: f64, seed: u32) -> Vec<f64> {
         let word = |i: usize| crate::random::philox4x32([seed, 0], [i as u32, 0, 0, 0])[0];
@@ -326,11 +326,8 @@ mod tests {
             (loss.to_bits(), scores)
         };
         let want = run();
-        let before = crate::lane::isa();
-        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
-            set_isa(isa).unwrap();
-            assert_eq!(par::with_threads(2, run), want, "{}", isa.name());
-        }
-        set_isa(before).unwrap();
+        on_every_isa("cross-entropy", |isa| {
+            assert_eq!(par::with_threads(2, run), want, "{isa:?}");
+        });
     }
 }
