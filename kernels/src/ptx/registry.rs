@@ -31,9 +31,10 @@ pub fn kernels() -> Vec<Kernel> {
     products(&mut all);
     attentions(&mut all);
     convolutions(&mut all);
-    all.extend([reduce::ptx::rows(), reduce::ptx::columns(), reduce::ptx::add_parts()]);
-    all.extend([reduce::ptx::Term::Itself, reduce::ptx::Term::Square].map(reduce::ptx::row_parts));
+    reductions(&mut all);
+    all.push(random::ptx::normal());
     all.extend([false, true].map(adamw::ptx::kernel));
+    all.extend([adamw::ptx::average(), adamw::ptx::squares(), adamw::ptx::clip()]);
     all.extend([gather::ptx::scatter_add(), xent::ptx::forward(), xent::ptx::backward()]);
     all
 }
@@ -46,7 +47,9 @@ fn formulas(all: &mut Vec<Kernel>) {
         for to in Storage::ALL {
             all.extend(layouts().map(|layout| kernel("copy", &Identity, [from, to], layout)));
         }
+        all.extend(scattered().map(|layout| kernel("copy", &Identity, [from; 2], layout)));
     }
+    all.extend(scattered().map(|layout| kernel("add", &Add, [Storage::F32; 2], layout)));
     macro_rules! each {
         ($visit:ident: $($formula:expr),* $(,)?) => { $($visit($formula, all);)* };
     }
@@ -57,6 +60,10 @@ fn formulas(all: &mut Vec<Kernel>) {
 
 fn layouts() -> impl Iterator<Item = Layout> {
     std::iter::once(Layout::Dense).chain(RANKS.map(Layout::Strided))
+}
+
+fn scattered() -> impl Iterator<Item = Layout> {
+    RANKS.map(Layout::Scattered)
 }
 
 /// A formula as it is run everywhere: dense and strided in float32, dense in half precision.
@@ -85,6 +92,13 @@ fn binary<B: Binary>(f: B, all: &mut Vec<Kernel>) {
     slope("01", &|name| kernel(name, &PartialSlope::<B, 0, 1>(f), single, Layout::Dense));
     slope("10", &|name| kernel(name, &PartialSlope::<B, 1, 0>(f), single, Layout::Dense));
     slope("11", &|name| kernel(name, &PartialSlope::<B, 1, 1>(f), single, Layout::Dense));
+}
+
+fn reductions(all: &mut Vec<Kernel>) {
+    use reduce::ptx;
+    all.extend([ptx::rows(), ptx::columns(), ptx::row_parts(), ptx::add_parts()]);
+    all.extend([false, true].map(ptx::max_rows));
+    all.extend([ptx::max_columns(), ptx::spread()]);
 }
 
 fn norms(storage: Storage, all: &mut Vec<Kernel>) {

@@ -2,12 +2,14 @@
 //!
 //! Where the order of operations is the same, so are the bits.
 
+mod adamw;
 mod attention;
 mod builder;
 mod conv;
 mod elementwise;
 mod gemm;
 mod norms;
+mod random;
 mod rows;
 mod sums;
 mod table;

@@ -1,8 +1,12 @@
-//! Sums along an axis for the GPU: the CPU's trees and bits.
+//! Sums and maxima along an axis for the GPU: the CPU's trees and bits.
 //!
 //! * Rows: a warp takes [`BLOCK`] elements with two sums a lane, which are the CPU's four vectors
 //!   of sixteen; the tree over them is five shuffles. Blocks are added in float64, in order.
 //! * Columns: a thread takes one column of up to [`ROWS`] rows; of what is left, the same again.
+
+mod max;
+
+pub use max::{max_columns, max_rows, spread};
 
 use super::cpu::{BLOCK, BLOCKS, ROWS};
 use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, U32, Var, WARP};
@@ -19,7 +23,7 @@ pub fn rows() -> Kernel {
         let (rows, n) = (k.u32("rows"), k.u32("n"));
         let (row, lane) = warp_and_lane(k);
         k.if_(row.lt(rows), || {
-            let total = sum_blocks(k, x.at(row * n), n, lane, Term::Itself);
+            let total = sum_blocks(k, x.at(row * n), n, lane);
             k.if_(lane.eq(0), || y.at(row).store(total.to_f32()));
         });
     })
@@ -28,28 +32,16 @@ pub fn rows() -> Kernel {
 /// Elements of a row that a warp of [`row_parts`] adds.
 pub const PART: u32 = (BLOCK * BLOCKS) as u32;
 
-/// What is added up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Term {
-    /// x.
-    Itself,
-    /// x², the terms of a gradient's norm.
-    Square,
-}
-
 /// Sums of parts of a row, each [`PART`] elements. Parameters: x, parts (float64), n. The extent of
 /// the grid is the parts.
-///
-/// Squares are made in float32 and added like the rest: not the CPU's bits, but as deterministic.
-pub fn row_parts(term: Term) -> Kernel {
-    let name = if term == Term::Itself { "sum_parts" } else { "sum_squares" };
-    Kernel::new(name, THREADS, [THREADS / WARP, 1, 1], |k| {
+pub fn row_parts() -> Kernel {
+    Kernel::new("sum_parts", THREADS, [THREADS / WARP, 1, 1], |k| {
         let (x, parts, n) = (k.global::<F32>("x"), k.global::<F64>("parts"), k.u32("n"));
         let (part, lane) = warp_and_lane(k);
         let first = part * PART;
         k.if_(first.lt(n), || {
             let len = (n - first).min(PART);
-            let total = sum_blocks(k, x.at(first), len, lane, term);
+            let total = sum_blocks(k, x.at(first), len, lane);
             k.if_(lane.eq(0), || parts.at(part).store(total));
         });
     })
@@ -61,7 +53,7 @@ pub fn add_parts() -> Kernel {
     Kernel::new("add_parts", 1, [1, 1, 1], |k| {
         let (parts, y, n) = (k.global::<F64>("parts"), k.global::<F32>("y"), k.u32("n"));
         let total = k.var::<F64>(0.0);
-        k.for_(0, n, 1, |i| total.set(total.get() + parts.at(i).load()));
+        k.for_(0, n, 1, |i| total.add(parts.at(i).load()));
         y.store(total.get().to_f32());
     })
 }
@@ -103,7 +95,6 @@ fn sum_blocks<'k>(
     x: Global<'k, F32>,
     n: Reg<'k, U32>,
     lane: Reg<'k, U32>,
-    term: Term,
 ) -> Reg<'k, F64> {
     let total: Var<F64> = k.var(0.0);
     k.for_(0, n, BLOCK as u32, |first| {
@@ -115,11 +106,7 @@ fn sum_blocks<'k>(
         k.for_(0, end, 2 * WARP, |i| {
             for (half, sum) in sums.into_iter().enumerate() {
                 let place = x.at(i).plus(half * WARP as usize);
-                let x = place.load_where((i + lane + half as u32 * WARP).lt(end), 0.0);
-                match term {
-                    Term::Itself => sum.add(x),
-                    Term::Square => sum.fma(x, x),
-                }
+                sum.add(place.load_where((i + lane + half as u32 * WARP).lt(end), 0.0));
             }
         });
         let [low, high] = sums.map(|sum| {
@@ -130,7 +117,7 @@ fn sum_blocks<'k>(
         for half in [8, 4, 2, 1] {
             sum = sum + k.shuffle_xor(sum, half);
         }
-        total.set(total.get() + sum.to_f64());
+        total.add(sum.to_f64());
     });
     total.get()
 }
