@@ -2,7 +2,7 @@
 
 use super::{Kernel, Storage};
 use crate::attention::ptx::{Attention, Backward};
-use crate::conv::ptx::Convolution;
+use crate::conv::ptx::{Convolution, Transposed, WeightGradient, fold_filters, sum_filters};
 use crate::elementwise::exprs::{
     Abs, Add, AddScalar, Clamp, Div, Exp, GeluTanh, Ln, Maximum, Minimum, Mul, MulScalar, Neg,
     Recip, Relu, Sigmoid, Silu, Softplus, Sqrt, Square, Sub, Tanh,
@@ -167,9 +167,20 @@ fn attentions(all: &mut Vec<Kernel>) {
 
 fn convolutions(all: &mut Vec<Kernel>) {
     let (operands, output) = (Storage::F32, Storage::F32);
-    for taps in [[1, 1], [3, 3], [4, 4]] {
+    // Of the networks: 1×1 and 3×3, 2×2 of patches, 4×4 of enlargements.
+    for taps in [[1, 1], [2, 2], [3, 3], [4, 4]] {
         for bias in [false, true] {
             all.push(Convolution { operands, output, taps, bias }.exact());
         }
+        all.push(WeightGradient { taps }.kernel());
     }
+    for taps in [[1, 1], [3, 3]] {
+        all.push(Transposed { taps, strided: false, bias: false }.kernel());
+    }
+    // What phases a stride of 2 apart meet of those filters; enlargements add a bias.
+    for taps in [[1, 1], [1, 2], [2, 1], [2, 2]] {
+        all.push(Transposed { taps, strided: true, bias: false }.kernel());
+    }
+    all.push(Transposed { taps: [2, 2], strided: true, bias: true }.kernel());
+    all.extend([sum_filters(), fold_filters()]);
 }

@@ -19,7 +19,7 @@ pub use write::Writing;
 
 use super::KC;
 use crate::ptx::{Body, Global, Kernel, Reg, Storage, Stored, U32, with_stored};
-use write::Writer;
+pub(crate) use write::{Arrays, Writer};
 
 /// A family of products: what is known when its kernel is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,17 +80,18 @@ pub(crate) struct Problem<'k, S, D> {
     pub b: Global<'k, S>,
     /// and the elements from row to row of each.
     pub row_strides: [Reg<'k, U32>; 2],
-    writer: Writer<'k, D>,
-    m: Reg<'k, U32>,
-    n: Reg<'k, U32>,
-    depth: Reg<'k, U32>,
+    pub writer: Writer<'k, D>,
+    pub m: Reg<'k, U32>,
+    pub n: Reg<'k, U32>,
+    /// The length of the sums, k.
+    pub depth: Reg<'k, U32>,
 }
 
 impl<'k, S: Stored, D: Stored> Problem<'k, S, D> {
     /// Declares all parameters.
     pub fn parameters(k: &'k Body, gemm: &Gemm) -> Self {
         let (a, b) = (k.global("a"), k.global("b"));
-        let arrays = write::Arrays::parameters(k, gemm.writing);
+        let arrays = Arrays::parameters(k, gemm.writing);
         let [m, n, depth] = ["m", "n", "k"].map(|name| k.u32(name));
         let row_strides = ["row_stride_a", "row_stride_b"].map(|name| k.u32(name));
         let [next_a, next_b] = ["next_a", "next_b"].map(|name| k.u32(name));
