@@ -157,12 +157,15 @@ fn attentions(all: &mut Vec<Kernel>) {
         }
     }
     all.extend([Storage::F32, Storage::Bf16].map(Backward::delta));
-    for (width, segments) in [(32, 1), (32, 2), (64, 1), (64, 2)] {
+    for (width, segments, bias) in
+        [(32, 1, false), (32, 2, false), (64, 1, false), (64, 2, false), (64, 1, true)]
+    {
         for output in [Storage::F32, Storage::Bf16] {
-            let backward = Backward { width, segments, output };
+            let backward = Backward { width, segments, bias, output };
             all.extend([backward.queries(), backward.keys()]);
         }
     }
+    all.extend([32, 64].map(Backward::bias_gradient));
 }
 
 fn convolutions(all: &mut Vec<Kernel>) {
