@@ -131,6 +131,7 @@ fn products(all: &mut Vec<Kernel>) {
         let plain = Gemm { operands: F32, output: F32, transposed, writing: Writing::Store };
         for writing in [Writing::Store, Writing::Add] {
             all.push(Gemm { writing, ..plain }.exact());
+            all.push(Gemm { writing, ..plain }.tensor_cores());
             for output in [F32, Bf16] {
                 all.push(Gemm { operands: Bf16, output, writing, ..plain }.tensor_cores());
             }
@@ -143,7 +144,8 @@ fn products(all: &mut Vec<Kernel>) {
         ([false, true], Writing::GateResidual),
         ([false, false], Writing::RowBias),
     ] {
-        all.push(Gemm { operands: F32, output: F32, transposed, writing }.exact());
+        let single = Gemm { operands: F32, output: F32, transposed, writing };
+        all.extend([single.exact(), single.tensor_cores()]);
         all.push(Gemm { operands: Bf16, output: Bf16, transposed, writing }.tensor_cores());
     }
 }
