@@ -4,12 +4,14 @@
 
 mod adamw;
 mod attention;
+mod bounds;
 mod builder;
 mod conv;
 mod elementwise;
 mod gemm;
 mod norms;
 mod random;
+mod registry;
 mod rows;
 mod sums;
 mod table;
