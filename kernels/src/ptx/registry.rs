@@ -35,7 +35,9 @@ pub fn kernels() -> Vec<Kernel> {
     all.push(random::ptx::normal());
     all.extend([false, true].map(adamw::ptx::kernel));
     all.extend([adamw::ptx::average(), adamw::ptx::squares(), adamw::ptx::clip()]);
-    all.extend([gather::ptx::scatter_add(), xent::ptx::forward(), xent::ptx::backward()]);
+    all.push(gather::ptx::scatter_add());
+    all.extend([xent::ptx::forward(), xent::ptx::forward_wide()]);
+    all.extend([xent::ptx::backward(), xent::ptx::backward_wide()]);
     all
 }
 

@@ -3,7 +3,7 @@
 use kernels::reduce::{self, ptx};
 use ptx_vm::{Arg, Buffer, Machine};
 
-use crate::{assert_bits, numbers, run};
+use crate::{assert_bits, launch, numbers, run};
 
 #[test]
 fn sums_of_rows_have_the_bits_of_the_cpu() {
@@ -32,6 +32,22 @@ fn long_rows_are_summed_in_parts() {
     run(&mut gpu, &ptx::row_parts(), [2, 1, 1], &[x.into(), parts.into(), Arg::from(n as u32)]);
     run(&mut gpu, &ptx::add_parts(), [1, 1, 1], &[parts.into(), y.into(), Arg::from(2u32)]);
     assert_bits("sum", &gpu.download(y).expect("a buffer"), &want);
+}
+
+#[test]
+fn parts_are_added_in_order() {
+    // In order, each 1 is lost to the first part; in any other, some remain.
+    let mut parts = vec![1.0f64; 300];
+    (parts[0], parts[299]) = (1e16, -1e16);
+    let mut gpu = Machine::new();
+    let y = gpu.alloc::<f32>(1);
+    let args = [gpu.upload(&parts).into(), y.into(), Arg::from(parts.len() as u32)];
+    run(&mut gpu, &ptx::add_parts(), [1, 1, 1], &args);
+    assert_bits("sum", &gpu.download(y).expect("a buffer"), &[0.0]);
+    for sync in 0..2 {
+        let broken = ptx::add_parts().without_sync(sync).expect("two barriers");
+        launch(&mut gpu, &broken, [1, 1, 1], &args).expect_err("a race");
+    }
 }
 
 #[test]

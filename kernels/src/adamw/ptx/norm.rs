@@ -5,9 +5,10 @@
 //! they are. The table of segments is \[arrays + 1\]: the number of each array's first segment of
 //! [`SEGMENT`] elements, ascending, and the number of all.
 
+use crate::lane::LANES;
 use crate::ptx::rows::{ROW_THREADS, ROWS_PER_BLOCK, RowLane};
 use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, U32, U64};
-use crate::{lane::LANES, reduce::ptx::PART};
+use crate::reduce::ptx::{PART, in_order};
 
 /// Elements that a half-warp adds up.
 pub const SEGMENT: u32 = PART;
@@ -94,29 +95,17 @@ pub fn clip() -> Kernel {
         let (norms, clip) = (k.global::<F64>("norms"), k.global::<F32>("clip"));
         let [n, limited] = ["n", "limited"].map(|name| k.u32(name));
         let limit = k.f64("limit");
-        let thread = k.thread();
         let totals = [k.var::<F64>(0.0), k.var::<F64>(0.0)];
-        let of_arrays = k.shared::<F64>(THREADS);
-        k.for_(0, n, THREADS, |first| {
-            let array = first + thread;
-            k.if_(array.lt(n), || {
-                let total = k.var::<F64>(0.0);
-                let [from, to] = [0, 1].map(|i| firsts.at(array).plus(i).load());
-                k.for_(from, to, 1, |i| total.add(sums.at(i).load()));
-                of_arrays.at(thread).store(total.get());
-            });
-            k.barrier();
-            k.if_(thread.eq(0), || {
-                k.for_(0, (n - first).min(THREADS), 1, |i| {
-                    let total = of_arrays.at(i).load();
-                    let is_limited = (first + i).lt(limited);
-                    k.if_else(is_limited, || totals[0].add(total), || totals[1].add(total));
-                });
-            });
-            k.note("the next arrays take these places");
-            k.barrier();
+        let of_array = |array: Reg<'_, U32>| {
+            let total = k.var::<F64>(0.0);
+            let [from, to] = [0, 1].map(|i| firsts.at(array).plus(i).load());
+            k.for_(from, to, 1, |i| total.add(sums.at(i).load()));
+            total.get()
+        };
+        in_order(k, THREADS, n, of_array, |array, total| {
+            k.if_else(array.lt(limited), || totals[0].add(total), || totals[1].add(total));
         });
-        k.if_(thread.eq(0), || {
+        k.if_(k.thread().eq(0), || {
             let squares = totals.map(|total| total.get());
             let [norm, other] = squares.map(|squares| squares.sqrt());
             norms.store_n(&[norm, other]);

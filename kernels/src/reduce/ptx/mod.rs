@@ -47,15 +47,37 @@ pub fn row_parts() -> Kernel {
     })
 }
 
-/// The sum of parts, in order, by one thread. Parameters: parts (float64), y (float32), n. The
-/// extent of the grid is 1.
+/// The sum of parts, in order. Parameters: parts (float64), y (float32), n. The extent of the grid
+/// is 1.
 pub fn add_parts() -> Kernel {
-    Kernel::new("add_parts", 1, [1, 1, 1], |k| {
+    Kernel::new("add_parts", THREADS, [1, 1, 1], |k| {
         let (parts, y, n) = (k.global::<F64>("parts"), k.global::<F32>("y"), k.u32("n"));
         let total = k.var::<F64>(0.0);
-        k.for_(0, n, 1, |i| total.add(parts.at(i).load()));
-        y.store(total.get().to_f32());
+        in_order(k, THREADS, n, |i| parts.at(i).load(), |_, part| total.add(part));
+        k.if_(k.thread().eq(0), || y.store(total.get().to_f32()));
     })
+}
+
+/// Runs `add` with each number below `n` and what `make` makes of it, in order, on the first thread
+/// of a block; its `threads` make as many of them at a time, in shared memory.
+pub(crate) fn in_order<'k>(
+    k: &'k Body,
+    threads: u32,
+    n: Reg<'k, U32>,
+    make: impl FnOnce(Reg<'k, U32>) -> Reg<'k, F64>,
+    add: impl FnOnce(Reg<'k, U32>, Reg<'k, F64>),
+) {
+    let (thread, made) = (k.thread(), k.shared::<F64>(threads));
+    k.for_(0, n, threads, |first| {
+        let mine = first + thread;
+        k.if_(mine.lt(n), || made.at(thread).store(make(mine)));
+        k.barrier();
+        k.if_(thread.eq(0), || {
+            k.for_(0, (n - first).min(threads), 1, |i| add(first + i, made.at(i).load()));
+        });
+        k.note("the next ones take these places");
+        k.barrier();
+    });
 }
 
 /// `y[o, j] = Σᵢ x[o, i, j]` over groups of up to 64 rows: y is \[outer, groups, inner\].
