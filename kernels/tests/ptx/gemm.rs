@@ -223,6 +223,27 @@ fn products_have_no_bank_conflicts() {
     }
 }
 
+/// Whichever way operands lie, neighbours read neighbours.
+#[test]
+fn products_read_whole_sectors() {
+    for transposed in SIDES {
+        let case = Case::new(Size::new(128, 128, 64), transposed);
+        let of = |operands| family(operands, transposed, Writing::Store);
+        let kernels = [
+            of(Storage::F32).exact(),
+            of(Storage::F32).tensor_cores(),
+            of(Storage::Bf16).tensor_cores(),
+        ];
+        for kernel in kernels {
+            let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
+            for instructions in ["ld.global", "cp.async"] {
+                let total = statistics.of(instructions);
+                assert_eq!(total.sectors, total.ideal_sectors, "{transposed:?}\n{statistics}");
+            }
+        }
+    }
+}
+
 /// Without any one of its barriers and waits a product is at fault, and the machine says so.
 #[test]
 fn no_barrier_and_no_wait_can_be_missing() {

@@ -95,13 +95,16 @@ pub(crate) fn multiply<'k>(
                 (end - first).ge(DEPTH),
                 || {
                     for i in 0..DEPTH {
-                        step(from_a.plus((i * ROWS) as usize), from_b.plus((i * COLUMNS) as usize));
+                        step(
+                            from_a.plus((i * a.pitch) as usize),
+                            from_b.plus((i * b.pitch) as usize),
+                        );
                     }
                 },
                 || {
                     k.note("what is left of k");
                     k.for_(0, end - first, 1, |i| {
-                        step(from_a.at(i * ROWS), from_b.at(i * COLUMNS));
+                        step(from_a.at(i * a.pitch), from_b.at(i * b.pitch));
                     });
                 },
             );
@@ -127,22 +130,31 @@ fn add_products(a: Shared<F32>, b: Shared<F32>, sums: &[Var<F32>]) {
     }
 }
 
-/// A panel of one operand on its way to shared memory, as \[depth, len\].
+/// A panel of one operand on its way to shared memory, as \[depth\]\[len + [`PAD`]\].
 ///
-/// Neighbouring threads take neighbouring rows (or columns), so that they write to different banks;
-/// where the operand lies along k, each goes along its own row.
+/// Neighbouring threads take neighbouring elements, so that they read whole sectors: 32 along a row
+/// that lies across k, else 8 of each of four rows. Neither way do two of a warp write to one bank:
+/// of those four rows because rows of the panel begin four banks apart.
 struct Panel<'k, 'r> {
-    along_depth: bool,
-    /// This thread's row (of A) or column (of B), and whether it is inside the matrix.
-    line: Line<'r, 'k>,
-    inside: Reg<'k, Pred>,
-    /// Where its element at depth 0 goes,
+    /// This thread's rows (of A) or columns (of B), and whether they are inside the matrix.
+    lines: Vec<(Line<'r, 'k>, Reg<'k, Pred>)>,
+    /// Places between them,
+    line_step: u32,
+    /// and between the depths that it takes of each.
+    depth_step: u32,
+    /// The first of those,
+    depth: Reg<'k, U32>,
+    /// and where it goes.
     mine: Shared<'k, F32>,
-    /// and which of the threads it is that share it.
-    part: Reg<'k, U32>,
     to: Shared<'k, F32>,
-    len: u32,
+    pitch: u32,
 }
+
+/// Elements between the rows of a panel: 16 bytes, so that vectors stay aligned.
+const PAD: u32 = 4;
+
+/// Neighbours along k that read a sector of 32 bytes.
+const ALONG: u32 = 8;
 
 impl<'k, 'r> Panel<'k, 'r> {
     /// The panel of `len` rows (of A) or columns (of B) from `first` on, of a matrix with `end`.
@@ -153,30 +165,30 @@ impl<'k, 'r> Panel<'k, 'r> {
         end: Reg<'k, U32>,
         len: u32,
     ) -> Self {
-        let to = k.shared::<F32>(DEPTH * len);
-        let (place, part) = (k.thread() % len, k.thread() / len);
-        Panel {
-            along_depth: reader.along_depth(),
-            line: reader.line(first + place),
-            inside: (first + place).lt(end),
-            mine: to.at(place),
-            part,
-            to,
-            len,
-        }
+        let (thread, pitch) = (k.thread(), len + PAD);
+        let to = k.shared::<F32>(DEPTH * pitch);
+        let (place, depth, line_step, depth_step) = match reader.along_depth() {
+            true => (thread / ALONG, thread % ALONG, THREADS / ALONG, ALONG),
+            false => (thread % len, thread / len, len, THREADS / len),
+        };
+        let line = |further: u32| {
+            let place = first + place + further;
+            (reader.line(place), place.lt(end))
+        };
+        let lines = (0..len).step_by(line_step as usize).map(line).collect();
+        let mine = to.at(depth.mad(pitch, place));
+        Panel { lines, line_step, depth_step, depth, mine, to, pitch }
     }
 
     /// Loads k from `first` on.
     fn load(&self, first: Reg<'k, U32>, end: Reg<'k, U32>) {
-        let each = DEPTH * self.len / THREADS;
-        for i in 0..each {
-            let depth = match self.along_depth {
-                true => self.part * each + i,
-                false => self.part + i * (THREADS / self.len),
-            };
-            let inside = self.inside & (first + depth).lt(end);
-            let x = (self.line)(first + depth, inside);
-            self.mine.at(depth * self.len).store(x);
+        for further in (0..DEPTH).step_by(self.depth_step as usize) {
+            let depth = first + self.depth + further;
+            for (i, (line, inside)) in (0..).zip(&self.lines) {
+                let x = line(depth, *inside & depth.lt(end));
+                let place = further * self.pitch + i * self.line_step;
+                self.mine.plus(place as usize).store(x);
+            }
         }
     }
 }
