@@ -12,16 +12,16 @@ use crate::{Real, par, scratch};
 
 /// The pixels `first`, `first + stride`, .. of the input along one axis.
 #[derive(Clone, Copy)]
-struct Phase {
-    first: usize,
+pub(super) struct Phase {
+    pub first: usize,
     /// The first tap that meets them; the others follow a stride apart.
-    tap: usize,
+    pub tap: usize,
     /// Which output each of them meets at each of those taps.
-    map: AxisMap,
+    pub map: AxisMap,
 }
 
 impl Phase {
-    fn new(conv: &Conv, axis: usize, first: usize) -> Self {
+    pub fn new(conv: &Conv, axis: usize, first: usize) -> Self {
         let along = first + conv.pad[2 * axis];
         let (tap, offset) = (along % conv.stride, along / conv.stride);
         let part = |whole: usize, first| whole.saturating_sub(first).div_ceil(conv.stride);

@@ -4,7 +4,9 @@
 //! values, slopes and slopes of slopes need no further code here, and have the CPU's bits.
 //!
 //! Where all operands are dense, a thread takes [`VECTOR`] adjacent elements by one load each;
-//! else one element, whose place in each operand follows from its index by division.
+//! else one element, whose place in each operand follows from its index by division. So does its
+//! place in an output that is a part of a larger array: a gradient added to a part of another
+//! ([`add_region`](super::add_region)), or operands written side by side.
 
 use super::formula::{Pointwise, Unary};
 use super::walk::Walk;
@@ -22,8 +24,10 @@ pub const VECTOR: u32 = 4;
 pub enum Layout {
     /// Like the output: adjacent, and aligned as [`VECTOR`] elements are.
     Dense,
-    /// By strides along so many axes, after merging; 0 broadcasts.
+    /// By strides along so many axes, after merging; 0 broadcasts. The output is dense.
     Strided(usize),
+    /// By strides, the output as well, which does not overlap itself.
+    Scattered(usize),
 }
 
 /// A layout and the numbers that follow the pointers: the arguments of a launch.
@@ -51,21 +55,47 @@ impl Launch {
         aligned: bool,
     ) -> Result<Launch, String> {
         let walk = Walk::new(shape, strides);
-        let axes = 0..walk.rank;
-        let len = shape.iter().product();
-        let farthest = |k: usize| {
-            axes.clone().map(|axis| (walk.lengths[axis].max(1) - 1) * walk.strides[k][axis]).sum()
-        };
-        // The last block counts on to its end.
-        let end = len + (THREADS * VECTOR) as usize;
-        let last: usize = (0..K).map(farthest).max().unwrap_or(0).max(end);
-        let small =
-            |x: usize| u32::try_from(x).map_err(|_| format!("{shape:?}: too many elements"));
-        small(last)?;
-        let mut numbers = vec![small(len)?];
         if aligned && walk.rank == 1 && (0..K).all(|k| walk.strides[k][0] == 1) {
+            let (len, numbers) = numbers(shape, &walk, false)?;
             return Ok(Launch { layout: Layout::Dense, numbers, len });
         }
+        let (len, numbers) = numbers(shape, &walk, true)?;
+        Ok(Launch { layout: Layout::Strided(walk.rank), numbers, len })
+    }
+
+    /// The same where the output has strides too: the last of `strides`. It may be an operand
+    /// itself, `y += x`.
+    ///
+    /// Errors and panics: as [`new`](Self::new).
+    pub fn scattered<const N: usize>(
+        shape: &[usize],
+        strides: [&[usize]; N],
+    ) -> Result<Launch, String> {
+        let walk = Walk::new(shape, strides);
+        let (len, numbers) = numbers(shape, &walk, true)?;
+        Ok(Launch { layout: Layout::Scattered(walk.rank), numbers, len })
+    }
+}
+
+/// The number of elements, and the numbers of a launch: that, and lengths and strides where they
+/// are `wanted`.
+fn numbers<const K: usize>(
+    shape: &[usize],
+    walk: &Walk<K>,
+    wanted: bool,
+) -> Result<(usize, Vec<u32>), String> {
+    let axes = 0..walk.rank;
+    let len = shape.iter().product();
+    let farthest = |k: usize| {
+        axes.clone().map(|axis| (walk.lengths[axis].max(1) - 1) * walk.strides[k][axis]).sum()
+    };
+    // The last block counts on to its end.
+    let end = len + (THREADS * VECTOR) as usize;
+    let last: usize = (0..K).map(farthest).max().unwrap_or(0).max(end);
+    let small = |x: usize| u32::try_from(x).map_err(|_| format!("{shape:?}: too many elements"));
+    small(last)?;
+    let mut numbers = vec![small(len)?];
+    if wanted {
         for axis in axes.clone().skip(1) {
             numbers.push(small(walk.lengths[axis])?);
         }
@@ -74,8 +104,8 @@ impl Launch {
                 numbers.push(small(walk.strides[k][axis])?);
             }
         }
-        Ok(Launch { layout: Layout::Strided(walk.rank), numbers, len })
     }
+    Ok((len, numbers))
 }
 
 /// y = f(x₀, x₁, …): operands x0, x1, …, y, then the numbers of a [`Launch`].
@@ -97,7 +127,15 @@ pub fn kernel<const K: usize, F: Pointwise<K>>(
         }
         Layout::Strided(rank) => {
             let name = format!("{name}_{stored}_strided{rank}");
-            Kernel::new(&name, THREADS, [THREADS, 1, 1], |k| strided::<K, F, From, To>(k, f, rank))
+            Kernel::new(&name, THREADS, [THREADS, 1, 1], |k| {
+                strided::<K, F, From, To>(k, f, rank, false);
+            })
+        }
+        Layout::Scattered(rank) => {
+            let name = format!("{name}_{stored}_scattered{rank}");
+            Kernel::new(&name, THREADS, [THREADS, 1, 1], |k| {
+                strided::<K, F, From, To>(k, f, rank, true);
+            })
         }
     }))
 }
@@ -129,17 +167,23 @@ fn dense<const K: usize, F: Pointwise<K>, S: Stored, D: Stored>(k: &Body, f: &F)
     });
 }
 
-fn strided<const K: usize, F: Pointwise<K>, S: Stored, D: Stored>(k: &Body, f: &F, rank: usize) {
+fn strided<const K: usize, F: Pointwise<K>, S: Stored, D: Stored>(
+    k: &Body,
+    f: &F,
+    rank: usize,
+    scattered: bool,
+) {
     let (x, y) = operands::<K, S, D>(k);
     let n = k.u32("n");
     let lengths: Vec<_> = (1..rank).map(|axis| k.u32(&format!("length{axis}"))).collect();
     let stride = |operand, axis| k.u32(&format!("stride{operand}_{axis}"));
-    let strides: [Vec<_>; K] =
-        std::array::from_fn(|i| (0..rank).map(|axis| stride(i, axis)).collect());
+    let strides: Vec<Vec<_>> = (0..K + usize::from(scattered))
+        .map(|i| (0..rank).map(|axis| stride(i, axis)).collect())
+        .collect();
     let index = k.block(0).mad(THREADS, k.thread());
     k.if_(index.lt(n), || {
         let mut rest = index;
-        let mut offsets = [k.value::<U32>(0); K];
+        let mut offsets = vec![k.value::<U32>(0); strides.len()];
         for axis in (0..rank).rev() {
             let place = if axis == 0 { rest } else { rest % lengths[axis - 1] };
             for (offset, strides) in offsets.iter_mut().zip(&strides) {
@@ -150,7 +194,8 @@ fn strided<const K: usize, F: Pointwise<K>, S: Stored, D: Stored>(k: &Body, f: &
             }
         }
         let values = std::array::from_fn(|i| x[i].at(offsets[i]).load());
-        y.at(index).store(f.at(values));
+        let to = offsets.get(K).copied().unwrap_or(index);
+        y.at(to).store(f.at(values));
     });
 }
 

@@ -218,9 +218,9 @@ impl Body {
         self.push(Line::Sync(format!("cp.async.wait_group {groups}")));
     }
 
-    /// The value of the lane whose number differs from this one's in the bits of `mask`. All lanes
-    /// of the warp must come here together.
-    pub fn shuffle_xor<'k>(&'k self, x: Reg<'k, F32>, mask: u32) -> Reg<'k, F32> {
+    /// The value, of 32 bits, of the lane whose number differs from this one's in the bits of
+    /// `mask`. All lanes of the warp must come here together.
+    pub fn shuffle_xor<'k, T: Type>(&'k self, x: Reg<'k, T>, mask: u32) -> Reg<'k, T> {
         self.op("shfl.sync.bfly.b32", &[&x, &mask, &31, &"0xffffffff"])
     }
 }

@@ -163,6 +163,13 @@ pub(super) fn braced(operands: &[impl Display]) -> String {
     format!("{{{}}}", operands.join(", "))
 }
 
+impl<'k, T: Element> Global<'k, T> {
+    /// The array at an address that was read from memory: an entry of a table of arrays.
+    pub fn from_address(address: Reg<'k, U64>) -> Self {
+        Pointer::new(address.body.op("cvta.to.global.u64", &[&address]))
+    }
+}
+
 impl<'k, T: Element> Shared<'k, T> {
     /// Begins to copy 16 bytes from global memory to here, both aligned, past the registers; where
     /// `p` does not hold, zeros are written and nothing is read. They have arrived after

@@ -54,3 +54,15 @@ pub fn bf16<'k>(sums: &Sums<'k>, left: [Reg<'k, B32>; 4], right: [Reg<'k, B32>; 
         braced(&right)
     ));
 }
+
+/// sums += left · right, of tf32: `left` as a 16 × 8 fragment (rows l / 4 and 8 further, at depth
+/// l mod 4, then the same at depth 4 more), `right` as 8 × 8.
+pub fn tf32<'k>(sums: &Sums<'k>, left: [Reg<'k, B32>; 4], right: [Reg<'k, B32>; 2]) {
+    let body = left[0].body;
+    let sums = braced(&sums.0);
+    body.emit(&format!(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {sums}, {}, {}, {sums}",
+        braced(&left),
+        braced(&right)
+    ));
+}

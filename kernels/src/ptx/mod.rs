@@ -25,7 +25,7 @@
 //! ```
 //!
 //! The generators lie beside the CPU's kernels, as `ptx.rs` or `ptx/`; [`registry`] lists what they
-//! make.
+//! make, and [`counterparts`] says which of them do what a function of the CPU does.
 //!
 //! # What holds
 //!
@@ -37,6 +37,7 @@
 //! * Blocks do not wait for each other.
 
 mod body;
+pub mod counterparts;
 mod kernel;
 mod memory;
 pub mod mma;

@@ -2,7 +2,7 @@
 
 use super::{Kernel, Storage};
 use crate::attention::ptx::{Attention, Backward};
-use crate::conv::ptx::Convolution;
+use crate::conv::ptx::{Convolution, Transposed, WeightGradient, fold_filters, sum_filters};
 use crate::elementwise::exprs::{
     Abs, Add, AddScalar, Clamp, Div, Exp, GeluTanh, Ln, Maximum, Minimum, Mul, MulScalar, Neg,
     Recip, Relu, Sigmoid, Silu, Softplus, Sqrt, Square, Sub, Tanh,
@@ -31,10 +31,13 @@ pub fn kernels() -> Vec<Kernel> {
     products(&mut all);
     attentions(&mut all);
     convolutions(&mut all);
-    all.extend([reduce::ptx::rows(), reduce::ptx::columns(), reduce::ptx::add_parts()]);
-    all.extend([reduce::ptx::Term::Itself, reduce::ptx::Term::Square].map(reduce::ptx::row_parts));
+    reductions(&mut all);
+    all.push(random::ptx::normal());
     all.extend([false, true].map(adamw::ptx::kernel));
-    all.extend([gather::ptx::scatter_add(), xent::ptx::forward(), xent::ptx::backward()]);
+    all.extend([adamw::ptx::average(), adamw::ptx::squares(), adamw::ptx::clip()]);
+    all.push(gather::ptx::scatter_add());
+    all.extend([xent::ptx::forward(), xent::ptx::forward_wide()]);
+    all.extend([xent::ptx::backward(), xent::ptx::backward_wide()]);
     all
 }
 
@@ -46,7 +49,9 @@ fn formulas(all: &mut Vec<Kernel>) {
         for to in Storage::ALL {
             all.extend(layouts().map(|layout| kernel("copy", &Identity, [from, to], layout)));
         }
+        all.extend(scattered().map(|layout| kernel("copy", &Identity, [from; 2], layout)));
     }
+    all.extend(scattered().map(|layout| kernel("add", &Add, [Storage::F32; 2], layout)));
     macro_rules! each {
         ($visit:ident: $($formula:expr),* $(,)?) => { $($visit($formula, all);)* };
     }
@@ -57,6 +62,10 @@ fn formulas(all: &mut Vec<Kernel>) {
 
 fn layouts() -> impl Iterator<Item = Layout> {
     std::iter::once(Layout::Dense).chain(RANKS.map(Layout::Strided))
+}
+
+fn scattered() -> impl Iterator<Item = Layout> {
+    RANKS.map(Layout::Scattered)
 }
 
 /// A formula as it is run everywhere: dense and strided in float32, dense in half precision.
@@ -85,6 +94,13 @@ fn binary<B: Binary>(f: B, all: &mut Vec<Kernel>) {
     slope("01", &|name| kernel(name, &PartialSlope::<B, 0, 1>(f), single, Layout::Dense));
     slope("10", &|name| kernel(name, &PartialSlope::<B, 1, 0>(f), single, Layout::Dense));
     slope("11", &|name| kernel(name, &PartialSlope::<B, 1, 1>(f), single, Layout::Dense));
+}
+
+fn reductions(all: &mut Vec<Kernel>) {
+    use reduce::ptx;
+    all.extend([ptx::rows(), ptx::columns(), ptx::row_parts(), ptx::add_parts()]);
+    all.extend([false, true].map(ptx::max_rows));
+    all.extend([ptx::max_columns(), ptx::spread()]);
 }
 
 fn norms(storage: Storage, all: &mut Vec<Kernel>) {
@@ -117,6 +133,7 @@ fn products(all: &mut Vec<Kernel>) {
         let plain = Gemm { operands: F32, output: F32, transposed, writing: Writing::Store };
         for writing in [Writing::Store, Writing::Add] {
             all.push(Gemm { writing, ..plain }.exact());
+            all.push(Gemm { writing, ..plain }.tensor_cores());
             for output in [F32, Bf16] {
                 all.push(Gemm { operands: Bf16, output, writing, ..plain }.tensor_cores());
             }
@@ -129,7 +146,8 @@ fn products(all: &mut Vec<Kernel>) {
         ([false, true], Writing::GateResidual),
         ([false, false], Writing::RowBias),
     ] {
-        all.push(Gemm { operands: F32, output: F32, transposed, writing }.exact());
+        let single = Gemm { operands: F32, output: F32, transposed, writing };
+        all.extend([single.exact(), single.tensor_cores()]);
         all.push(Gemm { operands: Bf16, output: Bf16, transposed, writing }.tensor_cores());
     }
 }
@@ -143,19 +161,33 @@ fn attentions(all: &mut Vec<Kernel>) {
         }
     }
     all.extend([Storage::F32, Storage::Bf16].map(Backward::delta));
-    for (width, segments) in [(32, 1), (32, 2), (64, 1), (64, 2)] {
+    for (width, segments, bias) in
+        [(32, 1, false), (32, 2, false), (64, 1, false), (64, 2, false), (64, 1, true)]
+    {
         for output in [Storage::F32, Storage::Bf16] {
-            let backward = Backward { width, segments, output };
+            let backward = Backward { width, segments, bias, output };
             all.extend([backward.queries(), backward.keys()]);
         }
     }
+    all.extend([32, 64].map(Backward::bias_gradient));
 }
 
 fn convolutions(all: &mut Vec<Kernel>) {
     let (operands, output) = (Storage::F32, Storage::F32);
-    for taps in [[1, 1], [3, 3], [4, 4]] {
+    // Of the networks: 1×1 and 3×3, 2×2 of patches, 4×4 of enlargements.
+    for taps in [[1, 1], [2, 2], [3, 3], [4, 4]] {
         for bias in [false, true] {
             all.push(Convolution { operands, output, taps, bias }.exact());
         }
+        all.push(WeightGradient { taps }.kernel());
     }
+    for taps in [[1, 1], [3, 3]] {
+        all.push(Transposed { taps, strided: false, bias: false }.kernel());
+    }
+    // What phases a stride of 2 apart meet of those filters; enlargements add a bias.
+    for taps in [[1, 1], [1, 2], [2, 1], [2, 2]] {
+        all.push(Transposed { taps, strided: true, bias: false }.kernel());
+    }
+    all.push(Transposed { taps: [2, 2], strided: true, bias: true }.kernel());
+    all.extend([sum_filters(), fold_filters()]);
 }

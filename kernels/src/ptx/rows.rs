@@ -45,24 +45,12 @@ impl<'k> RowLane<'k> {
 
     /// Sum over lanes by halves, as [`Simd::sum`](crate::Simd::sum); every lane gets it.
     pub fn sum(&self, x: Reg<'k, F32>) -> Reg<'k, F32> {
-        self.tree(x, |a, b| a + b)
+        tree(self.k, x, |a, b| a + b)
     }
 
     /// Largest over lanes; every lane gets it.
     pub fn largest(&self, x: Reg<'k, F32>) -> Reg<'k, F32> {
-        self.tree(x, |a, b| a.max(b))
-    }
-
-    fn tree(
-        &self,
-        mut x: Reg<'k, F32>,
-        f: impl Fn(Reg<'k, F32>, Reg<'k, F32>) -> Reg<'k, F32>,
-    ) -> Reg<'k, F32> {
-        debug_assert!(LANES <= WARP as usize);
-        for half in [8, 4, 2, 1] {
-            x = f(x, self.k.shuffle_xor(x, half));
-        }
-        x
+        tree(self.k, x, |a, b| a.max(b))
     }
 
     /// Runs `f` with every column of this lane below `width`.
@@ -74,6 +62,19 @@ impl<'k> RowLane<'k> {
     pub fn store_one(&self, place: Global<'k, F32>, value: Reg<'k, F32>) {
         self.k.if_(self.valid & self.lane.eq(0), || place.store(value));
     }
+}
+
+/// The CPU's tree over the sixteen lanes of a half-warp; every lane gets the result.
+pub(crate) fn tree<'k>(
+    k: &'k Body,
+    mut x: Reg<'k, F32>,
+    f: impl Fn(Reg<'k, F32>, Reg<'k, F32>) -> Reg<'k, F32>,
+) -> Reg<'k, F32> {
+    debug_assert!(LANES <= WARP as usize);
+    for half in [8, 4, 2, 1] {
+        x = f(x, k.shuffle_xor(x, half));
+    }
+    x
 }
 
 /// A lane's elements of a row: in registers, read once, or in memory.

@@ -6,10 +6,10 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Add, BitAnd, BitXor, Div, Mul, Neg, Rem, Shl, Shr, Sub};
+use std::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Neg, Rem, Shl, Shr, Sub};
 
 use super::body::Body;
-use super::types::{B16, B32, F32, F64, Pred, Type, U32};
+use super::types::{B16, B32, F32, F64, Pred, Type, U32, U64};
 
 /// A value of type `T` in the kernel `'k`.
 pub struct Reg<'k, T> {
@@ -60,6 +60,11 @@ impl<'k, T> Source<'k, T> for Reg<'k, T> {
 impl<'k> Source<'k, U32> for u32 {
     fn reg(self, body: &'k Body) -> Reg<'k, U32> {
         Reg::constant(body, self.into())
+    }
+}
+impl<'k> Source<'k, U64> for u64 {
+    fn reg(self, body: &'k Body) -> Reg<'k, U64> {
+        Reg::constant(body, self)
     }
 }
 impl<'k> Source<'k, F32> for f32 {
@@ -156,6 +161,7 @@ operators! { U32, u32:
     Div div = "div.u32", fold(1, |a, b| a / b);
     Rem rem = "rem.u32";
     BitAnd bitand = "and.b32", fold(0xffff_ffff, |a, b| a & b);
+    BitOr bitor = "or.b32", fold(0, |a, b| a | b);
     BitXor bitxor = "xor.b32", fold(0, |a, b| a ^ b);
     Shl shl = "shl.b32", fold(0, |a, b| a << b);
     Shr shr = "shr.u32", fold(0, |a, b| a >> b);
@@ -174,10 +180,23 @@ operators! { F64, f64:
     Div div = "div.rn.f64";
 }
 
+operators! { U64, u64:
+    Add add = "add.u64";
+    Sub sub = "sub.u64";
+    BitAnd bitand = "and.b64";
+}
+
 impl Neg for Reg<'_, F32> {
     type Output = Self;
     fn neg(self) -> Self {
         self.body.op("neg.f32", &[&self])
+    }
+}
+
+impl Neg for Reg<'_, F64> {
+    type Output = Self;
+    fn neg(self) -> Self {
+        self.body.op("neg.f64", &[&self])
     }
 }
 
@@ -232,10 +251,29 @@ impl<'k> Reg<'k, U32> {
     }
 }
 
+impl<'k> Reg<'k, U64> {
+    /// Shifted right as a signed number.
+    pub fn shr_signed(self, by: u32) -> Self {
+        self.body.op("shr.s64", &[&self, &by])
+    }
+    /// The nearest float64, of self as a signed number.
+    pub fn to_f64_signed(self) -> Reg<'k, F64> {
+        self.body.op("cvt.rn.f64.s64", &[&self])
+    }
+    /// The float64 of these bits.
+    pub fn bits_to_f64(self) -> Reg<'k, F64> {
+        self.body.op("mov.b64", &[&self])
+    }
+}
+
 impl<'k> Reg<'k, F32> {
     /// self = other; false when either is NaN.
     pub fn eq(self, other: impl Source<'k, F32>) -> Reg<'k, Pred> {
         self.compare("eq", other.reg(self.body))
+    }
+    /// Whether it is NaN.
+    pub fn is_nan(self) -> Reg<'k, Pred> {
+        self.compare("nan", self)
     }
     /// The integer part, as a signed number in two's complement.
     pub fn to_int(self) -> Reg<'k, U32> {
@@ -248,6 +286,10 @@ impl<'k> Reg<'k, F32> {
     /// The bits of the nearest f16.
     pub fn to_f16(self) -> Reg<'k, B16> {
         self.body.op("cvt.rn.f16.f32", &[&self])
+    }
+    /// Rounded to the 10 bits of mantissa that tensor cores look at, ties away from zero.
+    pub fn to_tf32(self) -> Reg<'k, B32> {
+        self.body.op("cvt.rna.tf32.f32", &[&self])
     }
     /// The larger of the two, in one instruction; a NaN loses to a number, unlike on the CPU.
     pub fn max_number(self, other: Self) -> Self {
@@ -267,6 +309,14 @@ impl<'k> Reg<'k, F64> {
     /// √self.
     pub fn sqrt(self) -> Self {
         self.body.op("sqrt.rn.f64", &[&self])
+    }
+    /// self < other; false when either is NaN.
+    pub fn lt(self, other: impl Source<'k, F64>) -> Reg<'k, Pred> {
+        self.compare("lt", other.reg(self.body))
+    }
+    /// Its bits.
+    pub fn to_bits(self) -> Reg<'k, U64> {
+        self.body.op("mov.b64", &[&self])
     }
 }
 
@@ -307,5 +357,12 @@ impl BitAnd for Reg<'_, Pred> {
     type Output = Self;
     fn bitand(self, other: Self) -> Self {
         self.binary("and", other)
+    }
+}
+
+impl BitOr for Reg<'_, Pred> {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        self.binary("or", other)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::types::{F32, Pred, Type, U32};
+use super::types::{F32, F64, Pred, Type, U32};
 use super::value::{Reg, Source};
 
 /// A register that may be written again: what a loop carries from one turn to the next.
@@ -58,6 +58,17 @@ impl<'k> Var<'k, F32> {
     pub fn scale(self, x: impl Source<'k, F32>) {
         let x = x.reg(self.0.body);
         self.0.body.emit(&format!("mul.rn.f32 {self}, {self}, {x}"));
+    }
+}
+
+impl<'k> Var<'k, F64> {
+    /// self ← a·b + self, rounded once.
+    pub fn fma(self, a: Reg<'k, F64>, b: Reg<'k, F64>) {
+        self.0.body.emit(&format!("fma.rn.f64 {self}, {a}, {b}, {self}"));
+    }
+    /// self ← self + x.
+    pub fn add(self, x: Reg<'k, F64>) {
+        self.0.body.emit(&format!("add.rn.f64 {self}, {self}, {x}"));
     }
 }
 

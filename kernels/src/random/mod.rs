@@ -5,7 +5,10 @@
 //!
 //! Source: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
+mod normal;
 pub mod ptx;
+
+pub use normal::box_muller;
 
 /// Philox4x32 with ten rounds: four 32-bit words for each of 2¹²⁸ counters and 2⁶⁴ keys.
 ///

@@ -1,8 +1,8 @@
 //! The builder by itself: text, control flow, memory.
 
 use half::{bf16, f16};
-use kernels::ptx::{Bf16, Body, F16, F32, Kernel, Kind, Stored, U32, Var, registry};
-use ptx_vm::{Arg, Buffer, FaultKind, Machine, Module};
+use kernels::ptx::{Bf16, Body, F16, F32, Kernel, Kind, Stored, U32, Var};
+use ptx_vm::{Arg, Buffer, FaultKind, Machine};
 
 use crate::{launch, run};
 
@@ -143,24 +143,4 @@ fn much_shared_memory_is_dynamic() {
     let fault = launch(&mut gpu, &broken, [64, 1, 1], &[Arg::from(y)]).expect_err("a race");
     assert!(matches!(fault.kind, FaultKind::SharedRace | FaultKind::UninitialisedMemory));
     assert!(kernel.without_sync(1).is_none());
-}
-
-/// The machine reads every kernel; names are unique, and no formula is forgotten.
-#[test]
-fn the_list_of_kernels_is_whole() {
-    let kernels = registry::kernels();
-    for kernel in &kernels {
-        let read = Module::parse(&kernel.ptx()).unwrap_or_else(|error| panic!("{error}"));
-        assert!(read.kernel(&kernel.spec().name).is_some());
-    }
-    let mut names: Vec<&str> = kernels.iter().map(|k| k.spec().name.as_str()).collect();
-    let source = include_str!("../../src/elementwise/exprs.rs");
-    for name in source.split("const NAME: &'static str = \"").skip(1) {
-        let name = format!("{}_f32_dense", name.split('"').next().unwrap_or_default());
-        assert!(names.contains(&name.as_str()), "{name} is missing from the list");
-    }
-    let all = names.len();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), all, "two kernels of one name");
 }

@@ -1,17 +1,15 @@
-//! Formulas, AdamW, random numbers.
+//! Formulas.
 
 use half::{bf16, f16};
-use kernels::adamw;
 use kernels::elementwise::exprs::{
     Abs, Add, AddScalar, Clamp, Div, Exp, GeluTanh, Ln, Maximum, Minimum, Mul, MulScalar, Neg,
     Recip, Relu, Sigmoid, Silu, Softplus, Sqrt, Square, Sub, Tanh,
 };
 use kernels::elementwise::ptx::{self, Identity, Layout};
 use kernels::elementwise::{
-    Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, Unary, map,
+    Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, Unary, add_region, map,
 };
 use kernels::ptx::Storage;
-use kernels::random::{self, philox4x32};
 use ptx_vm::{Arg, Buffer, Machine};
 
 use crate::{assert_bits, numbers, run};
@@ -166,59 +164,40 @@ fn casts_are_those_of_half() {
     }
 }
 
+/// Parts of a larger array: added to, as the gradient of a slice is, and written side by side, from
+/// a transposed operand.
 #[test]
-fn adamw_has_the_bits_of_the_cpu() {
-    let n = 301;
-    let update = adamw::Update {
-        lr: 1e-2,
-        betas: [0.9, 0.99],
-        eps: 1e-8,
-        weight_decay: 0.1,
-        clip: 0.3,
-        number: 3,
-        ema_decay: 0.8,
-    };
-    let g = numbers(n, 1.0, 0);
-    let square = |x: Vec<f32>| x.iter().map(|x| x * x).collect::<Vec<_>>();
-    for average in [false, true] {
-        let mut arrays = [
-            numbers(n, 1.0, 1),
-            numbers(n, 0.1, 2),
-            square(numbers(n, 0.1, 3)),
-            numbers(n, 1.0, 4),
-        ];
-        let mut gpu = Machine::new();
-        let buffers: Vec<Buffer<f32>> = arrays.iter().map(|array| gpu.upload(array)).collect();
-        let mut args: Vec<Arg> = vec![gpu.upload(&g).into()];
-        args.extend(buffers[..3 + usize::from(average)].iter().map(|&buffer| Arg::from(buffer)));
-        args.push(gpu.upload(&[update.clip as f32]).into());
-        args.push((n as u32).into());
-        args.extend(adamw::ptx::numbers(&update).map(Arg::from));
-        run(&mut gpu, &adamw::ptx::kernel(average), [n, 1, 1], &args);
-        let [p, m, v, e] = &mut arrays;
-        adamw::update(&update, &g, adamw::State { p, m, v, ema: average.then_some(e) });
-        for (array, buffer) in arrays.iter().zip(buffers) {
-            assert_bits("adamw", &gpu.download(buffer).expect("a buffer"), array);
+fn outputs_may_be_parts_of_an_array() {
+    let [outer, n, inner, len, start] = [3, 7, 5, 4, 2];
+    let (y, x) = (awkward(outer * n * inner, 1), awkward(outer * len * inner, 2));
+    let mut want = y.clone();
+    add_region(&mut want, [outer, n, inner], start, &x, len);
+    let shape = [outer, len, inner];
+    let (part, whole) = ([len * inner, inner, 1], [n * inner, inner, 1]);
+    let mut gpu = Machine::new();
+    let (y_in, x_in) = (gpu.upload(&y), gpu.upload(&x));
+    let place = Arg::from(y_in.address + 4 * (start * inner) as u64);
+    let launch = ptx::Launch::scattered(&shape, [&whole, &part, &whole]).expect("small");
+    assert_eq!(launch.layout, Layout::Scattered(2), "adjacent axes are one");
+    let numbers = launch.numbers.iter().map(|&n| Arg::from(n));
+    let args: Vec<Arg> = [place, x_in.into(), place].into_iter().chain(numbers).collect();
+    let counts =
+        run(&mut gpu, &ptx::kernel("add", &Add, SINGLE, launch.layout), [launch.len, 1, 1], &args);
+    assert_bits("sum", &gpu.download(y_in).expect("a buffer"), &want);
+    let bytes = 4 * x.len() as u64;
+    assert_eq!(counts.traffic[&y_in.address].written, bytes, "the rest is not touched");
+
+    let reversed = [1, outer, outer * len];
+    let launch = ptx::Launch::scattered(&shape, [&reversed, &whole]).expect("small");
+    let numbers = launch.numbers.iter().map(|&n| Arg::from(n));
+    let args: Vec<Arg> = [x_in.into(), place].into_iter().chain(numbers).collect();
+    let kernel = ptx::kernel("copy", &Identity, SINGLE, launch.layout);
+    run(&mut gpu, &kernel, [launch.len, 1, 1], &args);
+    for o in 0..outer {
+        for i in 0..len * inner {
+            let from = o + i / inner * outer + i % inner * outer * len;
+            want[(o * n + start) * inner + i] = x[from];
         }
     }
-}
-
-#[test]
-fn uniform_numbers_are_those_of_philox() {
-    // The first block's number wraps in its low half within the run.
-    let (n, seed, first, stream) = (777_u32, [7, 9], [u32::MAX - 100, 4], [3, 0]);
-    let mut gpu = Machine::new();
-    let y: Buffer<f32> = gpu.alloc(n as usize);
-    let numbers = [[n, seed[0]], [seed[1], first[0]], [first[1], stream[0]]].concat();
-    let mut args: Vec<Arg> = vec![y.into()];
-    args.extend(numbers.into_iter().chain([stream[1]]).map(Arg::from));
-    let extent = [n.div_ceil(2) as usize, 1, 1];
-    run(&mut gpu, &random::ptx::uniform(Storage::F32), extent, &args);
-    let word = |i: u32| {
-        let low = first[0].wrapping_add(i / 2);
-        let high = first[1] + u32::from(low < first[0]);
-        philox4x32(seed, [low, high, stream[0], stream[1]])[1 + 2 * (i % 2) as usize]
-    };
-    let want: Vec<f32> = (0..n).map(|i| (word(i) >> 8) as f32 / 2f32.powi(24)).collect();
-    assert_bits("uniform", &gpu.download(y).expect("a buffer"), &want);
+    assert_bits("copy", &gpu.download(y_in).expect("a buffer"), &want);
 }

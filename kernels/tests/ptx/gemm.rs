@@ -11,7 +11,7 @@ use ptx_vm::{Arg, Buffer, Fault, Machine, Statistics};
 use crate::{assert_bits, launch, numbers};
 
 /// Operands of a product and whatever a writer may want.
-struct Case {
+pub struct Case {
     size: Size,
     transposed: [bool; 2],
     a: Vec<f32>,
@@ -25,7 +25,7 @@ struct Case {
 }
 
 impl Case {
-    fn new(size: Size, transposed: [bool; 2]) -> Case {
+    pub fn new(size: Size, transposed: [bool; 2]) -> Case {
         let Size { batch, m, n, k } = size;
         Case {
             size,
@@ -82,7 +82,11 @@ impl Case {
     }
 
     /// The GPU's answer, from operands of the kernel's storage.
-    fn got(&self, kernel: &Kernel, writing: Writing) -> Result<([Vec<f32>; 2], Statistics), Fault> {
+    pub fn got(
+        &self,
+        kernel: &Kernel,
+        writing: Writing,
+    ) -> Result<([Vec<f32>; 2], Statistics), Fault> {
         let Size { batch, m, n, k } = self.size;
         let mut gpu = Machine::new();
         let halves = kernel.spec().parameters[0].kind == kernels::ptx::Kind::Pointer("bf16");
@@ -150,26 +154,52 @@ fn exact_products_have_the_bits_of_the_cpu() {
 }
 
 /// Operands of the tensor cores' precision, so that what is left to differ is the order of sums.
-fn rounded(mut case: Case) -> Case {
+fn rounded(mut case: Case, round: impl Fn(f32) -> f32) -> Case {
     for x in case.a.iter_mut().chain(&mut case.b) {
-        *x = bf16::from_f32(*x).to_f32();
+        *x = round(*x);
     }
     case
+}
+
+fn to_bf16(x: f32) -> f32 {
+    bf16::from_f32(x).to_f32()
+}
+
+/// 10 bits of mantissa, ties away from zero.
+fn to_tf32(x: f32) -> f32 {
+    f32::from_bits((x.to_bits() + (1 << 12)) & !((1 << 13) - 1))
+}
+
+/// k products of at most 1, summed in any order in float32.
+fn assert_close(what: &str, k: usize, got: &[f32], want: &[f32]) {
+    let bound = 2.0 * (k * k) as f32 * f32::EPSILON / 8.0;
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!((got - want).abs() <= bound, "{what} {i}: {got} {want}");
+    }
 }
 
 #[test]
 fn tensor_core_products_are_those_of_bf16_operands() {
     let sizes = [Size::new(136, 72, 40).batched(2), Size::new(16, 152, 200)];
     for (size, transposed) in sizes.into_iter().flat_map(|size| SIDES.map(|t| (size, t))) {
-        let case = rounded(Case::new(size, transposed));
+        let case = rounded(Case::new(size, transposed), to_bf16);
         let kernel = family(Storage::Bf16, transposed, Writing::Store).tensor_cores();
         let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
         let want = &case.want(Writing::Store)[0];
-        // k products of at most 1, summed in any order in float32.
-        let bound = 2.0 * (size.k * size.k) as f32 * f32::EPSILON / 8.0;
-        for (i, (got, want)) in out.iter().zip(want).enumerate() {
-            assert!((got - want).abs() <= bound, "{size:?} {transposed:?} {i}: {got} {want}");
-        }
+        assert_close(&format!("{size:?} {transposed:?}"), size.k, &out, want);
+    }
+}
+
+/// The kernel rounds what it is given.
+#[test]
+fn tensor_core_products_of_floats_are_those_of_tf32_operands() {
+    let sizes = [Size::new(136, 72, 44).batched(2), Size::new(20, 132, 100)];
+    for (size, transposed) in sizes.into_iter().flat_map(|size| SIDES.map(|t| (size, t))) {
+        let case = Case::new(size, transposed);
+        let kernel = family(Storage::F32, transposed, Writing::Store).tensor_cores();
+        let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
+        let want = &rounded(case, to_tf32).want(Writing::Store)[0];
+        assert_close(&format!("{size:?} {transposed:?}"), size.k, &out, want);
     }
 }
 
@@ -177,12 +207,14 @@ fn tensor_core_products_are_those_of_bf16_operands() {
 #[test]
 fn products_have_no_bank_conflicts() {
     for transposed in SIDES {
-        let case = rounded(Case::new(Size::new(128, 128, 96), transposed));
-        let kernel = family(Storage::Bf16, transposed, Writing::Store).tensor_cores();
-        let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
-        let total = statistics.total();
-        assert!(total.wavefronts > 0);
-        assert_eq!(total.wavefronts, total.ideal_wavefronts, "{transposed:?}\n{statistics}");
+        for operands in [Storage::Bf16, Storage::F32] {
+            let case = Case::new(Size::new(128, 128, 96), transposed);
+            let kernel = family(operands, transposed, Writing::Store).tensor_cores();
+            let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
+            let total = statistics.total();
+            assert!(total.wavefronts > 0);
+            assert_eq!(total.wavefronts, total.ideal_wavefronts, "{transposed:?}\n{statistics}");
+        }
         let case = Case::new(Size::new(128, 64, 32), transposed);
         let kernel = family(Storage::F32, transposed, Writing::Store).exact();
         let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
@@ -191,12 +223,34 @@ fn products_have_no_bank_conflicts() {
     }
 }
 
+/// Whichever way operands lie, neighbours read neighbours.
+#[test]
+fn products_read_whole_sectors() {
+    for transposed in SIDES {
+        let case = Case::new(Size::new(128, 128, 64), transposed);
+        let of = |operands| family(operands, transposed, Writing::Store);
+        let kernels = [
+            of(Storage::F32).exact(),
+            of(Storage::F32).tensor_cores(),
+            of(Storage::Bf16).tensor_cores(),
+        ];
+        for kernel in kernels {
+            let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
+            for instructions in ["ld.global", "cp.async"] {
+                let total = statistics.of(instructions);
+                assert_eq!(total.sectors, total.ideal_sectors, "{transposed:?}\n{statistics}");
+            }
+        }
+    }
+}
+
 /// Without any one of its barriers and waits a product is at fault, and the machine says so.
 #[test]
 fn no_barrier_and_no_wait_can_be_missing() {
     let tensor_cores = family(Storage::Bf16, [false, true], Writing::Store).tensor_cores();
     let exact = family(Storage::F32, [false, true], Writing::Store).exact();
-    for (kernel, syncs) in [(tensor_cores, 2), (exact, 2)] {
+    let tf32 = family(Storage::F32, [false, true], Writing::Store).tensor_cores();
+    for (kernel, syncs) in [(tensor_cores, 2), (exact, 2), (tf32, 2)] {
         let case = Case::new(Size::new(128, 128, 160), [false, true]);
         for n in 0..syncs {
             let broken = kernel.without_sync(n).expect("there are so many");

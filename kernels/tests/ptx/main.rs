@@ -2,12 +2,16 @@
 //!
 //! Where the order of operations is the same, so are the bits.
 
+mod adamw;
 mod attention;
+mod bounds;
 mod builder;
 mod conv;
 mod elementwise;
 mod gemm;
 mod norms;
+mod random;
+mod registry;
 mod rows;
 mod sums;
 mod table;

@@ -4,7 +4,7 @@ use kernels::ptx::Storage;
 use kernels::{softmax, xent};
 use ptx_vm::{Arg, Buffer, Machine};
 
-use crate::{assert_bits, numbers, run};
+use crate::{assert_bits, launch, numbers, run};
 
 #[test]
 fn softmax_has_the_bits_of_the_cpu_both_ways() {
@@ -40,32 +40,61 @@ fn softmax_has_the_bits_of_the_cpu_both_ways() {
     }
 }
 
+/// Rows of a few words by half-warps, long ones by blocks too, which want two buffers and three.
 #[test]
 fn cross_entropy_has_the_bits_of_the_cpu_both_ways() {
-    for (rows, words) in [(1, 2), (3, 17), (9, 46)] {
-        let scores = numbers(rows * words, 9.0, 3);
-        let ids: Vec<u32> = (0..rows as u32).map(|r| (r * 7 + 1) % (words as u32 - 1)).collect();
-        let weights: Vec<f64> = numbers(rows, 1.0, 9).into_iter().map(f64::from).collect();
+    for (rows, words) in [(1, 2), (3, 17), (9, 46), (2, 2500)] {
         for forbidden in [None, Some(words as u32 - 1)] {
+            let scores = numbers(rows * words, 9.0, 3);
+            let ids: Vec<u32> =
+                (0..rows as u32).map(|r| (r * 7 + 1) % (words as u32 - 1)).collect();
+            let weights: Vec<f64> = numbers(rows, 1.0, 9).into_iter().map(f64::from).collect();
             let targets = xent::Targets { ids: &ids, weights: &weights, forbidden };
             let mut lse = vec![0.0; rows];
             let loss = xent::forward(&scores, words, targets, &mut lse);
             let mut slopes = scores.clone();
             xent::backward(&mut slopes, words, targets, &lse, 0.5);
 
-            let mut gpu = Machine::new();
-            let z = gpu.upload(&scores);
-            let (ids, weights) = (gpu.upload(&ids), gpu.upload(&weights));
-            let (lse_out, losses) = (gpu.alloc::<f32>(rows), gpu.alloc::<f64>(rows));
-            let sizes = [rows as u32, words as u32, forbidden.unwrap_or(u32::MAX)].map(Arg::from);
-            let arrays = [z.into(), ids.into(), weights.into(), lse_out.into(), losses.into()];
-            let args = [&arrays[..], &sizes].concat();
-            run(&mut gpu, &xent::ptx::forward(), [rows, 1, 1], &args);
-            assert_bits("lse", &gpu.download(lse_out).expect("a buffer"), &lse);
-            assert_eq!(gpu.download(losses).expect("a buffer").iter().sum::<f64>(), loss);
-            let args = [&arrays[..4], &sizes, &[Arg::from(0.5f64)]].concat();
-            run(&mut gpu, &xent::ptx::backward(), [rows, 1, 1], &args);
-            assert_bits("slopes", &gpu.download(z).expect("a buffer"), &slopes);
+            for (forward, backward) in [
+                (xent::ptx::forward(), xent::ptx::backward()),
+                (xent::ptx::forward_wide(), xent::ptx::backward_wide()),
+            ] {
+                let mut gpu = Machine::new();
+                let z = gpu.upload(&scores);
+                let (ids, weights) = (gpu.upload(&ids), gpu.upload(&weights));
+                let (lse_out, losses) = (gpu.alloc::<f32>(rows), gpu.alloc::<f64>(rows));
+                let sizes =
+                    [rows as u32, words as u32, forbidden.unwrap_or(u32::MAX)].map(Arg::from);
+                let arrays = [z.into(), ids.into(), weights.into(), lse_out.into(), losses.into()];
+                let args = [&arrays[..], &sizes].concat();
+                let counts = run(&mut gpu, &forward, [rows, 1, 1], &args);
+                let total = counts.total();
+                assert_eq!(total.wavefronts, total.ideal_wavefronts, "no bank conflicts");
+                assert_bits("lse", &gpu.download(lse_out).expect("a buffer"), &lse);
+                assert_eq!(gpu.download(losses).expect("a buffer").iter().sum::<f64>(), loss);
+                let args = [&arrays[..4], &sizes, &[Arg::from(0.5f64)]].concat();
+                run(&mut gpu, &backward, [rows, 1, 1], &args);
+                assert_bits("slopes", &gpu.download(z).expect("a buffer"), &slopes);
+            }
         }
     }
+}
+
+#[test]
+fn a_wide_row_needs_its_barriers() {
+    let words = 2500;
+    let mut gpu = Machine::new();
+    let args = [
+        gpu.upload(&numbers(words, 9.0, 3)).into(),
+        gpu.upload(&[5u32]).into(),
+        gpu.upload(&[1.0f64]).into(),
+        gpu.alloc::<f32>(1).into(),
+        gpu.alloc::<f64>(1).into(),
+    ];
+    let args = [&args[..], &[1, words as u32, u32::MAX].map(Arg::from)].concat();
+    for sync in 0..2 {
+        let broken = xent::ptx::forward_wide().without_sync(sync).expect("two barriers");
+        launch(&mut gpu, &broken, [1, 1, 1], &args).expect_err("a race");
+    }
+    assert!(xent::ptx::forward_wide().without_sync(2).is_none());
 }

@@ -1,9 +1,9 @@
-//! Sums along axes.
+//! Sums and maxima along axes.
 
 use kernels::reduce::{self, ptx};
 use ptx_vm::{Arg, Buffer, Machine};
 
-use crate::{assert_bits, numbers, run};
+use crate::{assert_bits, launch, numbers, run};
 
 #[test]
 fn sums_of_rows_have_the_bits_of_the_cpu() {
@@ -26,18 +26,27 @@ fn long_rows_are_summed_in_parts() {
     let x = numbers(n, 1.0, 6);
     let mut want = [0.0];
     reduce::sum(&x, [1, n, 1], &mut want);
-    let squares = reduce::sum_squares(&x);
-    for (term, want, bound) in
-        [(ptx::Term::Itself, want[0], 0.0), (ptx::Term::Square, squares as f32, 1e-5 * squares)]
-    {
-        let mut gpu = Machine::new();
-        let (x, y) = (gpu.upload(&x), gpu.alloc::<f32>(1));
-        let parts: Buffer<f64> = gpu.alloc(2);
-        let args = [x.into(), parts.into(), Arg::from(n as u32)];
-        run(&mut gpu, &ptx::row_parts(term), [2, 1, 1], &args);
-        run(&mut gpu, &ptx::add_parts(), [1, 1, 1], &[parts.into(), y.into(), Arg::from(2u32)]);
-        let got = gpu.download(y).expect("a buffer")[0];
-        assert!(f64::from(got - want).abs() <= bound, "{term:?}: {got} {want}");
+    let mut gpu = Machine::new();
+    let (x, y) = (gpu.upload(&x), gpu.alloc::<f32>(1));
+    let parts: Buffer<f64> = gpu.alloc(2);
+    run(&mut gpu, &ptx::row_parts(), [2, 1, 1], &[x.into(), parts.into(), Arg::from(n as u32)]);
+    run(&mut gpu, &ptx::add_parts(), [1, 1, 1], &[parts.into(), y.into(), Arg::from(2u32)]);
+    assert_bits("sum", &gpu.download(y).expect("a buffer"), &want);
+}
+
+#[test]
+fn parts_are_added_in_order() {
+    // In order, each 1 is lost to the first part; in any other, some remain.
+    let mut parts = vec![1.0f64; 300];
+    (parts[0], parts[299]) = (1e16, -1e16);
+    let mut gpu = Machine::new();
+    let y = gpu.alloc::<f32>(1);
+    let args = [gpu.upload(&parts).into(), y.into(), Arg::from(parts.len() as u32)];
+    run(&mut gpu, &ptx::add_parts(), [1, 1, 1], &args);
+    assert_bits("sum", &gpu.download(y).expect("a buffer"), &[0.0]);
+    for sync in 0..2 {
+        let broken = ptx::add_parts().without_sync(sync).expect("two barriers");
+        launch(&mut gpu, &broken, [1, 1, 1], &args).expect_err("a race");
     }
 }
 
@@ -62,5 +71,49 @@ fn sums_of_columns_have_the_bits_of_the_cpu() {
             }
         }
         assert_bits("sum", &gpu.download(x).expect("a buffer"), &want);
+    }
+}
+
+/// Ties, zeros of both signs, infinities and NaN, in rows and in columns.
+#[test]
+fn maxima_are_the_first_that_the_cpu_finds() {
+    for [outer, n, inner] in [[5, 1, 1], [3, 700, 1], [9, 33, 1], [2, 5, 7], [1, 66, 130]] {
+        let mut x = numbers(outer * n * inner, 1.0, 8);
+        // Few different values, so that many are equal.
+        x.iter_mut().for_each(|x| *x = (*x * 3.0).round() / 3.0);
+        let special = [f32::NAN, f32::INFINITY, -0.0, f32::NEG_INFINITY, f32::NAN];
+        for (i, value) in special.into_iter().enumerate() {
+            let (place, len) = (i * (n * inner / 2 + 1), x.len());
+            x[place % len] = value;
+        }
+        x[n * inner / 2..n * inner].fill(f32::NEG_INFINITY);
+        let outputs = outer * inner;
+        let (mut y, mut at) = (vec![0.0; outputs], vec![0; outputs]);
+        reduce::max(&x, [outer, n, inner], &mut y, &mut at);
+        let kernels = match inner {
+            1 => [false, true].map(ptx::max_rows).to_vec(),
+            _ => vec![ptx::max_columns()],
+        };
+        let mut gpu = Machine::new();
+        let x_in = gpu.upload(&x);
+        for kernel in kernels {
+            let (y_out, at_out) = (gpu.alloc::<f32>(outputs), gpu.alloc::<u32>(outputs));
+            let sizes = [outputs, n, inner].map(|n| Arg::from(n as u32));
+            let sizes = if inner == 1 { &sizes[..2] } else { &sizes };
+            let args = [&[x_in.into(), y_out.into(), at_out.into()][..], sizes].concat();
+            let counts = run(&mut gpu, &kernel, [outputs, 1, 1], &args);
+            assert_bits("max", &gpu.download(y_out).expect("a buffer"), &y);
+            assert_eq!(gpu.download(at_out).expect("a buffer"), at, "{:?}", kernel.spec().name);
+            let read = 4 * (x.len() + outputs) as u64;
+            assert_eq!(counts.traffic[&x_in.address].read, read, "each once, the answers again");
+        }
+        let dy = numbers(outputs, 1.0, 9);
+        let mut want = vec![0.0; x.len()];
+        reduce::spread(&dy, &at, [outer, n, inner], &mut want);
+        let dx = gpu.upload(&vec![0.0f32; x.len()]);
+        let args = [gpu.upload(&dy).into(), gpu.upload(&at).into(), dx.into()];
+        let args = [&args[..], &[outputs, n, inner].map(|n| Arg::from(n as u32))].concat();
+        run(&mut gpu, &ptx::spread(), [outputs, 1, 1], &args);
+        assert_bits("spread", &gpu.download(dx).expect("a buffer"), &want);
     }
 }

@@ -6,9 +6,9 @@
 use std::f32::consts::LOG2_E;
 
 use super::{
-    Backward, ROWS, Segment, View, WARP_ROWS, accumulate, copy_rows, multiply, place, store_rows,
+    Backward, Bias, ROWS, Segment, View, WARP_ROWS, accumulate, copy_rows, finite, multiply, place,
+    store_rows,
 };
-use crate::num::Num;
 use crate::ptx::mma::Sums;
 use crate::ptx::rows::RowLane;
 use crate::ptx::tile::{Rows, Side, Tile};
@@ -39,6 +39,7 @@ pub(super) fn queries<D: Stored>(k: &Body, backward: &Backward) {
     let [lse, delta] = ["lse", "delta"].map(|name| k.global::<F32>(name));
     let segments: Vec<_> =
         (0..backward.segments).map(|i| Segment::parameters(k, i, width)).collect();
+    let bias = backward.bias.then(|| Bias::parameters(k, segments.len(), "key"));
     let dq = k.global::<D>("dq");
     let (queries, heads, scale) = (k.u32("queries"), k.u32("heads"), k.f32("scale"));
     let first_query = k.block(0) * ROWS;
@@ -52,15 +53,25 @@ pub(super) fn queries<D: Stored>(k: &Body, backward: &Backward) {
         let [lse, delta] = [lse, delta].map(|array| array.at(at).load_where(row.lt(queries), 0.0));
         [finite(lse) * LOG2_E, delta]
     });
+    let exists = [0, 8].map(|down| (first_query + row + down).lt(queries));
     let sums: Vec<Sums> = (0..width / 8).map(|_| Sums::new(k)).collect();
     for (number, segment) in segments.iter().enumerate() {
+        let biases = bias.as_ref().map(|bias| {
+            [0, 8].map(|down| {
+                let row = first_query + row + down;
+                bias.data.at(row.mad(bias.row_stride, bias.first[number]))
+            })
+        });
         pair.each(number > 0, [segment.k, segment.v], segment.len, |first, [keys, values]| {
             let scores = multiply(k, &q, &keys.along, TILE);
             let slopes = multiply(k, &d_o, &values.along, TILE);
             each(&scores, &slopes, column, |half, key, s, dp| {
-                let [lse, delta] = rows[half];
-                let p = (s * (scale * LOG2_E) - lse).exp2_approximate();
-                let p = Reg::select((first + key).lt(segment.len), p, k.value(0.0));
+                let ([lse, delta], inside) = (rows[half], (first + key).lt(segment.len));
+                let bias = biases.map(|biases| {
+                    biases[half].at(first + key).load_where(exists[half] & inside, 0.0)
+                });
+                let p = probability(s, scale, bias, lse);
+                let p = Reg::select(inside, p, k.value(0.0));
                 [p, p * (dp - delta)]
             });
             accumulate(&sums, &slopes, &keys.across);
@@ -68,6 +79,18 @@ pub(super) fn queries<D: Stored>(k: &Body, backward: &Backward) {
     }
     sums.iter().flat_map(|sums| sums.parts()).for_each(|part| part.scale(scale));
     store_rows(k, dq, &sums, first_query, [queries, heads]);
+}
+
+/// exp(scale·s + bias − LSE), given LSE·log₂e.
+pub(super) fn probability<'k>(
+    s: Reg<'k, F32>,
+    scale: Reg<'k, F32>,
+    bias: Option<Reg<'k, F32>>,
+    lse: Reg<'k, F32>,
+) -> Reg<'k, F32> {
+    let score = s * (scale * LOG2_E);
+    let score = bias.map_or(score, |bias| score + bias * LOG2_E);
+    (score - lse).exp2_approximate()
 }
 
 /// One segment of queries, as their keys see it.
@@ -94,13 +117,15 @@ pub(super) fn keys<D: Stored>(k: &Body, backward: &Backward) {
     let len = k.global::<U32>("key_len").at(k.block(2)).load();
     let segments: Vec<_> =
         (0..backward.segments).map(|i| Asking::parameters(k, i, width)).collect();
+    let bias = backward.bias.then(|| Bias::parameters(k, segments.len(), "query"));
     let (dk, dv) = (k.global::<D>("dk"), k.global::<D>("dv"));
     let (tokens, heads, scale) = (k.u32("keys"), k.u32("heads"), k.f32("scale"));
     let first_key = k.block(0) * ROWS;
     let [keys, values] = hold(k, width, [keys, values], [first_key, len]);
     let pair = Pair::new(k, width);
     let [row, column] = place(k);
-    let exists = [0, 8].map(|down| (first_key + row + down).lt(len));
+    let key = first_key + row;
+    let exists = [0, 8].map(|down| (key + down).lt(len));
     let of_head = k.block(2).mad(heads, k.block(1));
     let [dk_sums, dv_sums]: [Vec<Sums>; 2] =
         [0, 1].map(|_| (0..width / 8).map(|_| Sums::new(k)).collect());
@@ -109,23 +134,30 @@ pub(super) fn keys<D: Stored>(k: &Body, backward: &Backward) {
         pair.each(number > 0, [q, d_o], queries, |first, [q, d_o]| {
             let scores = multiply(k, &keys, &q.along, TILE);
             let slopes = multiply(k, &values, &d_o.along, TILE);
-            // LSE·log₂e and Δ of this lane's columns.
-            let columns: Vec<[Reg<F32>; 2]> = (0..TILE / 8)
+            // LSE·log₂e and Δ of this lane's columns, and where their biases are.
+            let columns: Vec<_> = (0..TILE / 8)
                 .flat_map(|j| [8 * j, 8 * j + 1])
                 .map(|right| {
                     let query = first + column + right;
-                    let at = of_head.mad(queries, query);
+                    let (at, inside) = (of_head.mad(queries, query), query.lt(queries));
                     let [lse, delta] = [asking.lse, asking.delta]
-                        .map(|array| array.at(at).load_where(query.lt(queries), 0.0));
-                    [finite(lse) * LOG2_E, delta]
+                        .map(|array| array.at(at).load_where(inside, 0.0));
+                    let bias = bias.as_ref().map(|bias| {
+                        let row = (bias.first[number] + query) * bias.row_stride;
+                        (bias.data.at(row + key), inside)
+                    });
+                    (finite(lse) * LOG2_E, delta, bias)
                 })
                 .collect();
             let next = std::cell::Cell::new(0);
             each(&scores, &slopes, column, |half, _, s, dp| {
                 // Scores come row by row: two columns of the first, the same of the second.
                 let i = next.replace(next.get() + 1);
-                let [lse, delta] = columns[i / 4 * 2 + i % 2];
-                let p = (s * (scale * LOG2_E) - lse).exp2_approximate();
+                let (lse, delta, bias) = columns[i / 4 * 2 + i % 2];
+                let bias = bias.map(|(bias, inside)| {
+                    bias.plus(8 * half).load_where(exists[half] & inside, 0.0)
+                });
+                let p = probability(s, scale, bias, lse);
                 let p = Reg::select(exists[half], p, k.value(0.0));
                 [p, p * (dp - delta)]
             });
@@ -136,11 +168,6 @@ pub(super) fn keys<D: Stored>(k: &Body, backward: &Backward) {
     dk_sums.iter().flat_map(|sums| sums.parts()).for_each(|part| part.scale(scale));
     store_rows(k, dk, &dk_sums, first_key, [tokens, heads]);
     store_rows(k, dv, &dv_sums, first_key, [tokens, heads]);
-}
-
-/// The number itself; zero for −∞, the log-sum-exp of a row that attended to nothing.
-fn finite(lse: Reg<'_, F32>) -> Reg<'_, F32> {
-    Reg::select(lse.eq(f32::NEG_INFINITY), lse.lift(0.0), lse)
 }
 
 /// Replaces scores by p and gradients of p by those of the scores, which `f` makes of the row (0 or

@@ -31,7 +31,7 @@ pub(super) fn write<D: Stored>(k: &Body, attention: &Attention) {
     let Attention { width, segments, .. } = *attention;
     let q = View::parameters(k, "q", width);
     let segments: Vec<_> = (0..segments).map(|i| Segment::parameters(k, i, width)).collect();
-    let bias = attention.bias.then(|| Bias::parameters(k, segments.len()));
+    let bias = attention.bias.then(|| Bias::parameters(k, segments.len(), "key"));
     let (o, lse) = (k.global::<D>("o"), k.global::<F32>("lse"));
     let (queries, heads, scale) = (k.u32("queries"), k.u32("heads"), k.f32("scale"));
 

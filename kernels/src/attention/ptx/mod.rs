@@ -4,8 +4,10 @@
 //! queries of one segment over the keys of all.
 
 mod backward;
+mod bias;
 mod forward;
 
+use crate::num::Num;
 use crate::ptx::mma::{self, Sums};
 use crate::ptx::rows::{ROW_THREADS, ROWS_PER_BLOCK};
 use crate::ptx::tile::{CHUNK, Tile};
@@ -75,6 +77,8 @@ pub struct Backward {
     pub width: u32,
     /// Segments of keys for dQ, of queries for dK and dV.
     pub segments: usize,
+    /// Whether a bias is added to scores.
+    pub bias: bool,
     /// How gradients are stored.
     pub output: Storage,
 }
@@ -91,8 +95,8 @@ impl Backward {
 
     /// dQ of one segment. Parameters: the views of q and of the answer's gradient (bf16), lse and
     /// delta \[B, H, Q\], for each segment the views of k and v and its key lengths \[B\] (u32),
-    /// dq \[B, Q, H·D\], queries, heads, scale. The extent of the grid is the queries by heads by
-    /// samples.
+    /// those of the bias as [`Attention::forward`] has them, dq \[B, Q, H·D\], queries, heads,
+    /// scale. The extent of the grid is the queries by heads by samples.
     pub fn queries(&self) -> Kernel {
         let name = self.name("queries");
         with_stored!(self.output, D => {
@@ -102,8 +106,9 @@ impl Backward {
 
     /// dK and dV of one segment. Parameters: the views of k and v, key lengths \[B\] (u32), for
     /// each segment of queries the views of q and of the answer's gradient, lse, delta and the
-    /// number of its queries; dk and dv \[B, K, H·D\], keys, heads, scale. The extent of the grid
-    /// is the keys by heads by samples.
+    /// number of its queries; where there is a bias the pointer to the first key's column, the
+    /// elements from head to head and from row to row, and each segment's first query; dk and dv
+    /// \[B, K, H·D\], keys, heads, scale. The extent of the grid is the keys by heads by samples.
     pub fn keys(&self) -> Kernel {
         let name = self.name("keys");
         with_stored!(self.output, D => {
@@ -111,9 +116,24 @@ impl Backward {
         })
     }
 
+    /// The gradient of the bias between one segment of queries and one of keys: Σ dS over the
+    /// samples, in order. Parameters: the views of q, of the answer's gradient, of k and of v;
+    /// lse and delta \[B, H, Q\], key lengths \[B\] (u32); bias and its gradient dbias (float32),
+    /// pointers to the first query's row and the first key's column, the elements from head to head
+    /// and from row to row of both; queries, keys, heads, batch, scale. The extent of the grid is
+    /// the keys by queries by heads.
+    ///
+    /// Elements that a head's sample has no key for get nothing. The bias is read once and dbias
+    /// written once: their tile stays in registers while the samples go by.
+    pub fn bias_gradient(width: u32) -> Kernel {
+        let name = format!("attention_backward_bias_d{width}");
+        Kernel::new(&name, THREADS, [bias::KEYS, ROWS, 1], |k| bias::gradient(k, width))
+    }
+
     fn name(&self, what: &str) -> String {
-        let Backward { width, segments, output } = *self;
-        format!("attention_backward_{what}_d{width}_s{segments}_{}", output.name())
+        let Backward { width, segments, bias, output } = *self;
+        let bias = if bias { "_biased" } else { "" };
+        format!("attention_backward_{what}{bias}_d{width}_s{segments}_{}", output.name())
     }
 }
 
@@ -128,11 +148,32 @@ struct View<'k> {
 impl<'k> View<'k> {
     /// Declares it; the block's sample and head are chosen.
     fn parameters(k: &'k Body, name: &str, width: u32) -> Self {
+        Views::parameters(k, name).of(k.block(2), k.block(1) * width)
+    }
+}
+
+/// One operand of all heads.
+#[derive(Clone, Copy)]
+struct Views<'k> {
+    data: Global<'k, Bf16>,
+    /// Elements from sample to sample,
+    batch_stride: Reg<'k, U32>,
+    /// and from token to token.
+    row_stride: Reg<'k, U32>,
+}
+
+impl<'k> Views<'k> {
+    fn parameters(k: &'k Body, name: &str) -> Self {
         let data = k.global::<Bf16>(name);
-        let batch_stride = k.u32(&format!("{name}_batch_stride"));
-        let row_stride = k.u32(&format!("{name}_row_stride"));
-        let (head, sample) = (k.block(1), k.block(2));
-        View { data: data.at(sample.mad(batch_stride, head * width)), row_stride }
+        let [batch_stride, row_stride] =
+            ["batch_stride", "row_stride"].map(|stride| k.u32(&format!("{name}_{stride}")));
+        Views { data, batch_stride, row_stride }
+    }
+
+    /// That of one sample, and of the head that begins at a channel.
+    fn of(self, sample: Reg<'k, U32>, channel: Reg<'k, U32>) -> View<'k> {
+        let Views { data, batch_stride, row_stride } = self;
+        View { data: data.at(sample.mad(batch_stride, channel)), row_stride }
     }
 }
 
@@ -239,16 +280,22 @@ fn store_rows<'k, D: Stored>(
 struct Bias<'k> {
     data: Global<'k, F32>,
     row_stride: Reg<'k, U32>,
-    /// The first key of each segment.
+    /// The first key, or the first query, of each segment.
     first: Vec<Reg<'k, U32>>,
 }
 
 impl<'k> Bias<'k> {
-    fn parameters(k: &'k Body, segments: usize) -> Self {
+    /// Declares it; `what` there are `segments` of.
+    fn parameters(k: &'k Body, segments: usize, what: &str) -> Self {
         let data = k.global::<F32>("bias");
         let [head_stride, row_stride] =
             ["bias_head_stride", "bias_row_stride"].map(|name| k.u32(name));
-        let first = (0..segments).map(|i| k.u32(&format!("first_key{i}"))).collect();
+        let first = (0..segments).map(|i| k.u32(&format!("first_{what}{i}"))).collect();
         Bias { data: data.at(k.block(1) * head_stride), row_stride, first }
     }
+}
+
+/// The number itself; zero for −∞, the log-sum-exp of a row that attended to nothing.
+fn finite(lse: Reg<'_, F32>) -> Reg<'_, F32> {
+    Reg::select(lse.eq(f32::NEG_INFINITY), lse.lift(0.0), lse)
 }

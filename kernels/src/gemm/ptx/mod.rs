@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`Gemm::exact`] | any | float32 in the CPU's order: its bits |
 //! | [`Gemm::tensor_cores`] | bf16, rows a multiple of 8, n even | `mma.sync`, float32 sums |
+//! | the same | float32, rows a multiple of 4, n even | rounded to tf32, float32 sums |
 //!
 //! Operands are plain or transposed; results leave through the CPU's writers ([`Writing`]).
 //!
@@ -18,8 +19,8 @@ mod write;
 pub use write::Writing;
 
 use super::KC;
-use crate::ptx::{Body, Global, Kernel, Reg, Storage, Stored, U32, with_stored};
-use write::Writer;
+use crate::ptx::{Bf16, Body, F32, Global, Kernel, Reg, Storage, Stored, U32, with_stored};
+pub(crate) use write::{Arrays, Writer};
 
 /// A family of products: what is known when its kernel is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,23 +48,26 @@ impl Gemm {
         }))
     }
 
-    /// The product of bf16 operands on tensor cores, summed in float32.
+    /// The product on tensor cores, summed in float32, of bf16 operands as they are, or of float32
+    /// ones rounded to tf32: 8 bits of exponent and 10 of mantissa.
     ///
     /// Rows of both operands, as they are stored, begin at multiples of 16 bytes, and n is even. A
-    /// block makes 128 × 128 elements, four warps 64 × 64 each, from panels of 32 along k that are
-    /// copied asynchronously into a ring of [`STAGES`](tensor_cores::STAGES) in shared memory.
+    /// block makes 128 × 128 elements, four warps 64 × 64 each, from panels of 64 bytes along k that
+    /// are copied asynchronously into a ring of [`STAGES`](tensor_cores::STAGES) in shared memory.
     ///
     /// # Panics
-    /// If operands are not stored as bf16.
+    /// If operands are stored as f16: no model of ours computes in it.
     pub fn tensor_cores(&self) -> Kernel {
-        assert_eq!(self.operands, Storage::Bf16, "tensor cores take bf16");
         let name = self.name("tensor_cores", self.operands.name());
         let per_block = [tensor_cores::COLUMNS, tensor_cores::ROWS, 1];
-        with_stored!(self.output, D => {
-            Kernel::new(&name, tensor_cores::THREADS, per_block, |k| {
-                tensor_cores::write::<D>(k, self);
-            })
-        })
+        let threads = tensor_cores::THREADS;
+        with_stored!(self.output, D => Kernel::new(&name, threads, per_block, |k| {
+            match self.operands {
+                Storage::Bf16 => tensor_cores::write::<Bf16, D>(k, self),
+                Storage::F32 => tensor_cores::write::<F32, D>(k, self),
+                Storage::F16 => panic!("{name}: tensor cores are given bf16 or float32"),
+            }
+        }))
     }
 
     fn name(&self, how: &str, operands: &str) -> String {
@@ -80,17 +84,18 @@ pub(crate) struct Problem<'k, S, D> {
     pub b: Global<'k, S>,
     /// and the elements from row to row of each.
     pub row_strides: [Reg<'k, U32>; 2],
-    writer: Writer<'k, D>,
-    m: Reg<'k, U32>,
-    n: Reg<'k, U32>,
-    depth: Reg<'k, U32>,
+    pub writer: Writer<'k, D>,
+    pub m: Reg<'k, U32>,
+    pub n: Reg<'k, U32>,
+    /// The length of the sums, k.
+    pub depth: Reg<'k, U32>,
 }
 
 impl<'k, S: Stored, D: Stored> Problem<'k, S, D> {
     /// Declares all parameters.
     pub fn parameters(k: &'k Body, gemm: &Gemm) -> Self {
         let (a, b) = (k.global("a"), k.global("b"));
-        let arrays = write::Arrays::parameters(k, gemm.writing);
+        let arrays = Arrays::parameters(k, gemm.writing);
         let [m, n, depth] = ["m", "n", "k"].map(|name| k.u32(name));
         let row_strides = ["row_stride_a", "row_stride_b"].map(|name| k.u32(name));
         let [next_a, next_b] = ["next_a", "next_b"].map(|name| k.u32(name));

@@ -1,21 +1,22 @@
-//! The product of bf16 matrices on tensor cores.
+//! The product on tensor cores, of bf16 matrices, or of float32 ones rounded to tf32.
 //!
 //! ```text
-//! ring of STAGES panels in shared memory           [128][32] of A and of B, bf16
-//! for each panel of 32 along k
+//! ring of STAGES panels in shared memory           [128][64 bytes] of A and of B
+//! for each panel of 64 bytes along k                32 bf16 or 16 float32
 //!     wait until it has arrived; barrier            and the one computed last is free again
 //!     begin to copy the panel STAGES − 1 further on
-//!     for each 16 of the 32: ldmatrix fragments of A and B, 4 × 8 mma.sync
+//!     for each half of it: fragments of A and B, 4 × 8 mma.sync
 //! ```
 //!
-//! An operand that lies along k keeps its rows: a panel is \[128\]\[32\]. One that lies across
-//! keeps its rows too, \[32\]\[128\], and `ldmatrix.trans` turns its fragments. Both are [`Tile`]s:
-//! no access has bank conflicts.
+//! An operand that lies along k keeps its rows: a panel is \[128\] rows of 64 bytes, and fragments
+//! come by `ldmatrix`. One that lies across keeps its rows too, of 128 elements, and
+//! `ldmatrix.trans` turns its fragments; elements of 4 bytes would fall apart, and are loaded one by
+//! one. All are [`Tile`]s: no access has bank conflicts.
 
 use super::{Gemm, Problem};
 use crate::ptx::mma::{self, Sums};
-use crate::ptx::tile::{CHUNK, Rows, Side, Tile};
-use crate::ptx::{B32, Bf16, Body, Global, Pred, Reg, Shared, Stored, U32, WARP};
+use crate::ptx::tile::{Rows, Side, Tile, chunk};
+use crate::ptx::{B32, Bf16, Body, F32, Global, Pred, Reg, Shared, Stored, U32, WARP};
 
 /// Threads of a block: four warps, two by two.
 pub(super) const THREADS: u32 = 128;
@@ -24,20 +25,52 @@ pub(super) const ROWS: u32 = 128;
 pub(super) const COLUMNS: u32 = 128;
 /// and of a warp's.
 const WARP_TILE: u32 = 64;
-/// Depth of a panel.
-const DEPTH: u32 = 32;
 /// Panels in shared memory: one in use, the others on their way.
 pub(super) const STAGES: u32 = 3;
 
-/// Steps of 16 in a panel's depth, and tiles of 16 rows (or columns) in a warp's.
-const STEPS: usize = DEPTH as usize / 16;
+/// Steps in a panel's depth, each of two chunks, and tiles of 16 rows (or columns) in a warp's.
+const STEPS: usize = 2;
 const TILES: usize = WARP_TILE as usize / 16;
 
-/// Elements of a panel of either operand.
-const PANEL: u32 = 128 * DEPTH;
+/// Depth of a panel.
+const fn depth<S: Stored>() -> u32 {
+    2 * STEPS as u32 * chunk::<S>()
+}
 
-pub(super) fn write<D: Stored>(k: &Body, gemm: &Gemm) {
-    let problem = Problem::<Bf16, D>::parameters(k, gemm);
+/// Elements of a panel of either operand.
+const fn panel<S: Stored>() -> u32 {
+    128 * depth::<S>()
+}
+
+/// What tensor cores multiply.
+pub(super) trait Multiplied: Stored {
+    /// sums += left · right, of fragments as they come from memory.
+    fn multiply<'k>(sums: &Sums<'k>, left: [Reg<'k, B32>; 4], right: [Reg<'k, B32>; 2]);
+
+    /// Fragments for [`multiply`](Self::multiply) of what is in memory.
+    fn prepared(fragment: [Reg<'_, B32>; 4]) -> [Reg<'_, B32>; 4];
+}
+
+impl Multiplied for Bf16 {
+    fn multiply<'k>(sums: &Sums<'k>, left: [Reg<'k, B32>; 4], right: [Reg<'k, B32>; 2]) {
+        mma::bf16(sums, left, right);
+    }
+    fn prepared(fragment: [Reg<'_, B32>; 4]) -> [Reg<'_, B32>; 4] {
+        fragment
+    }
+}
+
+impl Multiplied for F32 {
+    fn multiply<'k>(sums: &Sums<'k>, left: [Reg<'k, B32>; 4], right: [Reg<'k, B32>; 2]) {
+        mma::tf32(sums, left, right);
+    }
+    fn prepared(fragment: [Reg<'_, B32>; 4]) -> [Reg<'_, B32>; 4] {
+        fragment.map(|x| x.bits::<F32>().to_tf32())
+    }
+}
+
+pub(super) fn write<S: Multiplied, D: Stored>(k: &Body, gemm: &Gemm) {
+    let problem = Problem::<S, D>::parameters(k, gemm);
     let [stride_a, stride_b] = problem.row_strides;
     let (row, column) = (k.block(1) * ROWS, k.block(0) * COLUMNS);
     let warp = k.thread() / WARP;
@@ -70,21 +103,21 @@ pub(super) fn write<D: Stored>(k: &Body, gemm: &Gemm) {
     let sums: Vec<Vec<Sums>> = (0..WARP_TILE / 16).map(|_| line()).collect();
 
     for stage in 0..STAGES - 1 {
-        copy(k.value(stage), k.value(stage * DEPTH));
+        copy(k.value(stage), k.value(stage * depth::<S>()));
     }
     let (slot, next) = (k.var::<U32>(0), k.var::<U32>(STAGES - 1));
-    k.for_(0, problem.depth, DEPTH, |first| {
+    k.for_(0, problem.depth, depth::<S>(), |first| {
         k.wait_copies(STAGES - 2);
         k.barrier();
-        copy(next.get(), first + (STAGES - 1) * DEPTH);
+        copy(next.get(), first + (STAGES - 1) * depth::<S>());
         let now = slot.get();
         for step in 0..STEPS {
             let left: Vec<_> = (0..TILES).map(|i| a.fragment(now, i, step)).collect();
             for j in 0..TILES {
                 let [upper, lower] = b.right_fragments(now, j, step);
                 for (left, sums) in left.iter().zip(&sums) {
-                    mma::bf16(&sums[2 * j], *left, upper);
-                    mma::bf16(&sums[2 * j + 1], *left, lower);
+                    S::multiply(&sums[2 * j], *left, upper);
+                    S::multiply(&sums[2 * j + 1], *left, lower);
                 }
             }
         }
@@ -105,8 +138,8 @@ pub(super) fn write<D: Stored>(k: &Body, gemm: &Gemm) {
 }
 
 /// One operand, and the part of it that a block needs.
-struct Operand<'k> {
-    from: Global<'k, Bf16>,
+struct Operand<'k, S> {
+    from: Global<'k, S>,
     /// Elements from row to row as it is stored,
     row_stride: Reg<'k, U32>,
     /// and whether those rows go along k.
@@ -118,41 +151,51 @@ struct Operand<'k> {
     depth: Reg<'k, U32>,
 }
 
-/// The panels of one operand, 128 rows (of A) or columns (of B) by [`DEPTH`], and this thread's
+/// The panels of one operand, 128 rows (of A) or columns (of B) by [`depth`], and this thread's
 /// part in moving them. All addresses are made before the loop.
-struct Panels<'k> {
-    operand: Operand<'k>,
-    copies: Vec<Copy<'k>>,
-    /// Where this lane's row of a fragment is, in the first slot: by tile, then step.
-    fragments: Vec<[Shared<'k, Bf16>; STEPS]>,
+struct Panels<'k, S> {
+    operand: Operand<'k, S>,
+    side: Side,
+    copies: Vec<Copy<'k, S>>,
+    fragments: Fragments<'k, S>,
 }
 
 /// A chunk that a thread copies of every panel.
-struct Copy<'k> {
-    from: Global<'k, Bf16>,
-    to: Shared<'k, Bf16>,
+struct Copy<'k, S> {
+    from: Global<'k, S>,
+    to: Shared<'k, S>,
     /// Its k within the panel.
     depth: Reg<'k, U32>,
     /// Whether its row (or column) is within the matrix.
     inside: Reg<'k, Pred>,
 }
 
-impl<'k> Panels<'k> {
+/// Where fragments come from, in the first slot.
+enum Fragments<'k, S> {
+    /// This lane's row for `ldmatrix`, by tile, then step; and whether it turns them.
+    Matrices(Vec<[Shared<'k, S>; STEPS]>, bool),
+    /// This lane's elements: [`Tile::elements`].
+    Elements([Shared<'k, S>; 4]),
+}
+
+impl<'k, S: Multiplied> Panels<'k, S> {
     /// `place` is the warp's first row (or column) within the block's.
-    fn new(k: &'k Body, side: Side, operand: Operand<'k>, place: Reg<'k, U32>) -> Self {
+    fn new(k: &'k Body, side: Side, operand: Operand<'k, S>, place: Reg<'k, U32>) -> Self {
         let (rows, [lines, width]) = match operand.along_depth {
-            true => (Rows::AlongSum, [128, DEPTH]),
-            false => (Rows::AcrossSum, [DEPTH, 128]),
+            true => (Rows::AlongSum, [128, depth::<S>()]),
+            false => (Rows::AcrossSum, [depth::<S>(), 128]),
         };
-        let ring = Tile::new(k, [STAGES, lines, width]);
-        let chunks = width / CHUNK;
+        let one_by_one = !operand.along_depth && S::BYTES == 4;
+        let size = [STAGES, lines, width];
+        let ring = if one_by_one { Tile::of_elements(k, size) } else { Tile::new(k, size) };
+        let chunks = width / chunk::<S>();
         let (r, c) = (k.thread() / chunks, k.thread() % chunks);
-        let copies = (0..PANEL / CHUNK / THREADS).map(|i| {
-            let r = r + i * (THREADS / chunks);
+        let copies = (0..panel::<S>() / chunk::<S>() / THREADS).map(|i| {
+            let (r, column) = (r + i * (THREADS / chunks), c * chunk::<S>());
             let (line, column, depth, place) = if operand.along_depth {
-                (operand.first + r, c * CHUNK, c * CHUNK, operand.first + r)
+                (operand.first + r, column, column, operand.first + r)
             } else {
-                (r, operand.first + c * CHUNK, r, operand.first + c * CHUNK)
+                (r, operand.first + column, r, operand.first + column)
             };
             Copy {
                 from: operand.from.at(line.mad(operand.row_stride, column)),
@@ -164,12 +207,15 @@ impl<'k> Panels<'k> {
         let copies = copies.collect();
 
         let fragment = |tile: usize, step: usize| {
-            let (place, depth) = (place + 16 * tile as u32, k.value::<U32>(16 * step as u32));
-            ring.fragment(side, rows, place, depth)
+            let depth = k.value::<U32>(2 * chunk::<S>() * step as u32);
+            ring.fragment(side, rows, place + 16 * tile as u32, depth)
         };
-        let fragments =
-            (0..TILES).map(|tile| std::array::from_fn(|step| fragment(tile, step))).collect();
-        Panels { operand, copies, fragments }
+        let of_tile = |tile: usize| std::array::from_fn(|step| fragment(tile, step));
+        let fragments = match one_by_one {
+            true => Fragments::Elements(ring.elements(place)),
+            false => Fragments::Matrices((0..TILES).map(of_tile).collect(), !operand.along_depth),
+        };
+        Panels { operand, side, copies, fragments }
     }
 
     /// Begins to copy the panel of k from `first` on into a slot of the ring. Chunks beyond the
@@ -177,7 +223,7 @@ impl<'k> Panels<'k> {
     fn copy(&self, slot: Reg<'k, U32>, first: Reg<'k, U32>) {
         let Operand { along_depth, row_stride, depth, .. } = self.operand;
         let skipped = if along_depth { first } else { first * row_stride };
-        let slot = slot * PANEL;
+        let slot = slot * panel::<S>();
         for copy in &self.copies {
             let inside = copy.inside & (first + copy.depth).lt(depth);
             copy.to.at(slot).copy_async(copy.from.at(skipped), inside);
@@ -186,8 +232,24 @@ impl<'k> Panels<'k> {
 
     /// The four 8 × 8 matrices of a tile: a left fragment.
     fn fragment(&self, slot: Reg<'k, U32>, tile: usize, step: usize) -> [Reg<'k, B32>; 4] {
-        let place = self.fragments[tile][step].at(slot * PANEL);
-        place.load_matrices(!self.operand.along_depth)
+        let slot = slot * panel::<S>();
+        S::prepared(match &self.fragments {
+            Fragments::Matrices(places, turned) => {
+                places[tile][step].at(slot).load_matrices(*turned)
+            }
+            Fragments::Elements(places) => {
+                let at = |[across, deep]: [usize; 2]| {
+                    // Eight of the sum's rows make a step, four half of it.
+                    let further = (8 * step + 4 * deep) * 128 + tile / 2 * 32;
+                    let place = places[tile % 2 * 2 + across].at(slot).plus(further);
+                    place.load().bits::<B32>()
+                };
+                match self.side {
+                    Side::Left => [[0, 0], [1, 0], [0, 1], [1, 1]].map(at),
+                    Side::Right => [[0, 0], [0, 1], [1, 0], [1, 1]].map(at),
+                }
+            }
+        })
     }
 
     /// The same as two right fragments, of 8 columns each.

@@ -46,7 +46,7 @@ impl Writing {
 }
 
 /// The arrays of a writer.
-pub(super) struct Arrays<'k, D> {
+pub(crate) struct Arrays<'k, D> {
     out: Global<'k, D>,
     bias: Option<Global<'k, D>>,
     kept: Option<Global<'k, D>>,
@@ -78,10 +78,20 @@ impl<'k, D: Stored> Arrays<'k, D> {
             }),
         }
     }
+
+    /// Where results go.
+    pub fn out(&self) -> Global<'k, D> {
+        self.out
+    }
+
+    /// What [`Writing::RowBias`] adds to a row.
+    pub fn bias_of(&self, row: Reg<'k, U32>) -> Option<Reg<'k, F32>> {
+        self.bias.map(|bias| bias.at(row).load())
+    }
 }
 
 /// Takes sums of one matrix of the batch to the output.
-pub(super) struct Writer<'k, D> {
+pub(crate) struct Writer<'k, D> {
     k: &'k Body,
     writing: Writing,
     arrays: Arrays<'k, D>,
@@ -132,8 +142,8 @@ impl<'k, D: Stored> Writer<'k, D> {
         let out = out.at(at);
         let biased: Vec<Reg<F32>> = match (bias, self.writing) {
             (None, _) => sums.to_vec(),
-            (Some(bias), Writing::RowBias) => {
-                let bias = bias.at(row).load();
+            (Some(_), Writing::RowBias) => {
+                let bias = self.arrays.bias_of(row).expect("the writer adds it");
                 sums.iter().map(|&sum| sum + bias).collect()
             }
             (Some(bias), _) => add(sums, &bias.at(column).load_n(count)),

@@ -51,7 +51,7 @@ pub fn group_statistics(squares: bool) -> Kernel {
         k.if_(group.lt(groups), || {
             let total = k.var::<F64>(0.0);
             let parts = parts.at(group * blocks);
-            k.for_(0, blocks, 1, |i| total.set(total.get() + parts.at(i).load()));
+            k.for_(0, blocks, 1, |i| total.add(parts.at(i).load()));
             let mean = total.get() / len.to_f64();
             let answer = match eps {
                 Some(eps) => k.value::<F64>(1.0) / (mean + eps).sqrt(),

@@ -1,8 +1,12 @@
-//! Sums along an axis for the GPU: the CPU's trees and bits.
+//! Sums and maxima along an axis for the GPU: the CPU's trees and bits.
 //!
 //! * Rows: a warp takes [`BLOCK`] elements with two sums a lane, which are the CPU's four vectors
 //!   of sixteen; the tree over them is five shuffles. Blocks are added in float64, in order.
 //! * Columns: a thread takes one column of up to [`ROWS`] rows; of what is left, the same again.
+
+mod max;
+
+pub use max::{max_columns, max_rows, spread};
 
 use super::cpu::{BLOCK, BLOCKS, ROWS};
 use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, U32, Var, WARP};
@@ -19,7 +23,7 @@ pub fn rows() -> Kernel {
         let (rows, n) = (k.u32("rows"), k.u32("n"));
         let (row, lane) = warp_and_lane(k);
         k.if_(row.lt(rows), || {
-            let total = sum_blocks(k, x.at(row * n), n, lane, Term::Itself);
+            let total = sum_blocks(k, x.at(row * n), n, lane);
             k.if_(lane.eq(0), || y.at(row).store(total.to_f32()));
         });
     })
@@ -28,42 +32,52 @@ pub fn rows() -> Kernel {
 /// Elements of a row that a warp of [`row_parts`] adds.
 pub const PART: u32 = (BLOCK * BLOCKS) as u32;
 
-/// What is added up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Term {
-    /// x.
-    Itself,
-    /// x², the terms of a gradient's norm.
-    Square,
-}
-
 /// Sums of parts of a row, each [`PART`] elements. Parameters: x, parts (float64), n. The extent of
 /// the grid is the parts.
-///
-/// Squares are made in float32 and added like the rest: not the CPU's bits, but as deterministic.
-pub fn row_parts(term: Term) -> Kernel {
-    let name = if term == Term::Itself { "sum_parts" } else { "sum_squares" };
-    Kernel::new(name, THREADS, [THREADS / WARP, 1, 1], |k| {
+pub fn row_parts() -> Kernel {
+    Kernel::new("sum_parts", THREADS, [THREADS / WARP, 1, 1], |k| {
         let (x, parts, n) = (k.global::<F32>("x"), k.global::<F64>("parts"), k.u32("n"));
         let (part, lane) = warp_and_lane(k);
         let first = part * PART;
         k.if_(first.lt(n), || {
             let len = (n - first).min(PART);
-            let total = sum_blocks(k, x.at(first), len, lane, term);
+            let total = sum_blocks(k, x.at(first), len, lane);
             k.if_(lane.eq(0), || parts.at(part).store(total));
         });
     })
 }
 
-/// The sum of parts, in order, by one thread. Parameters: parts (float64), y (float32), n. The
-/// extent of the grid is 1.
+/// The sum of parts, in order. Parameters: parts (float64), y (float32), n. The extent of the grid
+/// is 1.
 pub fn add_parts() -> Kernel {
-    Kernel::new("add_parts", 1, [1, 1, 1], |k| {
+    Kernel::new("add_parts", THREADS, [1, 1, 1], |k| {
         let (parts, y, n) = (k.global::<F64>("parts"), k.global::<F32>("y"), k.u32("n"));
         let total = k.var::<F64>(0.0);
-        k.for_(0, n, 1, |i| total.set(total.get() + parts.at(i).load()));
-        y.store(total.get().to_f32());
+        in_order(k, THREADS, n, |i| parts.at(i).load(), |_, part| total.add(part));
+        k.if_(k.thread().eq(0), || y.store(total.get().to_f32()));
     })
+}
+
+/// Runs `add` with each number below `n` and what `make` makes of it, in order, on the first thread
+/// of a block; its `threads` make as many of them at a time, in shared memory.
+pub(crate) fn in_order<'k>(
+    k: &'k Body,
+    threads: u32,
+    n: Reg<'k, U32>,
+    make: impl FnOnce(Reg<'k, U32>) -> Reg<'k, F64>,
+    add: impl FnOnce(Reg<'k, U32>, Reg<'k, F64>),
+) {
+    let (thread, made) = (k.thread(), k.shared::<F64>(threads));
+    k.for_(0, n, threads, |first| {
+        let mine = first + thread;
+        k.if_(mine.lt(n), || made.at(thread).store(make(mine)));
+        k.barrier();
+        k.if_(thread.eq(0), || {
+            k.for_(0, (n - first).min(threads), 1, |i| add(first + i, made.at(i).load()));
+        });
+        k.note("the next ones take these places");
+        k.barrier();
+    });
 }
 
 /// `y[o, j] = Σᵢ x[o, i, j]` over groups of up to 64 rows: y is \[outer, groups, inner\].
@@ -103,7 +117,6 @@ fn sum_blocks<'k>(
     x: Global<'k, F32>,
     n: Reg<'k, U32>,
     lane: Reg<'k, U32>,
-    term: Term,
 ) -> Reg<'k, F64> {
     let total: Var<F64> = k.var(0.0);
     k.for_(0, n, BLOCK as u32, |first| {
@@ -115,11 +128,7 @@ fn sum_blocks<'k>(
         k.for_(0, end, 2 * WARP, |i| {
             for (half, sum) in sums.into_iter().enumerate() {
                 let place = x.at(i).plus(half * WARP as usize);
-                let x = place.load_where((i + lane + half as u32 * WARP).lt(end), 0.0);
-                match term {
-                    Term::Itself => sum.add(x),
-                    Term::Square => sum.fma(x, x),
-                }
+                sum.add(place.load_where((i + lane + half as u32 * WARP).lt(end), 0.0));
             }
         });
         let [low, high] = sums.map(|sum| {
@@ -130,7 +139,7 @@ fn sum_blocks<'k>(
         for half in [8, 4, 2, 1] {
             sum = sum + k.shuffle_xor(sum, half);
         }
-        total.set(total.get() + sum.to_f64());
+        total.add(sum.to_f64());
     });
     total.get()
 }

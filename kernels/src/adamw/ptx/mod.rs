@@ -1,7 +1,12 @@
 //! AdamW with an average of the parameters, for the GPU: the CPU's arithmetic and bits.
 //!
 //! What the gradient is multiplied with lies in device memory, so that a step whose norm is known
-//! only there needs no word from the host.
+//! only there ([`squares`], [`clip`]) needs no word from the host. NaN in that place says that the
+//! norm is not finite, and nothing is changed.
+
+mod norm;
+
+pub use norm::{MOST_ARRAYS, SEGMENT, clip, squares};
 
 use super::{Constants, Update};
 use crate::ptx::{F32, Global, Kernel, Reg};
@@ -29,10 +34,11 @@ pub fn kernel(average: bool) -> Kernel {
         let n = k.u32("n");
         let constants = Constants::new(SCALARS.map(|name| k.f32(name)));
         let i = k.block(0).mad(THREADS, k.thread());
-        k.if_(i.lt(n), || {
+        let clip = clip.load();
+        k.if_(i.lt(n) & clip.eq(clip), || {
             let places: [Global<F32>; 4] = arrays.map(|array| array.at(i));
             let mut x: [Reg<F32>; 4] = places.map(|place| place.load());
-            x[0] = x[0] * clip.load();
+            x[0] = x[0] * clip;
             let updated = constants.step(x);
             for (place, value) in places[1..].iter().zip(updated) {
                 place.store(value);
@@ -41,6 +47,22 @@ pub fn kernel(average: bool) -> Kernel {
                 let e = e.at(i);
                 e.store(constants.average(e.load(), updated[0]));
             }
+        });
+    })
+}
+
+/// `e ← d·e + (1 − d)·p` alone, for parameters that got no gradient. Parameters: p, e, clip, n,
+/// decay, rest_decay: the last two of [`numbers`]. The extent of the grid is n.
+pub fn average() -> Kernel {
+    Kernel::new("average", THREADS, [THREADS, 1, 1], |k| {
+        let [p, e, clip] = ["p", "e", "clip"].map(|name| k.global::<F32>(name));
+        let n = k.u32("n");
+        let [decay, rest] = [SCALARS[7], SCALARS[8]].map(|name| k.f32(name));
+        let i = k.block(0).mad(THREADS, k.thread());
+        let clip = clip.load();
+        k.if_(i.lt(n) & clip.eq(clip), || {
+            let (p, e) = (p.at(i), e.at(i));
+            e.store(e.load() * decay + p.load() * rest);
         });
     })
 }
