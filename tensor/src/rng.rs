@@ -4,13 +4,9 @@
 //! stream makes the i-th uniform number; words 2j and 2j + 1 make the normal numbers 2j and 2j + 1.
 //! So numbers do not depend on the number of threads, nor on how many others are drawn, and a
 //! generator's whole state is three integers.
-//!
-//! The logarithm, sine and cosine below use nothing but `+ − × ÷ √` in `f64`, which IEEE 754 fixes
-//! to the last bit. The system's own may differ from one version of its library to the next.
 
-use std::f64::consts::{FRAC_1_SQRT_2, FRAC_PI_2, LN_2};
-
-use kernels::{par, random::philox4x32};
+use kernels::par;
+use kernels::random::{box_muller, philox4x32};
 
 use crate::dtype::with_element;
 use crate::{DType, Element, Error, Result, Shape, Tensor};
@@ -200,73 +196,6 @@ fn uniform(word: u64, bits: u32) -> f64 {
     (word >> (64 - bits)) as f64 / (1_u64 << bits) as f64
 }
 
-/// Two independent standard normal numbers from 128 uniform bits: a point of the plane whose
-/// squared radius is exponential, −2·ln u with u in (0, 1], and whose direction is uniform.
-/// The largest radius is √(2·53·ln 2) = 8.57.
-///
-/// Source: Box and Muller, "A note on the generation of random normal deviates", 1958.
-fn box_muller([first, second]: [u64; 2]) -> [f64; 2] {
-    let u = ((first >> 11) + 1) as f64 / (1_u64 << 53) as f64;
-    let radius = (-2.0 * ln(u)).sqrt();
-    // Two bits choose the quadrant, 53 of the others the angle within it, from −π/4 to π/4.
-    let angle = (uniform(second << 2, 53) - 0.5) * FRAC_PI_2;
-    let (sin, cos) = sin_cos(angle);
-    let (x, y) = match second >> 62 {
-        0 => (cos, sin),
-        1 => (-sin, cos),
-        2 => (-cos, -sin),
-        _ => (sin, -cos),
-    };
-    [radius * x, radius * y]
-}
-
-/// Natural logarithm of a normal positive number, to a few units in the last place.
-///
-/// With x = m·2ᵉ and m in [√½, √2): ln x = e·ln 2 + 2·artanh s, s = (m − 1)/(m + 1), |s| < 0.172,
-/// by its series 2·Σ s²ᵏ⁺¹/(2k + 1), of which the first dropped term is below 2⁻⁶⁵ of the sum.
-fn ln(x: f64) -> f64 {
-    const ROOT_HALF: u64 = FRAC_1_SQRT_2.to_bits();
-    const COEFFICIENTS: [f64; 12] = {
-        let mut table = [1.0; 12];
-        let mut k = 1;
-        while k < 12 {
-            table[k] = 1.0 / (2 * k + 1) as f64;
-            k += 1;
-        }
-        table
-    };
-    let bits = x.to_bits().wrapping_sub(ROOT_HALF);
-    let exponent = (bits as i64) >> 52;
-    let m = f64::from_bits((bits & ((1 << 52) - 1)) + ROOT_HALF);
-    let s = (m - 1.0) / (m + 1.0);
-    exponent as f64 * LN_2 + 2.0 * s * polynomial(&COEFFICIENTS, s * s)
-}
-
-/// Sine and cosine of an angle in [−π/4, π/4] by their series; the first dropped terms are below
-/// 2⁻⁵⁷ of the sums.
-fn sin_cos(angle: f64) -> (f64, f64) {
-    /// (−1)ᵏ/(2k + first)!
-    const fn coefficients(first: usize) -> [f64; 9] {
-        let mut table = [1.0; 9];
-        let mut k = 1;
-        while k < 9 {
-            let n = 2 * k + first;
-            table[k] = -table[k - 1] / (n * (n - 1)) as f64;
-            k += 1;
-        }
-        table
-    }
-    const SIN: [f64; 9] = coefficients(1);
-    const COS: [f64; 9] = coefficients(0);
-    let square = angle * angle;
-    (angle * polynomial(&SIN, square), polynomial(&COS, square))
-}
-
-/// Σ cₖ·xᵏ by Horner's rule.
-fn polynomial<const N: usize>(coefficients: &[f64; N], x: f64) -> f64 {
-    coefficients.iter().rev().fold(0.0, |sum, c| sum * x + c)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,20 +235,6 @@ mod tests {
         let mut restored = Rng::from_state(rng.state());
         assert_eq!(rng.permutation(10), restored.permutation(10));
         assert_eq!(rng, restored);
-    }
-
-    #[test]
-    fn functions_are_close_to_the_systems() {
-        let mut rng = Rng::new(1);
-        for _ in 0..100_000 {
-            let x = rng.next_uniform() + 1e-300;
-            assert!((ln(x) - x.ln()).abs() <= 8e-16 * x.ln().abs(), "ln {x}");
-            let angle = (x - 0.5) * FRAC_PI_2;
-            let (sin, cos) = sin_cos(angle);
-            assert!((sin - angle.sin()).abs() <= 3e-16 * angle.sin().abs(), "sin {angle}");
-            assert!((cos - angle.cos()).abs() <= 3e-16, "cos {angle}");
-        }
-        assert_eq!((ln(1.0), sin_cos(0.0)), (0.0, (0.0, 1.0)));
     }
 
     #[test]
