@@ -9,6 +9,7 @@ use tensor::{DType, Element, Error, Result, Tensor};
 use crate::{Gradient, Keep, Kept, OpMany, Var, apply_many};
 
 mod cases;
+mod gpu;
 
 pub use cases::JointAttention;
 
@@ -42,7 +43,7 @@ impl<'a> Segment<'a> {
 ///
 /// Shapes: \[B, Sᵢ, H·D\] each; bias \[H, ΣSᵢ of queries, ΣSᵢ of keys\] → \[B, Sᵢ, H·D\].
 /// Saves: operands, answers, and a number for each query and head; no score. Cost: 4·B·S²·H·D flop,
-/// and 10·B·S²·H·D backward.
+/// and 10·B·S²·H·D backward; on a GPU it is made of products and a softmax, and scores are kept.
 /// Errors: no segment; other shapes; `heads` does not divide the channels; elements are not floats.
 #[track_caller]
 pub fn attention(
@@ -60,7 +61,13 @@ pub fn attention(
         parts.push(Part { queries: segment.q.is_some(), key_len });
     }
     operands.extend(bias);
-    apply_many(AttentionOp { parts, heads, scale, bias: bias.is_some() }, &operands)
+    let op = AttentionOp { parts, heads, scale, bias: bias.is_some() };
+    if segments.iter().any(|segment| segment.k.value().cuda().is_some()) {
+        let operands: Vec<Tensor> = operands.iter().map(|x| x.value()).collect();
+        op.check(&operands.iter().collect::<Vec<_>>())?;
+        return gpu::composed(&op, segments, bias);
+    }
+    apply_many(op, &operands)
 }
 
 /// What a segment is, without its operands.

@@ -1,8 +1,10 @@
 //! Softmax and its logarithm along an axis.
 
+use kernels::ptx::Storage;
 use kernels::{Real, softmax};
-use tensor::{Axis, DType, Element, Error, Result, Tensor};
+use tensor::{Axis, Cuda, DType, Element, Error, Result, Tensor};
 
+use super::product::rows;
 use crate::spec::{Case, Draw};
 use crate::{Keep, Kept, Op, Spec, Var, apply};
 
@@ -51,6 +53,7 @@ struct SoftmaxOp {
 impl Op<1> for SoftmaxOp {
     const NAME: &'static str = "softmax";
     const KEEPS: [Keep; 1] = [Keep::Y];
+    const CUDA: bool = true;
     type Aux = ();
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -61,9 +64,10 @@ impl Op<1> for SoftmaxOp {
             kernel(x.contiguous().slice::<T>()?, n, y.slice_mut()?);
             Ok(y)
         }
-        match x.dtype() {
-            DType::F32 => Ok((run::<f32>(*self, x)?, ())),
-            DType::F64 => Ok((run::<f64>(*self, x)?, ())),
+        match (x.cuda(), x.dtype()) {
+            (Some(gpu), DType::F32) => Ok((self.forward_on(gpu, x)?, ())),
+            (None, DType::F32) => Ok((run::<f32>(*self, x)?, ())),
+            (None, DType::F64) => Ok((run::<f64>(*self, x)?, ())),
             _ => Err(Error::dtype("softmax", "elements are not floats").operand("input", x)),
         }
     }
@@ -80,11 +84,32 @@ impl Op<1> for SoftmaxOp {
             Ok(dx)
         }
         let (y, dy) = (kept.y().value(), dy.value());
-        let dx = match y.dtype() {
-            DType::F64 => run::<f64>(*self, &y, &dy)?,
-            _ => run::<f32>(*self, &y, &dy)?,
+        let dx = match (y.cuda(), y.dtype()) {
+            (Some(gpu), _) => self.backward_on(gpu, &y, &dy)?,
+            (None, DType::F64) => run::<f64>(*self, &y, &dy)?,
+            (None, _) => run::<f32>(*self, &y, &dy)?,
         };
         Ok([Some(Var::constant(dx))])
+    }
+}
+
+impl SoftmaxOp {
+    fn forward_on(self, gpu: &Cuda, x: &Tensor) -> Result<Tensor> {
+        let [rows, n] = rows(x.shape());
+        let (x, mut y) = (x.contiguous(), Tensor::uninit_on(Some(gpu), x.shape(), x.dtype()));
+        let make = || softmax::ptx::forward(Storage::F32, self.logarithm);
+        let kernel = gpu.kernel(&format!("forward {self:?}"), make)?;
+        kernel.input(&x).output(&mut y).numbers([rows, n]).run([rows, 1, 1])?;
+        Ok(y)
+    }
+
+    fn backward_on(self, gpu: &Cuda, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let [rows, n] = rows(y.shape());
+        let (dy, mut dx) = (dy.contiguous(), Tensor::uninit_on(Some(gpu), y.shape(), y.dtype()));
+        let make = || softmax::ptx::backward(Storage::F32, self.logarithm);
+        let kernel = gpu.kernel(&format!("backward {self:?}"), make)?;
+        kernel.input(y).input(&dy).output(&mut dx).numbers([rows, n]).run([rows, 1, 1])?;
+        Ok(dx)
     }
 }
 
