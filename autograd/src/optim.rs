@@ -198,7 +198,7 @@ impl AdamW {
     }
 
     /// Everything that is remembered besides the parameters, by name: `m.*`, `v.*`, `ema.*`, and
-    /// the counters. [`restore`](Self::restore) takes it back.
+    /// the counters, on whichever device each lies. [`restore`](Self::restore) takes it back.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = Vec::new();
         for Slot { name, m, v, ema, .. } in &self.slots {
@@ -245,7 +245,9 @@ impl AdamW {
             let m = take(format!("m.{}", slot.name), &slot.m);
             let v = take(format!("v.{}", slot.name), &slot.v);
             let ema = slot.ema.as_ref().map(|ema| take(format!("ema.{}", slot.name), ema));
-            parts.push((m, v, ema));
+            let device = slot.m.device();
+            let there = |part: Option<Tensor>| part.map(|x| x.to_device(&device)).transpose();
+            parts.push((there(m)?, there(v)?, ema.map(there).transpose()?));
         }
         let Some(counts) = counts.filter(|_| wrong.is_empty()) else {
             let error = Error::value("adamw", "not a state of these parameters");

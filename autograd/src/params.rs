@@ -131,7 +131,7 @@ impl Params {
         self.named().for_each(|(_, var)| var.value().unload());
     }
 
-    /// Gives every parameter the value of its name.
+    /// Gives every parameter the value of its name, on the device where it is.
     ///
     /// Errors, and changes nothing: parameters without a value, values without a parameter,
     /// shapes or types that differ; all of them at once.
@@ -170,7 +170,7 @@ impl Params {
             let error = Error::value("params", "values and parameters do not match");
             return Err(error.wrong(wrong));
         }
-        pairs.into_iter().try_for_each(|(var, new)| var.set_value(new))
+        pairs.into_iter().try_for_each(|(var, new)| var.set_value(new.to_device(&var.device())?))
     }
 
     fn full_name(&self, name: &str) -> String {
