@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tensor::spelling::nearest;
-use tensor::{Error, Result, Tensor};
+use tensor::{Device, Error, Result, Tensor};
 
 use crate::Var;
 
@@ -75,6 +75,22 @@ impl Params {
     /// The same store, seen from the module `name` of this place.
     pub fn scope(&self, name: &str) -> Self {
         Self { store: self.store.clone(), path: self.full_name(name) }
+    }
+
+    /// The same store on a device. Where values move, variables are new: to learn and to be used they
+    /// are asked for after this.
+    ///
+    /// Errors: the device's.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let moved = |(name, var): &(String, Var)| {
+            let there = match var.is_parameter() && var.device() != *device {
+                true => Var::parameter(var.value().to_device(device)?),
+                false => var.to_device(device)?,
+            };
+            Ok((name.clone(), there))
+        };
+        let vars = self.store.vars.iter().map(moved).collect::<Result<Vec<_>>>()?;
+        Ok(Self { path: self.path.clone(), ..Self::from_vars(vars)? })
     }
 
     /// The dotted path of this place.
