@@ -18,7 +18,8 @@ use crate::{Var, anomaly, no_grad, scope};
 
 /// Runs an operation.
 ///
-/// Errors: the operation's own; float operands that differ in element type.
+/// Errors: the operation's own; float operands that differ in element type; operands on different
+/// devices, or on one that the operation does not run on.
 #[track_caller]
 pub fn apply<O: Op<N>, const N: usize>(op: O, x: [&Var; N]) -> Result<Var> {
     let mut outputs = apply_many(Fixed::<O, N>(op), &x)?;
@@ -39,6 +40,7 @@ fn apply_erased(op: Box<dyn Erased>, x: &[&Var]) -> Result<Vec<Var>> {
     let caller = Location::caller();
     let x = operands(&*op, x)?;
     let values: Vec<Tensor> = x.iter().map(Var::value).collect();
+    on_one_device(&*op, &values)?;
     let about = |result: &Result<(Vec<Tensor>, _)>| Run {
         op: op.name(),
         pass: Pass::Forward,
@@ -96,9 +98,28 @@ fn operands(op: &dyn Erased, x: &[&Var]) -> Result<Vec<Var>> {
     x.iter().map(widen).collect()
 }
 
+/// Errors unless all operands lie on one device, and the operation runs there.
+#[track_caller]
+fn on_one_device(op: &dyn Erased, x: &[Tensor]) -> Result<()> {
+    let Some(first) = x.first() else { return Ok(()) };
+    if let Some(other) = x.iter().find(|x| x.cuda() != first.cuda()) {
+        return Err(Error::device(op.name(), "operands on different devices")
+            .operand("one", first)
+            .operand("another", other)
+            .note("copy one of them with to_device: nothing moves silently"));
+    }
+    if first.cuda().is_some() && !op.runs_on_cuda() {
+        return Err(Error::device(op.name(), "this operation has no GPU kernel")
+            .operand("input", first)
+            .note("copy the operands with to_device(&Device::Cpu) to compute it there"));
+    }
+    Ok(())
+}
+
 /// An [`OpMany`] whose type has been forgotten.
 trait Erased: Send {
     fn name(&self) -> &'static str;
+    fn runs_on_cuda(&self) -> bool;
     fn reads_half(&self) -> bool;
     fn is_twice_differentiable(&self) -> bool;
     fn keeps(&self, i: usize) -> Keep;
@@ -114,6 +135,10 @@ trait Erased: Send {
 impl<O: OpMany> Erased for O {
     fn name(&self) -> &'static str {
         O::NAME
+    }
+
+    fn runs_on_cuda(&self) -> bool {
+        O::CUDA
     }
 
     fn reads_half(&self) -> bool {
@@ -154,6 +179,7 @@ impl<O: Op<N>, const N: usize> OpMany for Fixed<O, N> {
     const NAME: &'static str = O::NAME;
     const HALF: bool = O::HALF;
     const TWICE: bool = O::TWICE;
+    const CUDA: bool = O::CUDA;
     type Aux = O::Aux;
 
     fn keeps(&self, i: usize) -> Keep {

@@ -171,7 +171,8 @@ impl Backward {
                     .operand("root", &root)
                     .operand("seed", &seed));
             }
-            let seed = Var::constant(seed.to_dtype(compute_dtype(root.dtype())));
+            let seed = seed.to_dtype(compute_dtype(root.dtype()));
+            let seed = Var::constant(seed.to_device(&root.value().device())?);
             walk.send(edge, Gradient::Whole(seed))?;
         }
         let wanted = self.wanted.iter().filter_map(Var::edge).map(key).collect();
@@ -249,7 +250,7 @@ impl Gradient {
             (Self::Part { part, shape, axis, start }, sum) => {
                 let sum = match sum {
                     Some(sum) => sum.into_value(),
-                    None => Tensor::zeros(shape, part.dtype()),
+                    None => Tensor::zeros_on(part.value().cuda(), shape, part.dtype()),
                 };
                 Ok(Var::constant(accumulate_part(sum, &part.value(), axis, start)?))
             }
@@ -266,7 +267,7 @@ fn accumulate(mut a: Tensor, mut b: Tensor) -> Result<Tensor> {
     if !a.is_unshared() {
         (a, b) = (b, a);
     }
-    if !(a.is_unshared() && a.is_contiguous() && b.is_contiguous()) {
+    if !(a.is_unshared() && a.is_contiguous() && b.is_contiguous()) || a.cuda().is_some() {
         return ops::elementwise::pointwise(&kernels::elementwise::exprs::Add, "add", [&a, &b]);
     }
     match a.dtype() {
@@ -294,6 +295,14 @@ pub(crate) fn accumulate_part(
         let (sum, part) = (sum.slice_mut::<T>()?, (part.shape()[axis], part.slice::<T>()?));
         add_region(sum, [outer, shape[axis], inner], start, part.1, part.0);
         Ok(())
+    }
+    if sum.cuda().is_some() {
+        let [end, length] = [start + part.shape()[axis], sum.shape()[axis]];
+        let [before, there, after] = [(0, start), (start, end), (end, length)]
+            .map(|(from, to)| sum.narrow(axis, from, to - from));
+        let there =
+            ops::elementwise::pointwise(&kernels::elementwise::exprs::Add, "add", [&there?, part])?;
+        return Tensor::cat(&[&before?, &there, &after?], axis);
     }
     let part = part.contiguous();
     match sum.dtype() {

@@ -48,6 +48,10 @@
 //!   differentiates that again gets `Err(OnceDifferentiable)`, never a zero.
 //! * `bf16` and `f16` operands arrive as `f32` unless [`Op::HALF`] says that the operation reads
 //!   them itself. Gradients of halves are `f32`.
+//! * On a GPU an operation runs if it says so by [`Op::CUDA`]; operands then lie on one device.
+//!   Where it would call a kernel of the CPU's it asks a tensor for its [`cuda`](Tensor::cuda) and
+//!   [launches](tensor::Cuda::kernel) one of the GPU's. A vjp made of other operations needs nothing
+//!   more. Nothing is computed on the CPU in a GPU's place.
 //! * Any number of operands, several outputs, or a gradient that is part of a tensor: [`OpMany`].
 
 use std::fmt::Debug;
@@ -69,6 +73,9 @@ pub trait Op<const N: usize>: Debug + Send + 'static {
     /// Whether the vjp is made of differentiable operations on what was kept and on ȳ, so that it
     /// has a derivative in turn. If not, whoever asks for one gets `Err(OnceDifferentiable)`.
     const TWICE: bool = false;
+    /// Whether forward pass and vjp take operands in a GPU's memory too; if not, whoever applies it
+    /// to some gets an error.
+    const CUDA: bool = false;
     /// What the forward pass leaves behind for the backward pass: statistics of rows, or `()`.
     type Aux: Aux;
 
@@ -93,6 +100,9 @@ pub trait OpMany: Debug + Send + 'static {
     /// Whether the vjp is made of differentiable operations on what was kept and on ȳ, so that it
     /// has a derivative in turn. If not, whoever asks for one gets `Err(OnceDifferentiable)`.
     const TWICE: bool = false;
+    /// Whether forward pass and vjp take operands in a GPU's memory too; if not, whoever applies it
+    /// to some gets an error.
+    const CUDA: bool = false;
     /// What the forward pass leaves behind for the backward pass.
     type Aux: Aux;
 

@@ -14,6 +14,8 @@ use tensor::{DType, Element, Error, Result, Tensor};
 use crate::profile::{Pass, Run, bytes_of, measured};
 use crate::{Grads, Params, Var};
 
+mod gpu;
+
 /// How parameters follow their gradients. The learning rate comes with each step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdamWConfig {
@@ -76,14 +78,18 @@ impl Clipped {
         vars: impl IntoIterator<Item = &'a Var>,
         limit: Option<f64>,
     ) -> Result<Self> {
-        let mut squares = 0.0;
-        for gradient in vars.into_iter().filter_map(|var| grads.get(var)) {
-            let packed = gradient.contiguous();
-            squares += match packed.dtype() {
-                DType::F64 => reduce::sum_squares(packed.slice::<f64>()?),
-                _ => reduce::sum_squares(packed.slice::<f32>()?),
-            };
-        }
+        let gradients = vars.into_iter().filter_map(|var| grads.get(var));
+        let gradients: Vec<Tensor> = gradients.map(Tensor::contiguous).collect();
+        let squares: f64 = match gradients.first().and_then(Tensor::cuda) {
+            Some(gpu) => gpu::squares_on(gpu, &gradients)?.iter().sum(),
+            None => {
+                let squares = |gradient: &Tensor| match gradient.dtype() {
+                    DType::F64 => Ok(reduce::sum_squares(gradient.slice::<f64>()?)),
+                    _ => Ok(reduce::sum_squares(gradient.slice::<f32>()?)),
+                };
+                gradients.iter().map(squares).sum::<Result<f64>>()?
+            }
+        };
         let norm = squares.sqrt();
         let factor = limit.filter(|&limit| norm > limit).map_or(1.0, |limit| limit / norm);
         Ok(Self { norm, factor })
@@ -125,8 +131,9 @@ impl AdamW {
                     .key(name)
                     .note("train in f32, and convert when saving"));
             }
-            let zeros = || Tensor::zeros(var.shape(), var.dtype());
-            let ema = config.ema.map(|_| var.value());
+            let value = var.value();
+            let zeros = || Tensor::zeros_on(value.cuda(), var.shape(), var.dtype());
+            let ema = config.ema.map(|_| value.clone());
             let (name, var) = (name.to_owned(), var.clone());
             let (m, v) = (zeros(), zeros());
             slots.push(Slot { name, m, v, ema, clipped: true, updates: 0, var });
@@ -171,10 +178,7 @@ impl AdamW {
             let number = slot.updates + 1;
             let update = Update { lr, betas, eps, weight_decay, clip, number, ema_decay };
             let gradient = grads.get(&slot.var).map(Tensor::contiguous);
-            match slot.var.dtype() {
-                DType::F64 => slot.step::<f64>(&update, gradient.as_ref())?,
-                _ => slot.step::<f32>(&update, gradient.as_ref())?,
-            }
+            slot.step(&update, gradient.as_ref())?;
         }
         Ok(clipped)
     }
@@ -191,7 +195,7 @@ impl AdamW {
     }
 
     /// Everything that is remembered besides the parameters, by name: `m.*`, `v.*`, `ema.*`, and
-    /// the counters. [`restore`](Self::restore) takes it back.
+    /// the counters, on whichever device each lies. [`restore`](Self::restore) takes it back.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = Vec::new();
         for Slot { name, m, v, ema, .. } in &self.slots {
@@ -238,7 +242,9 @@ impl AdamW {
             let m = take(format!("m.{}", slot.name), &slot.m);
             let v = take(format!("v.{}", slot.name), &slot.v);
             let ema = slot.ema.as_ref().map(|ema| take(format!("ema.{}", slot.name), ema));
-            parts.push((m, v, ema));
+            let device = slot.m.device();
+            let there = |part: Option<Tensor>| part.map(|x| x.to_device(&device)).transpose();
+            parts.push((there(m)?, there(v)?, ema.map(there).transpose()?));
         }
         let Some(counts) = counts.filter(|_| wrong.is_empty()) else {
             let error = Error::value("adamw", "not a state of these parameters");
@@ -266,27 +272,44 @@ impl Slot {
         value + 2 * (value + bytes_of([&self.m, &self.v].into_iter().chain(&self.ema)))
     }
 
-    fn step<T: Real + Element>(&mut self, u: &Update, gradient: Option<&Tensor>) -> Result<()> {
-        let Self { var, m, v, ema, updates, .. } = self;
-        let Some(g) = gradient else {
-            if let Some(ema) = ema {
-                adamw::ema(u.ema_decay, var.value().contiguous().slice::<T>()?, ema.slice_mut()?);
-            }
-            return Ok(());
-        };
-        if g.shape() != var.shape() || g.dtype() != var.dtype() {
+    fn step(&mut self, u: &Update, gradient: Option<&Tensor>) -> Result<()> {
+        let Some(g) = gradient else { return self.average(u) };
+        if g.shape() != self.var.shape() || g.dtype() != self.var.dtype() {
             return Err(Error::shape("adamw", "the gradient is not like its parameter")
-                .operand("parameter", &*var)
+                .operand("parameter", &self.var)
                 .operand("gradient", g)
                 .key(&*self.name));
         }
-        *updates += 1;
+        self.updates += 1;
+        match (g.cuda(), g.dtype()) {
+            (Some(gpu), _) => self.step_on(gpu, u, g),
+            (None, DType::F64) => self.step_in::<f64>(u, g),
+            (None, _) => self.step_in::<f32>(u, g),
+        }
+    }
+
+    fn step_in<T: Real + Element>(&mut self, u: &Update, g: &Tensor) -> Result<()> {
+        let Self { var, m, v, ema, .. } = self;
         let ema = ema.as_mut().map(Tensor::slice_mut).transpose()?;
         var.update(|p| {
             let state = State { p: p.slice_mut::<T>()?, m: m.slice_mut()?, v: v.slice_mut()?, ema };
             adamw::update(u, g.slice()?, state);
             Ok(())
         })?
+    }
+
+    /// The average alone moves, of a parameter that got no gradient.
+    fn average(&mut self, u: &Update) -> Result<()> {
+        let Some(ema) = &mut self.ema else { return Ok(()) };
+        let p = self.var.value();
+        match (p.cuda(), p.dtype()) {
+            (Some(_), _) => *ema = gpu::average_on(u.ema_decay, ema, p)?,
+            (None, DType::F64) => {
+                adamw::ema(u.ema_decay, p.contiguous().slice::<f64>()?, ema.slice_mut()?);
+            }
+            (None, _) => adamw::ema(u.ema_decay, p.contiguous().slice::<f32>()?, ema.slice_mut()?),
+        }
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tensor::spelling::nearest;
-use tensor::{Error, Result, Tensor};
+use tensor::{Device, Error, Result, Tensor};
 
 use crate::Var;
 
@@ -77,6 +77,22 @@ impl Params {
         Self { store: self.store.clone(), path: self.full_name(name) }
     }
 
+    /// The same store on a device. Where values move, variables are new: to learn and to be used they
+    /// are asked for after this.
+    ///
+    /// Errors: the device's.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let moved = |(name, var): &(String, Var)| {
+            let there = match var.is_parameter() && var.device() != *device {
+                true => Var::parameter(var.value().to_device(device)?),
+                false => var.to_device(device)?,
+            };
+            Ok((name.clone(), there))
+        };
+        let vars = self.store.vars.iter().map(moved).collect::<Result<Vec<_>>>()?;
+        Ok(Self { path: self.path.clone(), ..Self::from_vars(vars)? })
+    }
+
     /// The dotted path of this place.
     pub fn path(&self) -> &str {
         &self.path
@@ -131,7 +147,7 @@ impl Params {
         self.named().for_each(|(_, var)| var.value().unload());
     }
 
-    /// Gives every parameter the value of its name.
+    /// Gives every parameter the value of its name, on the device where it is.
     ///
     /// Errors, and changes nothing: parameters without a value, values without a parameter,
     /// shapes or types that differ; all of them at once.
@@ -170,7 +186,7 @@ impl Params {
             let error = Error::value("params", "values and parameters do not match");
             return Err(error.wrong(wrong));
         }
-        pairs.into_iter().try_for_each(|(var, new)| var.set_value(new))
+        pairs.into_iter().try_for_each(|(var, new)| var.set_value(new.to_device(&var.device())?))
     }
 
     fn full_name(&self, name: &str) -> String {

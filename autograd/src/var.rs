@@ -9,7 +9,7 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tensor::{DType, Error, Operand, Result, Shape, Tensor};
+use tensor::{DType, Device, Error, Operand, Result, Shape, Tensor};
 
 use crate::node::{Edge, Node};
 
@@ -133,6 +133,11 @@ impl Var {
     /// The type of the elements.
     pub fn dtype(&self) -> DType {
         self.0.dtype
+    }
+
+    /// Where the elements lie.
+    pub fn device(&self) -> Device {
+        self.value().device()
     }
 
     /// The only element, as `f64`.

@@ -1,4 +1,4 @@
-//! Where elements live: pooled memory of our own, or a file mapped into memory.
+//! Where elements live: pooled memory of our own, a file mapped into memory, or a GPU's memory.
 //!
 //! **Invariant: a typed view is made only of initialised bytes, suitably aligned, of a type for
 //! which every bit pattern is a value.** All three are the type system's doing, so this file needs
@@ -12,15 +12,18 @@ use std::ops::Range;
 use bytemuck::Pod;
 use memmap2::Mmap;
 
+use crate::cuda::{self, Cuda};
 use crate::io::map;
 use crate::pool::Block;
 
-/// The bytes behind one or more tensors. A device's memory will be a third variant.
+/// The bytes behind one or more tensors.
 pub(crate) enum Storage {
     /// Memory from the pool, returned to it on drop; and the bytes asked for, of the block's many.
     Pooled(Block, usize),
     /// A file. Read-only: writing to a tensor of it copies the tensor first.
     Mapped(Mmap),
+    /// A GPU's memory. Its bytes are not at hand: what wants to see them has asked first.
+    Device(cuda::Memory),
 }
 
 impl Storage {
@@ -52,18 +55,45 @@ impl Storage {
         Self::Pooled(block, bytes.len())
     }
 
+    /// The bytes, as far as they are in this machine's memory.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Pooled(block, bytes) => &block.bytes()[..*bytes],
             Self::Mapped(map) => map,
+            Self::Device(_) => &[],
         }
     }
 
-    /// The bytes for writing, or `None` where they are a file's.
+    /// The bytes for writing, or `None` where they are a file's or a GPU's.
     pub(crate) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
         match self {
             Self::Pooled(block, bytes) => Some(&mut block.bytes_mut()[..*bytes]),
-            Self::Mapped(_) => None,
+            Self::Mapped(_) | Self::Device(_) => None,
+        }
+    }
+
+    /// How many bytes there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Device(memory) => memory.bytes(),
+            _ => self.bytes().len(),
+        }
+    }
+
+    /// The addresses of the bytes, in whichever memory they are.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let start = match self {
+            Self::Device(memory) => memory.address().unwrap_or(0) as usize,
+            _ => self.bytes().as_ptr().addr(),
+        };
+        start..start + self.len()
+    }
+
+    /// The GPU whose memory it is.
+    pub(crate) fn cuda(&self) -> Option<&Cuda> {
+        match self {
+            Self::Device(memory) => Some(memory.gpu()),
+            Self::Pooled(..) | Self::Mapped(_) => None,
         }
     }
 
@@ -80,7 +110,8 @@ impl Storage {
         bytemuck::cast_slice(&bytes[..bytes.len() / size_of::<T>() * size_of::<T>()])
     }
 
-    /// As many whole elements as the bytes hold, for writing; `None` where they are a file's.
+    /// As many whole elements as the bytes hold, for writing; `None` as for
+    /// [`bytes_mut`](Self::bytes_mut).
     pub(crate) fn elements_mut<T: Pod>(&mut self) -> Option<&mut [T]> {
         let bytes = self.bytes_mut()?;
         let whole = bytes.len() / size_of::<T>() * size_of::<T>();
@@ -88,8 +119,8 @@ impl Storage {
     }
 
     /// The device's name, as errors print it.
-    pub(crate) fn device_name(&self) -> &'static str {
-        "cpu"
+    pub(crate) fn device_name(&self) -> String {
+        self.cuda().map_or_else(|| "cpu".to_owned(), Cuda::to_string)
     }
 }
 

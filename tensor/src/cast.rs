@@ -18,10 +18,17 @@ const CHUNK: usize = 1 << 16;
 impl Tensor {
     /// The elements converted to another type; this tensor itself if they are of it already.
     ///
-    /// Cost: one read of the input, one write of the output; a strided input is packed first.
+    /// Cost: one read of the input, one write of the output; a strided input is packed first. On a
+    /// GPU only floats are converted, and not `f64`; of others, the result is lost (see
+    /// [`cuda`](crate::cuda)).
     pub fn to_dtype(&self, dtype: DType) -> Self {
         if dtype == self.dtype() {
             return self.clone();
+        }
+        if let Some(gpu) = self.cuda() {
+            let mut converted = Self::uninit_on(Some(gpu), self.shape(), dtype);
+            converted.write_on(gpu, 0, self);
+            return converted;
         }
         let packed = self.contiguous();
         with_element!(self.dtype(), T => with_element!(dtype, U => {

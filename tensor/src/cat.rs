@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use crate::shape::Axis;
-use crate::{Error, Result, Tensor};
+use crate::{Cuda, Error, Result, Tensor};
 
 impl Tensor {
     /// The tensors one after the other along an axis they all have.
     ///
-    /// Errors: no tensors; element types, or lengths of another axis, that differ; no such axis.
+    /// Errors: no tensors; element types, devices, or lengths of another axis, that differ; no such
+    /// axis.
     #[track_caller]
     pub fn cat(tensors: &[&Self], axis: impl Axis) -> Result<Self> {
         let Some(first) = tensors.first() else {
@@ -26,7 +27,13 @@ impl Tensor {
             if tensor.dtype() != first.dtype() {
                 return Err(join_error(Error::dtype("cat", "types differ"), first, i, tensor));
             }
+            if tensor.device() != first.device() {
+                return Err(join_error(Error::device("cat", "devices differ"), first, i, tensor));
+            }
             length += tensor.shape()[axis];
+        }
+        if let Some(gpu) = first.cuda() {
+            return Ok(cat_on(gpu, tensors, axis, length));
         }
         let mut joined = Self::uninit(first.shape().with_length(axis, length), first.dtype());
         let mut start = 0;
@@ -58,9 +65,10 @@ impl Tensor {
 
     /// The slices `indices` of the first axis, in that order, repeats allowed.
     ///
-    /// Errors: the tensor has no axes; an index leaves the first one.
+    /// Errors: the tensor has no axes, or is in a GPU's memory; an index leaves the first one.
     #[track_caller]
     pub fn index_rows(&self, indices: &[usize]) -> Result<Self> {
+        self.expect_here("index_rows", self.dtype())?;
         let axis = 0.of(self.shape(), "index_rows")?;
         if let Some(index) = indices.iter().find(|&&index| index >= self.shape()[axis]) {
             let message = format!("index {index} does not lie in axis 0");
@@ -73,6 +81,26 @@ impl Tensor {
         }
         Ok(rows)
     }
+}
+
+/// [`Tensor::cat`] in a GPU's memory: parts one after the other, as if along the first axis, and
+/// then turned, which costs a second pass where the axis is another.
+fn cat_on(gpu: &Cuda, tensors: &[&Tensor], axis: usize, length: usize) -> Tensor {
+    let first = |x: &Tensor| {
+        let mut axes: Vec<usize> = (0..x.rank()).collect();
+        axes[..=axis].rotate_right(1);
+        x.with_layout(x.layout.permute(&axes))
+    };
+    let shape = first(tensors[0]).shape().with_length(0, length);
+    let mut joined = Tensor::uninit_on(Some(gpu), shape, tensors[0].dtype());
+    let mut start = 0;
+    for part in tensors.iter().map(|x| first(x)) {
+        joined.write_on(gpu, start, &part);
+        start += part.numel();
+    }
+    let mut axes: Vec<usize> = (0..shape.rank()).collect();
+    axes[..=axis].rotate_left(1);
+    joined.with_layout(joined.layout.permute(&axes)).contiguous()
 }
 
 fn join_error(error: Error, first: &Tensor, i: usize, tensor: &Tensor) -> Error {

@@ -68,7 +68,7 @@ pub enum ErrorKind {
 pub struct Operand {
     shape: String,
     dtype: Option<DType>,
-    device: &'static str,
+    device: String,
     note: String,
 }
 
@@ -306,7 +306,7 @@ impl StdError for Error {
 }
 
 impl Operand {
-    pub(crate) fn new(shape: &Shape, dtype: Option<DType>, device: &'static str) -> Self {
+    pub(crate) fn new(shape: &Shape, dtype: Option<DType>, device: String) -> Self {
         Self { shape: shape.to_string(), dtype, device, note: String::new() }
     }
 
@@ -317,7 +317,7 @@ impl Operand {
 
 impl From<&Shape> for Operand {
     fn from(shape: &Shape) -> Self {
-        Self::new(shape, None, "")
+        Self::new(shape, None, String::new())
     }
 }
 

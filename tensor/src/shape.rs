@@ -76,7 +76,7 @@ impl Shape {
     }
 
     /// This shape with another length on one axis.
-    pub(crate) fn with_length(mut self, axis: usize, length: usize) -> Self {
+    pub fn with_length(mut self, axis: usize, length: usize) -> Self {
         self[axis] = length;
         self
     }

@@ -7,7 +7,7 @@ use crate::buffer::Storage;
 use crate::dtype::with_element;
 use crate::error::Operand;
 use crate::layout::Layout;
-use crate::{DType, Element, Error, Result, Shape, strided};
+use crate::{DType, Device, Element, Error, Result, Shape, strided};
 
 /// An array of numbers with a shape and an element type known at run time.
 ///
@@ -32,7 +32,7 @@ pub struct Tensor {
     dtype: DType,
 }
 
-/// Creation. Like `Vec`, these panic only where memory runs out.
+/// Creation, in this machine's memory. Like `Vec`, these panic only where memory runs out.
 impl Tensor {
     /// A tensor whose elements are whatever its memory held before; for code about to write each
     /// of them. The memory is initialised: reading it early is a mistake, not undefined behaviour.
@@ -111,7 +111,7 @@ impl Tensor {
         shape: Shape,
         dtype: DType,
     ) -> Self {
-        debug_assert!((offset + shape.numel()) * dtype.size() <= storage.bytes().len());
+        debug_assert!((offset + shape.numel()) * dtype.size() <= storage.len());
         Self { storage, layout: Layout::contiguous(shape, offset), dtype }
     }
 
@@ -163,14 +163,13 @@ impl Tensor {
     /// The addresses of the buffer behind it, of which its elements may be a part: views of one
     /// buffer agree.
     pub fn buffer(&self) -> Range<usize> {
-        let Range { start, end } = self.storage.bytes().as_ptr_range();
-        start.addr()..end.addr()
+        self.storage.addresses()
     }
 
     /// Whether no other tensor shares the elements, so that [`slice_mut`](Self::slice_mut) copies
     /// nothing if the tensor is also contiguous.
     pub fn is_unshared(&self) -> bool {
-        Arc::strong_count(&self.storage) == 1 && matches!(*self.storage, Storage::Pooled(..))
+        Arc::strong_count(&self.storage) == 1 && !matches!(*self.storage, Storage::Mapped(_))
     }
 
     /// Whether the elements are adjacent and in row-major order.
@@ -179,11 +178,13 @@ impl Tensor {
     }
 }
 
-/// Reading and writing.
+/// Reading and writing. Slices are of this machine's memory; elements in a GPU's have to be copied
+/// from there first ([`to_device`](Self::to_device)), which functions that answer vectors or numbers
+/// do.
 impl Tensor {
     /// The elements in row-major order, without a copy.
     ///
-    /// Errors: another element type than `T`; not contiguous.
+    /// Errors: another element type than `T`; not contiguous; in a GPU's memory.
     #[track_caller]
     pub fn slice<T: Element>(&self) -> Result<&[T]> {
         if !self.is_contiguous() {
@@ -191,27 +192,27 @@ impl Tensor {
                 .operand("input", (self, format!("strides {:?}", self.strides())))
                 .note("call contiguous() first"));
         }
-        self.expect_dtype("slice", T::DTYPE)?;
+        self.expect_here("slice", T::DTYPE)?;
         Ok(self.reach())
     }
 
     /// The elements as they lie, from the view's first to its last reachable one, and the strides:
     /// element `(i₀, i₁, …)` is at `Σ iₐ·strideₐ`.
     ///
-    /// Errors: another element type than `T`.
+    /// Errors: another element type than `T`; in a GPU's memory.
     #[track_caller]
     pub fn raw_slice<T: Element>(&self) -> Result<(&[T], &[usize])> {
-        self.expect_dtype("raw_slice", T::DTYPE)?;
+        self.expect_here("raw_slice", T::DTYPE)?;
         Ok((self.reach(), self.strides()))
     }
 
     /// The elements in row-major order, for writing. A shared buffer, one that is a file's, or a
     /// view that is not contiguous is copied first, so that no other tensor sees the writes.
     ///
-    /// Errors: another element type than `T`.
+    /// Errors: another element type than `T`; in a GPU's memory.
     #[track_caller]
     pub fn slice_mut<T: Element>(&mut self) -> Result<&mut [T]> {
-        self.expect_dtype("slice_mut", T::DTYPE)?;
+        self.expect_here("slice_mut", T::DTYPE)?;
         let writable = matches!(Arc::get_mut(&mut self.storage), Some(Storage::Pooled(..)));
         if !(writable && self.is_contiguous()) {
             *self = self.to_owned_copy();
@@ -223,9 +224,10 @@ impl Tensor {
 
     /// The elements' bytes in row-major order, little end first, without a copy.
     ///
-    /// Errors: not contiguous.
+    /// Errors: not contiguous; in a GPU's memory.
     #[track_caller]
     pub fn bytes(&self) -> Result<&[u8]> {
+        self.expect_here("bytes", self.dtype)?;
         if !self.is_contiguous() {
             return Err(Error::shape("bytes", "the view's elements are not adjacent")
                 .operand("input", (self, format!("strides {:?}", self.strides())))
@@ -246,29 +248,46 @@ impl Tensor {
 
     /// The elements of any layout, in row-major order.
     ///
-    /// Errors: another element type than `T`.
+    /// Errors: another element type than `T`; a GPU's driver's.
     #[track_caller]
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         self.expect_dtype("to_vec", T::DTYPE)?;
-        Ok(self.contiguous().reach().to_vec())
+        Ok(self.to_device(&Device::Cpu)?.contiguous().reach().to_vec())
     }
 
     /// The elements of any type and layout as `f64`, in row-major order.
+    ///
+    /// # Panics
+    /// If a GPU in whose memory they are has failed, or the tensor is lost (see
+    /// [`cuda`](crate::cuda)). Whoever is to survive that calls [`to_device`](Self::to_device) first.
     pub fn to_f64_vec(&self) -> Vec<f64> {
-        let packed = self.contiguous();
+        let here = self.to_device(&Device::Cpu).unwrap_or_else(|error| panic!("{error}"));
+        let packed = here.contiguous();
         with_element!(self.dtype, T => packed.reach::<T>().iter().map(|x| x.to_f64()).collect())
     }
 
     /// The only element, as `f64`.
     ///
-    /// Errors: there is not exactly one.
+    /// Errors: there is not exactly one; a GPU's driver's.
     #[track_caller]
     pub fn item(&self) -> Result<f64> {
         if self.numel() != 1 {
             return Err(Error::shape("item", "expected exactly one element")
                 .operand("input", (self, format!("{} elements", self.numel()))));
         }
-        Ok(with_element!(self.dtype, T => self.reach::<T>()[0].to_f64()))
+        let here = self.to_device(&Device::Cpu)?;
+        Ok(with_element!(self.dtype, T => here.reach::<T>()[0].to_f64()))
+    }
+
+    /// The error of `op` if elements are not of type `dtype`, or not in this machine's memory.
+    #[track_caller]
+    pub(crate) fn expect_here(&self, op: &'static str, dtype: DType) -> Result<()> {
+        if let Some(gpu) = self.cuda() {
+            return Err(Error::device(op, format!("the elements are in the memory of {gpu}"))
+                .operand("input", self)
+                .note("copy them with to_device(&Device::Cpu)"));
+        }
+        self.expect_dtype(op, dtype)
     }
 
     /// The error of `op` if elements are not of type `dtype`.
@@ -294,14 +313,18 @@ impl Tensor {
 
     /// The elements in a buffer of their own, in row-major order.
     pub(crate) fn to_owned_copy(&self) -> Self {
-        let mut copy = Self::uninit(self.shape(), self.dtype);
-        copy.write_part(&copy.layout.clone(), self);
+        let mut copy = Self::uninit_on(self.cuda(), self.shape(), self.dtype);
+        match self.cuda() {
+            Some(gpu) => copy.write_on(gpu, 0, self),
+            None => copy.write_part(&copy.layout.clone(), self),
+        }
         copy
     }
 
     /// Copies `source` into the part of this tensor's buffer that `part` describes.
     ///
-    /// This tensor is new: nobody shares its buffer. Shapes and element types are equal.
+    /// This tensor is new: nobody shares its buffer. Shapes and element types are equal, and both
+    /// are in this machine's memory.
     pub(crate) fn write_part(&mut self, part: &Layout, source: &Self) {
         debug_assert!(self.dtype == source.dtype && part.shape() == source.shape());
         fn write<T: bytemuck::Pod + Send + Sync>(
@@ -330,7 +353,7 @@ impl From<&Tensor> for Operand {
     }
 }
 
-fn byte_count(shape: &Shape, dtype: DType) -> usize {
+pub(crate) fn byte_count(shape: &Shape, dtype: DType) -> usize {
     let bytes = shape.checked_bytes(dtype.size());
     bytes.unwrap_or_else(|| panic!("no memory for a {dtype} tensor of shape {shape}"))
 }

@@ -9,6 +9,7 @@ use tensor::{DType, Element, Error, Result, Tensor};
 use crate::{Gradient, Keep, Kept, OpMany, Var, apply_many};
 
 mod cases;
+mod gpu;
 
 pub use cases::JointAttention;
 
@@ -37,7 +38,8 @@ impl<'a> Segment<'a> {
 ///
 /// O = softmax(scale·Q·Kᵀ + bias)·V for each head, as if Q, K and V were the concatenation of the
 /// segments along the tokens. Answers come for the segments with queries, in their order. A sample
-/// without any key has the answer 0. No score is kept.
+/// without any key has the answer 0. No score is kept; but a GPU makes it of products and a softmax,
+/// and keeps them.
 /// Source: Vaswani et al. 2017, eq. (1); Esser et al. 2024, figure 2; Dao et al. 2022, algorithm 1.
 ///
 /// Shapes: q, k, v \[B, S, H·D\] (of each segment), bias \[H, ΣS of queries, ΣS of keys\] →
@@ -60,7 +62,13 @@ pub fn attention(
         parts.push(Part { queries: segment.q.is_some(), key_len });
     }
     operands.extend(bias);
-    apply_many(AttentionOp { parts, heads, scale, bias: bias.is_some() }, &operands)
+    let op = AttentionOp { parts, heads, scale, bias: bias.is_some() };
+    if segments.iter().any(|segment| segment.k.value().cuda().is_some()) {
+        let operands: Vec<Tensor> = operands.iter().map(|x| x.value()).collect();
+        op.check(&operands.iter().collect::<Vec<_>>())?;
+        return gpu::composed(&op, segments, bias);
+    }
+    apply_many(op, &operands)
 }
 
 /// What a segment is, without its operands.

@@ -8,6 +8,8 @@ use tensor::{DType, Element, Error, Result, Tensor};
 use crate::spec::{Case, Draw};
 use crate::{Keep, Kept, Op, Spec, Var, apply};
 
+mod gpu;
+
 /// Cross-entropy.
 impl Var {
     /// The weighted cross-entropy of scores, with one word possibly impossible.
@@ -105,6 +107,7 @@ struct CrossEntropy(Scored);
 impl Op<1> for CrossEntropy {
     const NAME: &'static str = "cross_entropy";
     const KEEPS: [Keep; 1] = [Keep::x(0)];
+    const CUDA: bool = true;
     /// log Σ exp of each row.
     type Aux = Tensor;
 
@@ -118,9 +121,10 @@ impl Op<1> for CrossEntropy {
             let loss = xent::forward(scores, words, scored.targets(), each);
             Ok((Tensor::scalar(loss, x.dtype()), lse))
         }
-        match x.dtype() {
-            DType::F64 => run::<f64>(x, &self.0),
-            DType::F32 => run::<f32>(x, &self.0),
+        match (x.cuda(), x.dtype()) {
+            (Some(gpu), DType::F32) => self.0.forward_on(gpu, x),
+            (None, DType::F64) => run::<f64>(x, &self.0),
+            (None, DType::F32) => run::<f32>(x, &self.0),
             _ => Err(Error::dtype(Self::NAME, "scores are not floats").operand("scores", x)),
         }
     }
@@ -140,9 +144,10 @@ impl Op<1> for CrossEntropy {
             Ok(dx)
         }
         let (x, dy) = (kept.x(0).value(), dy.item()?);
-        let dx = match x.dtype() {
-            DType::F64 => run::<f64>(&x, kept.aux, dy, &self.0)?,
-            _ => run::<f32>(&x, kept.aux, dy, &self.0)?,
+        let dx = match (x.cuda(), x.dtype()) {
+            (Some(gpu), _) => self.0.backward_on(gpu, &x, kept.aux, dy)?,
+            (None, DType::F64) => run::<f64>(&x, kept.aux, dy, &self.0)?,
+            (None, _) => run::<f32>(&x, kept.aux, dy, &self.0)?,
         };
         Ok([Some(Var::constant(dx))])
     }
@@ -157,6 +162,7 @@ const ALL: Keep = Keep::x(0).and(Keep::x(1)).and(Keep::x(2));
 impl Op<3> for LinearCrossEntropy {
     const NAME: &'static str = "linear_cross_entropy";
     const KEEPS: [Keep; 3] = [ALL; 3];
+    const CUDA: bool = true;
     /// log Σ exp of each row.
     type Aux = Tensor;
 
@@ -179,9 +185,10 @@ impl Op<3> for LinearCrossEntropy {
                 return Err(misfit(Self::NAME, &operands));
             }
         }
-        match rows.dtype() {
-            DType::F64 => run::<f64>(x, &self.0),
-            DType::F32 => run::<f32>(x, &self.0),
+        match (rows.cuda(), rows.dtype()) {
+            (Some(gpu), DType::F32) => self.0.forward_on(gpu, &self.0.scores_on(x)?),
+            (None, DType::F64) => run::<f64>(x, &self.0),
+            (None, DType::F32) => run::<f32>(x, &self.0),
             _ => Err(Error::dtype(Self::NAME, "rows are not floats").operand("rows", rows)),
         }
     }
@@ -189,9 +196,10 @@ impl Op<3> for LinearCrossEntropy {
     fn vjp(&self, kept: Kept<'_, Tensor>, dy: &Var, needs: [bool; 3]) -> Result<[Option<Var>; 3]> {
         let x = [0, 1, 2].map(|i| kept.x(i).value());
         let dy = dy.item()?;
-        match x[0].dtype() {
-            DType::F64 => gradients::<f64>(&x, kept.aux, dy, &self.0, needs),
-            _ => gradients::<f32>(&x, kept.aux, dy, &self.0, needs),
+        match (x[0].cuda(), x[0].dtype()) {
+            (Some(gpu), _) => self.0.gradients_on(gpu, &x, kept.aux, dy, needs),
+            (None, DType::F64) => gradients::<f64>(&x, kept.aux, dy, &self.0, needs),
+            (None, _) => gradients::<f32>(&x, kept.aux, dy, &self.0, needs),
         }
     }
 }

@@ -3,11 +3,15 @@
 //! Formulas live in [`kernels::elementwise::exprs`]. A line of the lists below makes a method of
 //! [`Var`], its gradient and second derivative, and an entry of the registry.
 
+use std::any::TypeId;
+use std::fmt::Debug;
+
 use kernels::elementwise::exprs::*;
 use kernels::elementwise::{
-    Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, SlopeOf, Unary, map,
+    Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, SlopeOf, Unary, map, ptx,
 };
-use tensor::{DType, Element, Error, Result, Tensor};
+use kernels::ptx::Storage;
+use tensor::{Cuda, DType, Element, Error, Result, Tensor};
 
 use crate::{Keep, Kept, Op, Spec, Var, apply};
 
@@ -101,24 +105,39 @@ binary! {
 
 /// `f` at every index of the operands' common shape.
 ///
-/// Errors: shapes do not broadcast; elements other than f32 or f64, or of both.
-pub(crate) fn pointwise<const K: usize, F: Pointwise<K>>(
+/// Errors: shapes do not broadcast; elements other than f32 or, on the CPU, f64, or of both.
+pub(crate) fn pointwise<const K: usize, F: Pointwise<K> + Debug + 'static>(
     f: &F,
     name: &'static str,
     x: [&Tensor; K],
 ) -> Result<Tensor> {
-    pointwise_by(name, x, &|s, x, y| map(f, s, x, y), &|s, x, y| map(f, s, x, y))
+    let kernels = Kernels {
+        single: &|s, x, y| map(f, s, x, y),
+        double: &|s, x, y| map(f, s, x, y),
+        gpu: &|layout| ptx::kernel(name, f, [Storage::F32; 2], layout),
+        // Its name, its type, and the constants in it.
+        formula: &|| format!("{name} {:?} {f:?}", TypeId::of::<F>()),
+    };
+    pointwise_by(name, x, &kernels)
 }
 
 /// A kernel for `K` operands: of a shape, slices with strides, and the result.
 type Kernel<'f, const K: usize, T> = &'f dyn Fn(&[usize], [(&[T], &[usize]); K], &mut [T]);
 
+/// A formula's kernels.
+struct Kernels<'f, const K: usize> {
+    single: Kernel<'f, K, f32>,
+    double: Kernel<'f, K, f64>,
+    gpu: &'f dyn Fn(ptx::Layout) -> kernels::ptx::Kernel,
+    /// What tells the formula from all others.
+    formula: &'f dyn Fn() -> String,
+}
+
 /// What [`pointwise`] does for every formula alike, compiled once for all of them.
 fn pointwise_by<const K: usize>(
     name: &'static str,
     x: [&Tensor; K],
-    single: Kernel<'_, K, f32>,
-    double: Kernel<'_, K, f64>,
+    kernels: &Kernels<'_, K>,
 ) -> Result<Tensor> {
     let mut shape = *x[0].shape();
     for other in &x[1..] {
@@ -129,10 +148,11 @@ fn pointwise_by<const K: usize>(
         };
         shape = common;
     }
-    let mut y = Tensor::uninit(shape, x[0].dtype());
-    match x[0].dtype() {
-        DType::F32 => run(single, x, &mut y)?,
-        DType::F64 => run(double, x, &mut y)?,
+    let mut y = Tensor::uninit_on(x[0].cuda(), shape, x[0].dtype());
+    match (x[0].cuda(), x[0].dtype()) {
+        (Some(gpu), DType::F32) => launch(gpu, kernels, x, &mut y)?,
+        (None, DType::F32) => run(kernels.single, x, &mut y)?,
+        (None, DType::F64) => run(kernels.double, x, &mut y)?,
         _ => {
             return Err(Error::dtype(name, "elements are not numbers to compute with")
                 .operand("input", x[0]));
@@ -159,6 +179,26 @@ fn run<const K: usize, T: Element>(
     Ok(())
 }
 
+fn launch<const K: usize>(
+    gpu: &Cuda,
+    kernels: &Kernels<'_, K>,
+    x: [&Tensor; K],
+    y: &mut Tensor,
+) -> Result<()> {
+    let shape = *y.shape();
+    let mut views = x.map(Clone::clone);
+    for view in &mut views {
+        *view = view.broadcast_to(shape)?;
+    }
+    let aligned = views.iter().all(|view| view.is_aligned(ptx::VECTOR));
+    let launch = ptx::Launch::new(&shape, views.each_ref().map(Tensor::strides), aligned);
+    let ptx::Launch { layout, numbers, len } = launch.map_err(|text| Error::shape("gpu", text))?;
+    let name = format!("{} {layout:?}", (kernels.formula)());
+    let kernel = gpu.kernel(&name, || (kernels.gpu)(layout))?;
+    let kernel = views.iter().fold(kernel, |kernel, view| kernel.view(view)).output(y);
+    kernel.numbers(numbers.into_iter().map(|n| n as usize)).run([len, 1, 1])
+}
+
 /// y = f(x).
 #[derive(Debug)]
 struct Map<U>(U);
@@ -171,6 +211,7 @@ impl<U: Unary> Op<1> for Map<U> {
         SlopeOf::Nothing => Keep::NOTHING,
     }];
     const TWICE: bool = true;
+    const CUDA: bool = true;
     type Aux = ();
 
     fn forward(&self, x: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -199,6 +240,7 @@ struct ChainRule<U>(U);
 impl<U: Unary> Op<2> for ChainRule<U> {
     const NAME: &'static str = U::NAME;
     const KEEPS: [Keep; 2] = [Keep::x(0).and(Keep::x(1)), Keep::x(0)];
+    const CUDA: bool = true;
     type Aux = ();
 
     fn forward(&self, x: [&Tensor; 2]) -> Result<(Tensor, ())> {
@@ -239,6 +281,7 @@ impl<B: Binary> Op<2> for Zip<B> {
     const NAME: &'static str = B::NAME;
     const KEEPS: [Keep; 2] = keeps::<B>();
     const TWICE: bool = true;
+    const CUDA: bool = true;
     type Aux = ();
 
     fn forward(&self, x: [&Tensor; 2]) -> Result<(Tensor, ())> {
@@ -251,11 +294,16 @@ impl<B: Binary> Op<2> for Zip<B> {
                 scaled(dy, self.0.slope(i, 0.0, 0.0))?
             } else {
                 // An operand that the slope is not of was not kept: any number will do.
-                let operand = |j: usize| match B::SLOPE_OF[i][j] {
-                    true => kept.x(j).clone(),
-                    false => Var::constant(Tensor::scalar(1.0, dy.dtype())),
+                let operand = |j: usize| {
+                    Ok(match B::SLOPE_OF[i][j] {
+                        true => kept.x(j).clone(),
+                        false => {
+                            let one = Tensor::scalar(1.0, dy.dtype());
+                            Var::constant(one.to_device(&dy.value().device())?)
+                        }
+                    })
                 };
-                let (a, b) = (operand(0), operand(1));
+                let (a, b): (Var, Var) = (operand(0)?, operand(1)?);
                 match i {
                     0 => apply(PartialRule::<B, 0>(self.0), [&a, &b, dy])?,
                     _ => apply(PartialRule::<B, 1>(self.0), [&a, &b, dy])?,
@@ -277,6 +325,7 @@ impl<B: Binary, const I: usize> Op<3> for PartialRule<B, I> {
         let operands = Keep::x(0).and(Keep::x(1));
         [operands.and(Keep::x(2)), operands.and(Keep::x(2)), operands]
     };
+    const CUDA: bool = true;
     type Aux = ();
 
     fn forward(&self, x: [&Tensor; 3]) -> Result<(Tensor, ())> {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use kernels::ptx::Storage;
 use kernels::{Real, gather};
-use tensor::{DType, Element, Error, Result, Shape, Tensor, bf16, f16};
+use tensor::{Cuda, DType, Device, Element, Error, Result, Shape, Tensor, bf16, f16};
 
+use super::product::stored;
 use crate::spec::{Case, Draw};
 use crate::{Keep, Kept, Op, Spec, Var, apply, compute_dtype};
 
@@ -47,6 +49,7 @@ impl Op<1> for IndexRows {
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
     const HALF: bool = true;
     const TWICE: bool = true;
+    const CUDA: bool = true;
     type Aux = ();
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -56,6 +59,9 @@ impl Op<1> for IndexRows {
         if let Some(row) = self.0.iter().find(|&&row| row >= rows) {
             return Err(Error::value("index_rows", format!("no row {row} among {rows}"))
                 .operand("input", x));
+        }
+        if let Some(gpu) = x.cuda() {
+            return Ok((rows_on(gpu, x, &self.0)?, ()));
         }
         let y = match x.dtype() {
             DType::F32 => rows_of::<f32>(x, &self.0)?,
@@ -83,6 +89,7 @@ impl Op<1> for ScatterRows {
     const NAME: &'static str = "scatter_rows";
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
     const TWICE: bool = true;
+    const CUDA: bool = true;
     type Aux = ();
 
     fn forward(&self, [dy]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -92,9 +99,10 @@ impl Op<1> for ScatterRows {
             gather::scatter_add(dy.contiguous().slice::<T>()?, width, ids, dx.slice_mut::<T>()?);
             Ok(dx)
         }
-        let dx = match dy.dtype() {
-            DType::F64 => run::<f64>(dy, &self.0, &self.1)?,
-            _ => run::<f32>(dy, &self.0, &self.1)?,
+        let dx = match (dy.cuda(), dy.dtype()) {
+            (Some(gpu), _) => scatter_on(gpu, dy, &self.0, &self.1)?,
+            (None, DType::F64) => run::<f64>(dy, &self.0, &self.1)?,
+            (None, _) => run::<f32>(dy, &self.0, &self.1)?,
         };
         Ok((dx, ()))
     }
@@ -102,6 +110,31 @@ impl Op<1> for ScatterRows {
     fn vjp(&self, _: Kept<'_, ()>, dz: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
         Ok([Some(apply(IndexRows(self.0.clone()), [dz])?)])
     }
+}
+
+/// The numbers of rows, in a GPU's memory.
+fn ids_on(gpu: &Cuda, ids: &[usize]) -> Result<Tensor> {
+    let numbers = ids.iter().map(|&id| id as i32).collect();
+    Tensor::from_vec(numbers, [ids.len()])?.to_device(&Device::Cuda(gpu.clone()))
+}
+
+fn rows_on(gpu: &Cuda, x: &Tensor, ids: &[usize]) -> Result<Tensor> {
+    let (width, pair) = (x.shape()[1..].iter().product(), [stored("index_rows", x)?, Storage::F32]);
+    let mut y = Tensor::uninit_on(Some(gpu), x.shape().with_length(0, ids.len()), DType::F32);
+    let (x, numbers) = (x.contiguous(), ids_on(gpu, ids)?);
+    let kernel = gpu.kernel(&format!("gather {pair:?}"), || gather::ptx::gather(pair))?;
+    kernel.input(&x).input(&numbers).output(&mut y).number(width).run([width, ids.len(), 1])?;
+    Ok(y)
+}
+
+fn scatter_on(gpu: &Cuda, dy: &Tensor, ids: &[usize], shape: &Shape) -> Result<Tensor> {
+    let width = shape[1..].iter().product();
+    let mut dx = Tensor::zeros_on(Some(gpu), shape, DType::F32);
+    let (dy, numbers) = (dy.contiguous(), ids_on(gpu, ids)?);
+    let kernel = gpu.kernel("scatter_add", gather::ptx::scatter_add)?;
+    let kernel = kernel.input(&dy).input(&numbers).output(&mut dx).numbers([width, ids.len()]);
+    kernel.run([width, ids.len(), 1])?;
+    Ok(dx)
 }
 
 fn rows_of<T: Element>(x: &Tensor, ids: &[usize]) -> Result<Tensor> {

@@ -5,11 +5,12 @@ use kernels::gemm::{Bias, BiasGelu, GateResidual, Reader, Size, Writer, gemm_kee
 use tensor::{DType, Error, Result, Shape, Tensor};
 
 use super::elementwise::pointwise;
-use super::product::{Float, check_floats, rows};
+use super::product::{Float, WIDE, check_floats, rows};
 use crate::backward::Gradient;
 use crate::{Keep, Kept, OpMany, Var, apply_many, compute_dtype, scope};
 
 mod cases;
+mod gpu;
 
 pub use cases::{Linear, LinearGateResidual, LinearGelu};
 
@@ -118,8 +119,8 @@ impl Layer<'_> {
         writer: &dyn Writer<T>,
         keep: bool,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let mut y = Tensor::uninit(shape, compute_dtype(self.x.dtype()));
-        let mut kept = keep.then(|| Tensor::uninit(shape, y.dtype()));
+        let mut y = self.new_like(shape);
+        let mut kept = keep.then(|| self.new_like(shape));
         let x = self.x.reshape(rows(self.x.shape()))?;
         let (x, weight) = (T::reader(&x)?, T::reader(self.weight)?);
         let kept_slice = kept.as_mut().map_or(Ok(&mut [][..]), Tensor::slice_mut)?;
@@ -127,9 +128,14 @@ impl Layer<'_> {
         Ok((y, kept))
     }
 
+    /// A tensor for what is computed, of this shape.
+    fn new_like(&self, shape: Shape) -> Tensor {
+        Tensor::uninit_on(self.x.cuda(), shape, compute_dtype(self.x.dtype()))
+    }
+
     /// The bias as the writers take it.
     fn bias(&self) -> Option<Tensor> {
-        self.bias.map(|bias| bias.to_dtype(compute_dtype(bias.dtype())).contiguous())
+        self.bias.map(|bias| bias.to_dtype(compute_dtype(bias.dtype())).aligned(WIDE))
     }
 }
 
@@ -153,6 +159,7 @@ impl OpMany for LinearOp {
     const NAME: &'static str = "linear";
     const HALF: bool = true;
     const TWICE: bool = true;
+    const CUDA: bool = true;
     type Aux = ();
 
     fn keeps(&self, i: usize) -> Keep {
@@ -166,9 +173,10 @@ impl OpMany for LinearOp {
             Ok(layer.run(layer.check()?, &Bias(bias), false)?.0)
         }
         let layer = Layer { name: Self::NAME, x: x[0], weight: x[1], bias: x.get(2).copied() };
-        let y = match layer.x.dtype() {
-            DType::F64 => run::<f64>(&layer)?,
-            _ => run::<f32>(&layer)?,
+        let y = match (layer.x.cuda(), layer.x.dtype()) {
+            (Some(gpu), _) => layer.run_on(gpu)?,
+            (None, DType::F64) => run::<f64>(&layer)?,
+            (None, _) => run::<f32>(&layer)?,
         };
         Ok((vec![y], ()))
     }
@@ -192,6 +200,7 @@ struct LinearGeluOp {
 impl OpMany for LinearGeluOp {
     const NAME: &'static str = "linear_gelu";
     const HALF: bool = true;
+    const CUDA: bool = true;
     /// x·Wᵀ + b.
     type Aux = Option<Tensor>;
 
@@ -206,9 +215,10 @@ impl OpMany for LinearGeluOp {
             layer.run(layer.check()?, &BiasGelu(bias), keep)
         }
         let layer = Layer { name: Self::NAME, x: x[0], weight: x[1], bias: Some(x[2]) };
-        let (y, before) = match layer.x.dtype() {
-            DType::F64 => run::<f64>(&layer, self.keep)?,
-            _ => run::<f32>(&layer, self.keep)?,
+        let (y, before) = match (layer.x.cuda(), layer.x.dtype()) {
+            (Some(gpu), _) => layer.run_gelu_on(gpu)?,
+            (None, DType::F64) => run::<f64>(&layer, self.keep)?,
+            (None, _) => run::<f32>(&layer, self.keep)?,
         };
         Ok((vec![y], before))
     }
@@ -246,6 +256,24 @@ impl LinearGateResidualOp {
         check_floats(layer.name, &[("gate", gate), ("residual", residual)])
     }
 
+    /// Gate and residual as the writers take them. Errors: as [`check`](Self::check).
+    fn operands(
+        layer: &Layer,
+        shape: &Shape,
+        gate: &Tensor,
+        residual: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        Self::check(layer, shape, gate, residual)?;
+        let dtype = compute_dtype(layer.x.dtype());
+        let mut gate = gate.to_dtype(dtype);
+        let wide = WIDE as usize;
+        let is_aligned = gate.is_aligned(WIDE) && gate.strides()[0].is_multiple_of(wide);
+        if gate.strides()[1] != 1 || (gate.cuda().is_some() && !is_aligned) {
+            gate = gate.contiguous().aligned(WIDE);
+        }
+        Ok((gate, residual.to_dtype(dtype).aligned(WIDE)))
+    }
+
     fn run<T: Float>(
         &self,
         layer: &Layer,
@@ -253,13 +281,7 @@ impl LinearGateResidualOp {
         residual: &Tensor,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let (size, shape) = layer.check()?;
-        Self::check(layer, &shape, gate, residual)?;
-        let dtype = compute_dtype(layer.x.dtype());
-        let residual = residual.to_dtype(dtype).contiguous();
-        let mut gate = gate.to_dtype(dtype);
-        if gate.strides()[1] != 1 {
-            gate = gate.contiguous();
-        }
+        let (gate, residual) = Self::operands(layer, &shape, gate, residual)?;
         let bias = layer.bias();
         let writer = GateResidual {
             bias: bias.as_ref().map(Tensor::slice::<T>).transpose()?,
@@ -276,6 +298,7 @@ impl LinearGateResidualOp {
 impl OpMany for LinearGateResidualOp {
     const NAME: &'static str = "linear_gate_residual";
     const HALF: bool = true;
+    const CUDA: bool = true;
     /// x·Wᵀ + b.
     type Aux = Option<Tensor>;
 
@@ -286,9 +309,10 @@ impl OpMany for LinearGateResidualOp {
 
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Option<Tensor>)> {
         let layer = Layer { name: Self::NAME, x: x[0], weight: x[1], bias: Some(x[2]) };
-        let (y, branch) = match layer.x.dtype() {
-            DType::F64 => self.run::<f64>(&layer, x[3], x[4])?,
-            _ => self.run::<f32>(&layer, x[3], x[4])?,
+        let (y, branch) = match (layer.x.cuda(), layer.x.dtype()) {
+            (Some(gpu), _) => layer.run_gate_residual_on(gpu, x[3], x[4])?,
+            (None, DType::F64) => self.run::<f64>(&layer, x[3], x[4])?,
+            (None, _) => self.run::<f32>(&layer, x[3], x[4])?,
         };
         Ok((vec![y], branch))
     }

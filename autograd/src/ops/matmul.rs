@@ -1,9 +1,9 @@
 //! Products of matrices.
 
 use kernels::gemm::{Reader, Size, Store, gemm};
-use tensor::{DType, Error, Result, Shape, Tensor};
+use tensor::{Cuda, DType, Error, Result, Shape, Tensor};
 
-use super::product::{Float, check_floats};
+use super::product::{End, Float, check_floats, multiply_on};
 use crate::spec::{Case, Draw};
 use crate::{Keep, Kept, Op, Spec, Var, apply, compute_dtype};
 
@@ -79,18 +79,28 @@ fn product<T: Float>(a: &Tensor, b: &Tensor, batch: Shape, size: Size) -> Result
     Ok(y)
 }
 
+fn product_on(gpu: &Cuda, a: &Tensor, b: &Tensor, batch: Shape, size: Size) -> Result<Tensor> {
+    let mut y = Tensor::uninit_on(Some(gpu), matrices(batch, size.m, size.n)?, DType::F32);
+    let a = a.broadcast_to(matrices(batch, size.m, size.k)?)?;
+    let b = b.broadcast_to(matrices(batch, size.k, size.n)?)?;
+    multiply_on(gpu, [&a, &b], &mut y, End::Store)?;
+    Ok(y)
+}
+
 impl Op<2> for MatmulOp {
     const NAME: &'static str = "matmul";
     const KEEPS: [Keep; 2] = [Keep::x(1), Keep::x(0)];
     const HALF: bool = true;
     const TWICE: bool = true;
+    const CUDA: bool = true;
     type Aux = ();
 
     fn forward(&self, [a, b]: [&Tensor; 2]) -> Result<(Tensor, ())> {
         let (batch, size) = Self::check(a, b)?;
-        let y = match compute_dtype(a.dtype()) {
-            DType::F64 => product::<f64>(a, b, batch, size)?,
-            _ => product::<f32>(a, b, batch, size)?,
+        let y = match (a.cuda(), compute_dtype(a.dtype())) {
+            (Some(gpu), _) => product_on(gpu, a, b, batch, size)?,
+            (None, DType::F64) => product::<f64>(a, b, batch, size)?,
+            (None, _) => product::<f32>(a, b, batch, size)?,
         };
         Ok((y, ()))
     }

@@ -27,6 +27,7 @@ mod product;
 pub mod reduce;
 pub mod shape;
 pub mod softmax;
+mod to_device;
 pub mod upsample_conv2d;
 
 use crate::Spec;

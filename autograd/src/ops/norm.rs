@@ -2,11 +2,12 @@
 
 use kernels::norm::{self, Rows, Slopes};
 use kernels::{Real, norm::Affine};
-use tensor::{DType, Element, Error, Result, Tensor};
+use tensor::{DType, Element, Error, Result, Shape, Tensor};
 
 use crate::{Keep, Kept, Op, Var, apply};
 
 mod cases;
+mod gpu;
 
 pub use cases::{AdaLayerNorm, LayerNorm, RmsNorm};
 
@@ -97,10 +98,9 @@ impl Norm<'_> {
         }
     }
 
-    /// Calls `f` with the kernel's description of this norm.
-    fn rows<T: Real + Element, R>(&self, f: impl FnOnce(&Rows<T>) -> Result<R>) -> Result<R> {
-        let shape = self.x.shape();
-        let width = shape[shape.rank() - 1];
+    /// The parameters with adjacent elements in rows that are so far apart.
+    fn packed_parameters(&self) -> (Parameters, usize) {
+        let width = self.x.shape()[self.x.rank() - 1];
         // Chunks of a modulation [B, 6C] have rows of adjacent elements, 6C apart.
         let (mut parameters, mut stride) = (self.parameters.clone(), width);
         match &mut parameters {
@@ -114,6 +114,14 @@ impl Norm<'_> {
                 }
             }
         }
+        (parameters, stride)
+    }
+
+    /// Calls `f` with the kernel's description of this norm.
+    fn rows<T: Real + Element, R>(&self, f: impl FnOnce(&Rows<T>) -> Result<R>) -> Result<R> {
+        let shape = self.x.shape();
+        let width = shape[shape.rank() - 1];
+        let (parameters, stride) = self.packed_parameters();
         let affine = match &parameters {
             Parameters::None => Affine::Identity,
             Parameters::Weight(weight) => Affine::Weight(weight.slice()?),
@@ -134,9 +142,10 @@ impl Norm<'_> {
 
     fn forward(&self) -> Result<(Tensor, Statistics)> {
         self.check()?;
-        match self.x.dtype() {
-            DType::F32 => self.forward_in::<f32>(),
-            DType::F64 => self.forward_in::<f64>(),
+        match (self.x.cuda(), self.x.dtype()) {
+            (Some(gpu), DType::F32) => self.forward_on(gpu),
+            (None, DType::F32) => self.forward_in::<f32>(),
+            (None, DType::F64) => self.forward_in::<f64>(),
             _ => Err(Error::dtype(self.name, "elements are not floats").operand("input", self.x)),
         }
     }
@@ -164,9 +173,17 @@ impl Norm<'_> {
         dy: &Var,
         slopes: bool,
     ) -> Result<(Var, Option<[Var; 2]>)> {
-        let (dx, slopes) = match self.x.dtype() {
-            DType::F64 => self.backward_in::<f64>(statistics, &dy.value(), slopes)?,
-            _ => self.backward_in::<f32>(statistics, &dy.value(), slopes)?,
+        // Of the gain and of the shift.
+        let shape = match &self.parameters {
+            Parameters::None => [0].into(),
+            Parameters::Weight(weight) => *weight.shape(),
+            Parameters::Modulation { scale, .. } => *scale.shape(),
+        };
+        let (dy, slopes) = (dy.value(), slopes.then_some(shape));
+        let (dx, slopes) = match (self.x.cuda(), self.x.dtype()) {
+            (Some(gpu), _) => self.backward_on(gpu, statistics, &dy, slopes)?,
+            (None, DType::F64) => self.backward_in::<f64>(statistics, &dy, slopes)?,
+            (None, _) => self.backward_in::<f32>(statistics, &dy, slopes)?,
         };
         Ok((Var::constant(dx), slopes.map(|slopes| slopes.map(Var::constant))))
     }
@@ -175,31 +192,25 @@ impl Norm<'_> {
         &self,
         [mean, rstd]: &Statistics,
         dy: &Tensor,
-        slopes: bool,
+        slopes: Option<Shape>,
     ) -> Result<(Tensor, Option<[Tensor; 2]>)> {
         let dtype = self.x.dtype();
-        let shape = match &self.parameters {
-            Parameters::None => [0].into(),
-            Parameters::Weight(weight) => *weight.shape(),
-            Parameters::Modulation { scale, .. } => *scale.shape(),
-        };
         if self.x.numel() == 0 {
-            let slopes = slopes.then(|| [(); 2].map(|()| Tensor::zeros(shape, dtype)));
+            let slopes = slopes.map(|shape| [(); 2].map(|()| Tensor::zeros(shape, dtype)));
             return Ok((Tensor::zeros(self.x.shape(), dtype), slopes));
         }
         let (x, dy) = (self.x.contiguous(), dy.contiguous());
         let mut dx = Tensor::uninit(x.shape(), dtype);
-        let mut sums =
-            [(); 2].map(|()| Tensor::uninit(if slopes { shape } else { [0].into() }, dtype));
+        let mut sums = [slopes.unwrap_or([0].into()); 2].map(|shape| Tensor::uninit(shape, dtype));
         let [gain, shift] = &mut sums;
         let into = Slopes { gain: gain.slice_mut()?, shift: shift.slice_mut()? };
         self.rows(|norm| {
             let statistics = [mean.slice()?, rstd.slice()?];
             let (x, dy, dx) = (x.slice::<T>()?, dy.slice()?, dx.slice_mut()?);
-            norm::normalize_backward(norm, x, statistics, dy, dx, slopes.then_some(into));
+            norm::normalize_backward(norm, x, statistics, dy, dx, slopes.map(|_| into));
             Ok(())
         })?;
-        Ok((dx, slopes.then_some(sums)))
+        Ok((dx, slopes.map(|_| sums)))
     }
 }
 
@@ -217,6 +228,7 @@ impl LayerNormOp {
 impl Op<1> for LayerNormOp {
     const NAME: &'static str = "layer_norm";
     const KEEPS: [Keep; 1] = [Keep::x(0)];
+    const CUDA: bool = true;
     type Aux = Statistics;
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, Statistics)> {
@@ -245,6 +257,7 @@ impl Op<3> for AdaLayerNormOp {
     const NAME: &'static str = "ada_layer_norm";
     // The gradients of x and scale need x and its statistics, that of x the scale as well.
     const KEEPS: [Keep; 3] = [Keep::x(0).and(Keep::x(2)); 3];
+    const CUDA: bool = true;
     type Aux = Statistics;
 
     fn forward(&self, [x, shift, scale]: [&Tensor; 3]) -> Result<(Tensor, Statistics)> {
@@ -280,6 +293,7 @@ impl RmsNormOp {
 impl Op<2> for RmsNormOp {
     const NAME: &'static str = "rms_norm";
     const KEEPS: [Keep; 2] = [Keep::x(0).and(Keep::x(1)); 2];
+    const CUDA: bool = true;
     /// 1/σ of each row.
     type Aux = Tensor;
 
@@ -290,7 +304,7 @@ impl Op<2> for RmsNormOp {
 
     fn vjp(&self, kept: Kept<'_, Tensor>, dy: &Var, needs: [bool; 2]) -> Result<[Option<Var>; 2]> {
         // Nothing is subtracted from the rows.
-        let mean = Tensor::zeros(kept.aux.shape(), kept.aux.dtype());
+        let mean = Tensor::zeros_on(kept.aux.cuda(), kept.aux.shape(), kept.aux.dtype());
         let x = kept.x(0).value();
         let norm = self.norm(&x, kept.x(1).value());
         let (dx, slopes) = norm.backward(&[mean, kept.aux.clone()], dy, needs[1])?;

@@ -1,8 +1,10 @@
 //! What the operations made of matrix products share.
 
 use kernels::Real;
+use kernels::gemm::ptx::{Gemm, Writing};
 use kernels::gemm::{Reader, Stored, Strided};
-use tensor::{DType, Element, Error, Result, Shape, Tensor, bf16, f16};
+use kernels::ptx::Storage;
+use tensor::{Cuda, DType, Element, Error, Result, Shape, Tensor, bf16, f16};
 
 /// A type that products are computed in.
 pub(super) trait Float: Real + Element {
@@ -33,6 +35,123 @@ fn strided<'a, T: Real, E: Stored<T> + Element>(x: &'a Tensor) -> Result<Box<dyn
     let (batch, matrix) = strides.split_at(strides.len() - 2);
     let reader = Strided::new(elements, [matrix[0], matrix[1]]);
     Ok(Box::new(reader.batched(&x.shape()[..batch.len()], batch)))
+}
+
+/// How a GPU's kernels know these elements.
+///
+/// Errors: elements other than f32 and halves.
+pub(super) fn stored(name: &'static str, x: &Tensor) -> Result<Storage> {
+    match x.dtype() {
+        DType::F32 => Ok(Storage::F32),
+        DType::BF16 => Ok(Storage::Bf16),
+        DType::F16 => Ok(Storage::F16),
+        _ => Err(Error::dtype(name, "GPU kernels compute in float32").operand("input", x)),
+    }
+}
+
+/// What a GPU's product ends in: its writer and what that reads and keeps, float32 and packed from a
+/// multiple of [`WIDE`] elements; but the gate's rows may lie apart.
+pub(super) enum End<'a> {
+    Store,
+    Bias(&'a Tensor),
+    BiasGelu { bias: &'a Tensor, kept: &'a mut Tensor },
+    GateResidual { bias: &'a Tensor, kept: &'a mut Tensor, gate: &'a Tensor, residual: &'a Tensor },
+}
+
+/// Elements that a writer reads and writes at once.
+pub(super) const WIDE: u32 = 4;
+
+impl End<'_> {
+    fn writing(&self) -> Writing {
+        match self {
+            Self::Store => Writing::Store,
+            Self::Bias(_) => Writing::Bias,
+            Self::BiasGelu { .. } => Writing::BiasGelu,
+            Self::GateResidual { .. } => Writing::GateResidual,
+        }
+    }
+}
+
+/// `y = end(a·b)` on a GPU, for a \[.., m, k\] and b \[.., k, n\] of the same batch; y is packed.
+///
+/// Products of bf16 go to the tensor cores if their rows are aligned and of even length; all others
+/// have the CPU's bits.
+pub(super) fn multiply_on(
+    gpu: &Cuda,
+    [a, b]: [&Tensor; 2],
+    y: &mut Tensor,
+    end: End<'_>,
+) -> Result<()> {
+    let [[batch, m, mut k], [_, _, n]] = [matrices(a)?.dims()?, matrices(b)?.dims()?];
+    let [a, b] = if k == 0 {
+        // A kernel adds up one product at least.
+        k = 1;
+        let zeros = |shape: [usize; 3]| Tensor::zeros_on(Some(gpu), shape, DType::F32);
+        [Side::new(&zeros([batch, m, 1]))?, Side::new(&zeros([batch, 1, n]))?]
+    } else if a.dtype() == b.dtype() {
+        [Side::new(a)?, Side::new(b)?]
+    } else {
+        [Side::new(&a.to_dtype(DType::F32))?, Side::new(&b.to_dtype(DType::F32))?]
+    };
+    let operands = stored("product", &a.x)?;
+    let (transposed, writing) = ([a.transposed, b.transposed], end.writing());
+    let gemm = Gemm { operands, output: Storage::F32, transposed, writing };
+    let tensor_cores = operands == Storage::Bf16 && n % 2 == 0 && a.is_aligned() && b.is_aligned();
+    let kernel = match tensor_cores {
+        true => gpu.kernel(&format!("tensor cores {gemm:?}"), || gemm.tensor_cores())?,
+        false => gpu.kernel(&format!("exact {gemm:?}"), || gemm.exact())?,
+    };
+    let kernel = kernel.view(&a.x).view(&b.x).output(y);
+    let kernel = match end {
+        End::Store => kernel,
+        End::Bias(bias) => kernel.input(bias),
+        End::BiasGelu { bias, kept } => kernel.input(bias).output(kept),
+        End::GateResidual { bias, kept, gate, residual } => {
+            let (stride, samples) = (gate.strides()[0], gate.shape()[0].max(1));
+            let kernel = kernel.input(bias).output(kept).view(gate).input(residual);
+            kernel.numbers([stride, (m / samples).max(1)])
+        }
+    };
+    let kernel = kernel.numbers([m, n, k, a.row_stride, b.row_stride, a.next, b.next]);
+    kernel.run([n, m, batch])
+}
+
+/// The last two axes as a matrix, those before as one axis.
+fn matrices(x: &Tensor) -> Result<Tensor> {
+    if x.rank() == 2 { x.unsqueeze(0) } else { x.flatten(0, x.rank() as isize - 3) }
+}
+
+/// One operand as a GPU's product reads it.
+struct Side {
+    x: Tensor,
+    /// Whether it is the columns that are adjacent elements.
+    transposed: bool,
+    /// From row to row, as they lie, and from matrix to matrix.
+    row_stride: usize,
+    next: usize,
+}
+
+impl Side {
+    fn new(x: &Tensor) -> Result<Self> {
+        let mut x = matrices(x)?;
+        let [_, rows, columns] = x.dims()?;
+        let of = |x: &Tensor| {
+            let &[next, row, column] = x.strides() else { unreachable!("three axes") };
+            [next, row, column]
+        };
+        let [_, row, column] = of(&x);
+        let transposed = column != 1 && columns > 1 && (row == 1 || rows == 1);
+        if !(transposed || column == 1 || columns <= 1) {
+            x = x.contiguous();
+        }
+        let [next, row, column] = of(&x);
+        Ok(Self { x, transposed, row_stride: if transposed { column } else { row }, next })
+    }
+
+    /// Whether every row begins at a multiple of 16 bytes, in bf16.
+    fn is_aligned(&self) -> bool {
+        self.x.is_aligned(8) && self.row_stride.is_multiple_of(8) && self.next.is_multiple_of(8)
+    }
 }
 
 /// Errors unless every operand is of floats.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use kernels::{Real, reduce};
-use tensor::{Axis, DType, Element, Error, Result, Shape, Tensor};
+use kernels::Real;
+use kernels::reduce::{self, ptx};
+use tensor::{Axis, Cuda, DType, Element, Error, Result, Shape, Tensor};
 
 use crate::spec::{Case, Draw};
 use crate::{Keep, Kept, Op, Spec, Var, apply};
@@ -123,6 +124,7 @@ impl Op<1> for SumTo {
     const NAME: &'static str = "sum";
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
     const TWICE: bool = true;
+    const CUDA: bool = true;
     type Aux = ();
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -131,12 +133,13 @@ impl Op<1> for SumTo {
                 .operand("input", x)
                 .operand("shape", &self.0));
         }
-        let sum = match x.dtype() {
-            DType::F32 => sum_to::<f32>(x, &self.0)?,
-            DType::F64 => sum_to::<f64>(x, &self.0)?,
+        let add: &Add<'_> = match (x.cuda(), x.dtype()) {
+            (Some(gpu), DType::F32) => &|x, parts| add_on_gpu(gpu, x, parts),
+            (None, DType::F32) => &add_on_cpu::<f32>,
+            (None, DType::F64) => &add_on_cpu::<f64>,
             _ => return Err(not_floats("sum", x)),
         };
-        Ok((sum, ()))
+        Ok((sum_to(x, &self.0, add)?, ()))
     }
 
     fn vjp(&self, kept: Kept<'_, ()>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
@@ -144,8 +147,58 @@ impl Op<1> for SumTo {
     }
 }
 
+/// Sums of packed elements \[outer, n, inner\] along the middle axis, in a tensor of any shape.
+type Add<'a> = dyn Fn(&Tensor, [usize; 3]) -> Result<Tensor> + 'a;
+
+fn add_on_cpu<T: Real + Element>(x: &Tensor, parts: [usize; 3]) -> Result<Tensor> {
+    let mut y = Tensor::uninit([parts[0] * parts[2]], x.dtype());
+    reduce::sum(x.slice::<T>()?, parts, y.slice_mut::<T>()?);
+    Ok(y)
+}
+
+/// By the CPU's trees: columns in groups, until one is left; rows at once, or in parts where they
+/// are long.
+fn add_on_gpu(gpu: &Cuda, x: &Tensor, [outer, mut n, inner]: [usize; 3]) -> Result<Tensor> {
+    let new = |len: usize, dtype| Tensor::uninit_on(Some(gpu), [len], dtype);
+    if n == 0 {
+        return Ok(Tensor::zeros_on(Some(gpu), [outer * inner], DType::F32));
+    }
+    if inner == 1 && n <= ptx::PART as usize {
+        let mut y = new(outer, DType::F32);
+        let kernel = gpu.kernel("sum_rows", ptx::rows)?.input(x).output(&mut y);
+        kernel.numbers([outer, n]).run([outer, 1, 1])?;
+        return Ok(y);
+    }
+    if inner == 1 {
+        let (rows, count) = (x.reshape([outer, n])?, n.div_ceil(ptx::PART as usize));
+        let mut sums = Vec::with_capacity(outer);
+        for row in 0..outer {
+            let row = rows.select(0, row)?;
+            let (mut parts, mut y) = (new(count, DType::F64), new(1, DType::F32));
+            let kernel = gpu.kernel("sum_parts", ptx::row_parts)?;
+            kernel.input(&row).output(&mut parts).number(n).run([count, 1, 1])?;
+            let kernel = gpu.kernel("add_parts", ptx::add_parts)?;
+            kernel.input(&parts).output(&mut y).number(count).run([1, 1, 1])?;
+            sums.push(y);
+        }
+        return Tensor::cat(&sums.iter().collect::<Vec<_>>(), 0);
+    }
+    let mut x = x.clone();
+    loop {
+        let groups = n.div_ceil(ptx::ROWS as usize);
+        let outputs = outer * groups * inner;
+        let mut y = new(outputs, DType::F32);
+        let kernel = gpu.kernel("sum_columns", ptx::columns)?.input(&x).output(&mut y);
+        kernel.numbers([outputs, n, inner, groups]).run([outputs, 1, 1])?;
+        (x, n) = (y, groups);
+        if n == 1 {
+            return Ok(x);
+        }
+    }
+}
+
 /// Sums over runs of adjacent axes, the last run first.
-fn sum_to<T: Real + Element>(x: &Tensor, shape: &Shape) -> Result<Tensor> {
+fn sum_to(x: &Tensor, shape: &Shape, add: &Add<'_>) -> Result<Tensor> {
     let added = x.rank() - shape.rank();
     let stretched =
         |axis: usize, from: &Shape| from[axis] != 1 && (axis < added || shape[axis - added] == 1);
@@ -164,9 +217,7 @@ fn sum_to<T: Real + Element>(x: &Tensor, shape: &Shape) -> Result<Tensor> {
         let parts = split(sum.shape(), start..end);
         let mut lengths = *sum.shape();
         lengths[start..end].fill(1);
-        let mut y = Tensor::uninit(lengths, x.dtype());
-        reduce::sum(sum.slice::<T>()?, parts, y.slice_mut::<T>()?);
-        sum = y;
+        sum = add(&sum, parts)?.reshape(lengths)?;
         end = start;
     }
     sum.reshape(*shape)

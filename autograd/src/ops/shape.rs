@@ -192,6 +192,7 @@ macro_rules! linear {
             const KEEPS: [Keep; 1] = [Keep::NOTHING];
             const HALF: bool = true;
             const TWICE: bool = true;
+            const CUDA: bool = true;
             type Aux = ();
 
             fn forward(&$self, [$x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -254,7 +255,7 @@ linear!(
     PlaceOp,
     "place",
     |self, part| accumulate_part(
-        Tensor::zeros(self.shape, part.dtype()),
+        Tensor::zeros_on(part.cuda(), self.shape, part.dtype()),
         part,
         self.axis,
         self.start
@@ -273,6 +274,7 @@ impl OpMany for NarrowOp {
     const NAME: &'static str = "narrow";
     const HALF: bool = true;
     const TWICE: bool = true;
+    const CUDA: bool = true;
     type Aux = ();
 
     fn keeps(&self, _: usize) -> Keep {
@@ -308,6 +310,7 @@ impl OpMany for CatOp {
     const NAME: &'static str = "cat";
     const HALF: bool = true;
     const TWICE: bool = true;
+    const CUDA: bool = true;
     type Aux = ();
 
     fn keeps(&self, _: usize) -> Keep {

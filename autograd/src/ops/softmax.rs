@@ -1,8 +1,10 @@
 //! Softmax and its logarithm along an axis.
 
+use kernels::ptx::Storage;
 use kernels::{Real, softmax};
-use tensor::{Axis, DType, Element, Error, Result, Tensor};
+use tensor::{Axis, Cuda, DType, Element, Error, Result, Tensor};
 
+use super::product::rows;
 use crate::spec::{Case, Draw};
 use crate::{Keep, Kept, Op, Spec, Var, apply};
 
@@ -49,6 +51,7 @@ struct SoftmaxOp<const LOGARITHM: bool>;
 impl<const LOGARITHM: bool> Op<1> for SoftmaxOp<LOGARITHM> {
     const NAME: &'static str = if LOGARITHM { "log_softmax" } else { "softmax" };
     const KEEPS: [Keep; 1] = [Keep::Y];
+    const CUDA: bool = true;
     type Aux = ();
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, ())> {
@@ -59,9 +62,10 @@ impl<const LOGARITHM: bool> Op<1> for SoftmaxOp<LOGARITHM> {
             kernel(x.contiguous().slice::<T>()?, n, y.slice_mut()?);
             Ok(y)
         }
-        match x.dtype() {
-            DType::F32 => Ok((run::<f32>(LOGARITHM, x)?, ())),
-            DType::F64 => Ok((run::<f64>(LOGARITHM, x)?, ())),
+        match (x.cuda(), x.dtype()) {
+            (Some(gpu), DType::F32) => Ok((Self::forward_on(gpu, x)?, ())),
+            (None, DType::F32) => Ok((run::<f32>(LOGARITHM, x)?, ())),
+            (None, DType::F64) => Ok((run::<f64>(LOGARITHM, x)?, ())),
             _ => Err(Error::dtype(Self::NAME, "elements are not floats").operand("input", x)),
         }
     }
@@ -78,11 +82,32 @@ impl<const LOGARITHM: bool> Op<1> for SoftmaxOp<LOGARITHM> {
             Ok(dx)
         }
         let (y, dy) = (kept.y().value(), dy.value());
-        let dx = match y.dtype() {
-            DType::F64 => run::<f64>(LOGARITHM, &y, &dy)?,
-            _ => run::<f32>(LOGARITHM, &y, &dy)?,
+        let dx = match (y.cuda(), y.dtype()) {
+            (Some(gpu), _) => Self::backward_on(gpu, &y, &dy)?,
+            (None, DType::F64) => run::<f64>(LOGARITHM, &y, &dy)?,
+            (None, _) => run::<f32>(LOGARITHM, &y, &dy)?,
         };
         Ok([Some(Var::constant(dx))])
+    }
+}
+
+impl<const LOGARITHM: bool> SoftmaxOp<LOGARITHM> {
+    fn forward_on(gpu: &Cuda, x: &Tensor) -> Result<Tensor> {
+        let [rows, n] = rows(x.shape());
+        let (x, mut y) = (x.contiguous(), Tensor::uninit_on(Some(gpu), x.shape(), x.dtype()));
+        let make = || softmax::ptx::forward(Storage::F32, LOGARITHM);
+        let kernel = gpu.kernel(&format!("{} forward", Self::NAME), make)?;
+        kernel.input(&x).output(&mut y).numbers([rows, n]).run([rows, 1, 1])?;
+        Ok(y)
+    }
+
+    fn backward_on(gpu: &Cuda, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let [rows, n] = rows(y.shape());
+        let (dy, mut dx) = (dy.contiguous(), Tensor::uninit_on(Some(gpu), y.shape(), y.dtype()));
+        let make = || softmax::ptx::backward(Storage::F32, LOGARITHM);
+        let kernel = gpu.kernel(&format!("{} backward", Self::NAME), make)?;
+        kernel.input(y).input(&dy).output(&mut dx).numbers([rows, n]).run([rows, 1, 1])?;
+        Ok(dx)
     }
 }
 

@@ -8,6 +8,7 @@ use ddit::embedded;
 use ddit::folder::Folder;
 use ddit::pipeline::{Latents, Pipeline, TextSampler, WriteOptions};
 use ddit::train::setup::open_model;
+use tensor::Device;
 
 use super::output::Output;
 use super::parse;
@@ -32,6 +33,10 @@ pub struct ModelArgs {
     /// their files again for every pass. The same results, later if the files are not cached
     #[arg(long)]
     low_memory: bool,
+    /// Where the transformer computes: cpu, cuda (the first GPU) or cuda:N. Texts are read and
+    /// pictures decoded by the processor in any case
+    #[arg(long, value_name = "NAME", default_value = "cpu", conflicts_with = "low_memory")]
+    device: String,
 }
 
 /// How texts are written.
@@ -66,6 +71,7 @@ impl ModelArgs {
     ///
     /// Errors: there is none; it is damaged, or of a kind that this program does not run.
     pub fn open(&self) -> Result<Pipeline> {
+        let device: Device = self.device.parse()?;
         let mut folder = match &self.model {
             Some(path) => open_model(path)?,
             None => Folder::from_bytes(&embedded::FILES)?,
@@ -78,7 +84,7 @@ impl ModelArgs {
         }
         Ok(match self.low_memory {
             true => Pipeline::streaming(folder)?,
-            false => Pipeline::new(folder)?,
+            false => Pipeline::on(folder, &device)?,
         })
     }
 

@@ -37,6 +37,7 @@ impl PatchEmbed {
     /// Errors: not that many axes; sides shorter than a patch or longer than the table.
     #[track_caller]
     pub fn forward(&self, latents: &Var) -> Result<(Var, [usize; 2])> {
+        let latents = latents.to_device(&self.proj.weight.device())?;
         let [batch, channels, height, width] = latents.dims()?;
         let (patch, patch_size) = (self.patch, channels * self.patch * self.patch);
         let (rows, columns) = (height / patch, width / patch);
@@ -127,6 +128,7 @@ impl TimeEmbed {
     pub fn forward(&self, times: &[f32]) -> Result<Var> {
         let dtype = compute_dtype(self.linear_1.weight.dtype());
         let features = Var::constant(time_features(times, TIME_FEATURES, dtype)?);
+        let features = features.to_device(&self.linear_1.weight.device())?;
         self.linear_2.forward(&self.linear_1.forward(&features)?.silu()?)
     }
 }
@@ -184,7 +186,9 @@ impl TextEmbed {
     #[track_caller]
     pub fn forward(&self, text: TextInput) -> Result<Var> {
         match (self, text) {
-            (Self::States(linear), TextInput::States(states)) => linear.forward(states),
+            (Self::States(linear), TextInput::States(states)) => {
+                linear.forward(&states.to_device(&linear.weight.device())?)
+            }
             (Self::Ids { embedding, places }, TextInput::Ids(ids, length)) => {
                 let [_, most, _] = places.dims()?;
                 if length == 0 || length > most || !ids.len().is_multiple_of(length) {

@@ -1,5 +1,7 @@
 //! The dual diffusion transformer (D-DiT), from latents and text to velocity and words.
 //!
+//! It computes where its weights lie: latents, states, times and ids are brought there.
+//!
 //! | file | what it holds |
 //! |---|---|
 //! | `embed` | tokens from patches, ids or states; the vector of a time |

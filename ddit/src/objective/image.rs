@@ -113,7 +113,8 @@ impl Noised {
     #[track_caller]
     pub fn velocity_loss(&self, velocity: &Var, form: ImageLoss) -> Result<Var> {
         let [_, _, height, width] = velocity.dims()?;
-        let target = self.target.narrow(2, 0, height)?.narrow(3, 0, width)?;
+        let target = self.target.to_device(&velocity.device())?;
+        let target = target.narrow(2, 0, height)?.narrow(3, 0, width)?;
         if velocity.shape() != target.shape() {
             return Err(Error::shape("image loss", "velocity and target differ")
                 .operand("velocity", velocity)
@@ -126,6 +127,7 @@ impl Noised {
         let weights: Vec<f64> = self.sigma.iter().map(|&s| f64::from(form.weight(s))).collect();
         let weights = Tensor::from_vec(weights, [self.sigma.len(), 1, 1, 1])?;
         let weights = Var::constant(weights.to_dtype(velocity.dtype()));
+        let weights = weights.to_device(&velocity.device())?;
         error.square()?.mul(&weights)?.mean_all()
     }
 }

@@ -166,7 +166,8 @@ impl Corrupted {
     pub fn token_loss(&self, tokens: &Var, weight: &Var, bias: &Var) -> Result<Var> {
         let [batch, length, width] = tokens.dims()?;
         if self.rows.is_empty() {
-            return Ok(Var::constant(Tensor::scalar(0.0, tokens.dtype())));
+            let nothing = Tensor::scalar(0.0, tokens.dtype());
+            return Var::constant(nothing).to_device(&tokens.device());
         }
         let rows = tokens.reshape([batch * length, width])?.index_rows(&self.rows)?;
         rows.linear_cross_entropy(weight, bias, &self.targets, &self.weights, Some(self.mask))

@@ -26,7 +26,7 @@ use std::sync::Mutex;
 
 use autograd::Var;
 use tensor::rng::Rng;
-use tensor::{DType, Error, Result, Tensor};
+use tensor::{DType, Device, Error, Result, Tensor};
 
 use crate::config::Recipe;
 use crate::data::{pictures_to_tensor, resize};
@@ -143,7 +143,15 @@ impl Pipeline {
     ///
     /// Errors: a geometry that cannot be; a sampler nobody knows.
     pub fn new(folder: Folder) -> Result<Self> {
-        Self::build(folder, false)
+        Self::build(folder, false, &Device::Cpu)
+    }
+
+    /// The model of a folder's contents, whose transformer computes on a device. Texts are read and
+    /// pictures encoded and decoded by this machine's processor.
+    ///
+    /// Errors: as [`new`](Self::new); the device's memory does not suffice.
+    pub fn on(folder: Folder, device: &Device) -> Result<Self> {
+        Self::build(folder, false, device)
     }
 
     /// The model of a folder's contents, whose weights are read anew for every pass, block by
@@ -153,14 +161,14 @@ impl Pipeline {
     ///
     /// Errors: as [`new`](Self::new).
     pub fn streaming(folder: Folder) -> Result<Self> {
-        Self::build(folder, true)
+        Self::build(folder, true, &Device::Cpu)
     }
 
-    fn build(folder: Folder, streaming: bool) -> Result<Self> {
+    fn build(folder: Folder, streaming: bool, device: &Device) -> Result<Self> {
         if let Some(name) = &folder.generation.sampler {
             name.parse::<TextSampler>()?;
         }
-        let params = folder.transformer.constants()?;
+        let params = folder.transformer.constants()?.to_device(device)?;
         let mut transformer = Mmdit::new(folder.transformer.config.clone(), &params)?;
         if streaming {
             transformer = transformer.streaming(&params);

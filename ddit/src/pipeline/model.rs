@@ -3,7 +3,7 @@
 use autograd::Var;
 use samplers::flow::{Pass, timestep};
 use samplers::masked::Query;
-use tensor::{Result, Tensor};
+use tensor::{Device, Result, Tensor};
 
 use crate::mmdit::{Mmdit, TextInput};
 use crate::t5::T5Encoder;
@@ -116,7 +116,8 @@ impl Model {
         };
         let times = vec![timestep(sigma); state.shape()[0]];
         let state = Var::constant(state.clone());
-        Ok(self.transformer.velocity(&state, texts.input(), &times)?.value())
+        let velocity = self.transformer.velocity(&state, texts.input(), &times)?.value();
+        velocity.to_device(&Device::Cpu)
     }
 
     /// Scores of all words at the masks of the rows that a sampler asks about. The text encoder
@@ -133,8 +134,8 @@ impl Model {
         let times = vec![0.0; rows];
         let tokens = self.transformer.text_tokens(latents.as_ref(), texts.input(), &times)?;
         let [_, _, width] = tokens.dims()?;
-        let masked = tokens.value().reshape([rows * length, width])?.index_rows(query.masked)?;
-        Ok(self.transformer.text_logits(&Var::constant(masked))?.value())
+        let masked = tokens.reshape([rows * length, width])?.index_rows(query.masked)?;
+        self.transformer.text_logits(&masked)?.value().to_device(&Device::Cpu)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything runs on a tiny model with fresh weights: what it draws and writes is noise, but it is
 //! drawn, written and reported as any model's.
 
+mod devices;
 mod drawing;
 mod measuring;
 mod mistakes;

@@ -8,19 +8,13 @@
 //!
 //! # Putting it in place
 //!
-//! ```text
-//! let so = std::env::current_exe()?.parent().unwrap().join("libcuda.so");
-//! std::mem::forget(unsafe { libloading::Library::new(so)? });
-//! ```
-//!
-//! before the first call of cudarc: the library's SONAME is `libcuda.so`, so glibc answers the later
-//! `dlopen("libcuda.so")` with it. Cargo leaves it beside a test's executable when this crate is a
-//! dev-dependency.
+//! [`install`] before the first call of cudarc: the library's SONAME is `libcuda.so`, so glibc
+//! answers the later `dlopen("libcuda.so")` with it. Cargo leaves it beside a test's executable when
+//! this crate is a dev-dependency. (The crate's name in Rust is `cuda`, for the file's sake.)
 //!
 //! # Beyond the driver
 //!
-//! [`extra`] has the C functions of this library's own: `fakecuda_last_fault`, `fakecuda_statistics`,
-//! `fakecuda_leaks`, `fakecuda_set_checks`, `fakecuda_set_card`.
+//! [`extra`] has the C functions of this library's own, [`Installed`] the same for tests in Rust.
 //!
 //! # What differs from a real driver
 //!
@@ -35,6 +29,7 @@
 //! for what the driver's manual says is read or written through it, until the call (for operations in
 //! a capture: the last launch of the graph) has ended. Rust code touches those pointers in `raw.rs`
 //! alone; everything else works on integers, which are looked up before they are believed.
+//! `installed.rs` is such a caller.
 
 #![allow(unsafe_code, non_snake_case, clippy::missing_safety_doc)]
 
@@ -42,7 +37,10 @@ pub mod api;
 pub mod card;
 mod driver;
 pub mod extra;
+mod installed;
 mod operation;
 mod order;
 mod raw;
 pub mod status;
+
+pub use installed::{Installed, install};

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)] // Launches are unsafe: their arguments are not checked. Here they are those of the kernels.
 
+use cuda::install;
 use cudarc::driver::sys::{
     self, CUfunction_attribute, CUgraphInstantiate_flags, CUstreamCaptureMode,
 };
@@ -9,61 +10,14 @@ use cudarc::driver::{
     CudaContext, CudaFunction, CudaStream, DevicePtr, LaunchConfig, PushKernelArg,
 };
 use cudarc::nvrtc::Ptx;
-use libloading::{Library, Symbol};
-use std::ffi::{CStr, c_char};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// The library, opened before cudarc asks for a driver.
-fn library() -> &'static Library {
-    static LIBRARY: OnceLock<Library> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let beside = std::env::current_exe().unwrap().parent().unwrap().join("libcuda.so");
-        // SAFETY: our own library; loading it runs nothing.
-        unsafe { Library::new(beside) }.expect("cargo builds it as a dev-dependency")
-    })
-}
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One test at a time: they share the one driver of the process, and its leaks are counted.
 fn context() -> (MutexGuard<'static, ()>, Arc<CudaContext>) {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    library();
+    install();
     (turn, CudaContext::new(0).unwrap())
-}
-
-/// The text a function of ours gives.
-fn text(name: &str) -> String {
-    let mut buffer = vec![0u8; 1 << 16];
-    // SAFETY: the functions passed here have this signature, and the buffer its capacity.
-    unsafe {
-        let f: Symbol<'_, unsafe extern "C" fn(*mut c_char, usize) -> i32> =
-            library().get(name.as_bytes()).unwrap();
-        assert_eq!(f(buffer.as_mut_ptr().cast(), buffer.len()), 0);
-    }
-    CStr::from_bytes_until_nul(&buffer).unwrap().to_str().unwrap().to_owned()
-}
-
-fn leaks() -> Vec<String> {
-    let (mut count, mut buffer) = (0usize, vec![0u8; 1 << 16]);
-    // SAFETY: the function has this signature, and the buffer its capacity.
-    unsafe {
-        let f: Symbol<'_, unsafe extern "C" fn(*mut usize, *mut c_char, usize) -> i32> =
-            library().get(b"fakecuda_leaks").unwrap();
-        assert_eq!(f(&mut count, buffer.as_mut_ptr().cast(), buffer.len()), 0);
-    }
-    let text = CStr::from_bytes_until_nul(&buffer).unwrap().to_str().unwrap();
-    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    assert_eq!(lines.len(), count);
-    lines
-}
-
-fn set_card(name: &CStr) {
-    // SAFETY: the function has this signature.
-    unsafe {
-        let f: Symbol<'_, unsafe extern "C" fn(*const c_char) -> i32> =
-            library().get(b"fakecuda_set_card").unwrap();
-        assert_eq!(f(name.as_ptr()), 0);
-    }
 }
 
 /// z = x + y for the first n elements, 64 threads a block, as PTX 7.0 for `target`.
@@ -135,18 +89,13 @@ fn vectors_are_added() {
     assert!(context.name().unwrap().contains("PTX virtual machine"));
     assert_eq!(context.compute_capability().unwrap(), (8, 0));
     let function = load(&context);
-    // SAFETY: the function has this signature.
-    unsafe {
-        let reset: Symbol<'_, unsafe extern "C" fn() -> i32> =
-            library().get(b"fakecuda_reset_statistics").unwrap();
-        assert_eq!(reset(), 0);
-    }
+    install().reset_statistics();
     for stream in [context.default_stream(), context.new_stream().unwrap()] {
         let z = add(&stream, &function, 90, 64).unwrap();
         stream.synchronize().unwrap();
         assert!((0..90).all(|i| z[i] == i as f32 + 0.5) && z[90..] == [0.0; 10]);
     }
-    let statistics = text("fakecuda_statistics");
+    let statistics = install().statistics();
     let row = statistics.lines().find(|l| l.starts_with("add\t")).unwrap();
     assert_eq!(row.split('\t').nth(1), Some("2"), "{statistics}");
 }
@@ -159,8 +108,8 @@ fn a_faulting_launch_is_an_error_with_its_text() {
     for part in ["ILLEGAL_ADDRESS", "OutOfBounds", "line 24", "thread 36", "ld.global.f32 %f0"] {
         assert!(error.contains(part), "{part} is not in: {error}");
     }
-    assert!(text("fakecuda_last_fault").contains("OutOfBounds"));
-    assert_eq!(text("fakecuda_last_fault"), "");
+    assert!(install().last_fault().contains("OutOfBounds"));
+    assert_eq!(install().last_fault(), "");
     // It is over: the context is as good as before.
     add(&stream, &function, 100, 64).unwrap();
 }
@@ -189,12 +138,12 @@ fn launches_beyond_the_card_are_refused() {
     opt_in(64 * 1024).unwrap();
     launch(64 * 1024).unwrap();
     assert!(opt_in(200 * 1024).unwrap_err().contains("at most"));
-    set_card(c"H100");
+    install().set_card("H100");
     opt_in(200 * 1024).unwrap();
     launch(200 * 1024).unwrap();
-    set_card(c"RTX 4090");
+    install().set_card("RTX 4090");
     assert!(opt_in(100 * 1024).is_err());
-    set_card(c"A100");
+    install().set_card("A100");
     let grid = LaunchConfig { grid_dim: (1, 70_000, 1), ..shape(1, 64) };
     let mut builder = stream.launch_builder(&function);
     let (pointer, n) = (0u64, 0u32);
@@ -231,12 +180,12 @@ fn texts_for_other_cards_and_bad_ones_do_not_load() {
 #[test]
 fn memory_is_accounted_for() {
     let (_turn, context) = context();
-    let before = leaks();
+    let before = install().leaks();
     let (free, total) = context.mem_get_info().unwrap();
     let stream = context.new_stream().unwrap();
     let buffer = stream.alloc_zeros::<u8>(1 << 20).unwrap();
     assert_eq!(context.mem_get_info().unwrap(), (free - (1 << 20), total));
-    let now: Vec<String> = leaks().into_iter().filter(|l| !before.contains(l)).collect();
+    let now: Vec<String> = install().leaks().into_iter().filter(|l| !before.contains(l)).collect();
     assert!(now.iter().any(|l| l.contains("1048576 bytes")), "{now:?}");
     assert!(now.iter().any(|l| l.starts_with("stream")), "{now:?}");
     let pointer = buffer.leak();
@@ -251,7 +200,7 @@ fn memory_is_accounted_for() {
     let huge = stream.alloc_zeros::<u8>(3 << 30).unwrap_err();
     assert!(format!("{huge:?}").contains("OUT_OF_MEMORY"), "{huge:?}");
     drop(stream);
-    assert_eq!(leaks(), before);
+    assert_eq!(install().leaks(), before);
 }
 
 #[test]
@@ -332,7 +281,7 @@ fn a_captured_graph_runs_when_launched() {
     let (_turn, context) = context();
     // SAFETY: one stream at a time is used, so no events are needed between them.
     unsafe { context.disable_event_tracking() };
-    let before = leaks();
+    let before = install().leaks();
     let (stream, function) = (context.new_stream().unwrap(), load(&context));
     let x = stream.clone_htod(&[1f32; 64]).unwrap();
     let mut sum = stream.alloc_zeros::<f32>(64).unwrap();
@@ -360,5 +309,5 @@ fn a_captured_graph_runs_when_launched() {
         assert_eq!(stream.clone_dtoh(&sum).unwrap(), [2.0 * times as f32; 64]);
     }
     drop((graph, x, sum, function, stream));
-    assert_eq!(leaks(), before);
+    assert_eq!(install().leaks(), before);
 }

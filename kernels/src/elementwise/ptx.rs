@@ -11,7 +11,7 @@
 use super::formula::{Pointwise, Unary};
 use super::walk::Walk;
 use crate::num::Num;
-use crate::ptx::{Body, Global, Kernel, Reg, Storage, Stored, U32, with_stored};
+use crate::ptx::{Body, F32, Global, Kernel, Reg, Storage, Stored, U32, with_stored};
 
 /// Threads of a block.
 const THREADS: u32 = 256;
@@ -114,6 +114,19 @@ fn numbers<const K: usize>(
 pub fn kernel<const K: usize, F: Pointwise<K>>(
     name: &str,
     f: &F,
+    storages: [Storage; 2],
+    layout: Layout,
+) -> Kernel {
+    // All that is compiled for each formula; the rest is compiled once.
+    kernel_of(name, &|x| f.at(x), storages, layout)
+}
+
+/// A formula over registers.
+type Formula<'f, const K: usize> = &'f dyn for<'k> Fn([Reg<'k, F32>; K]) -> Reg<'k, F32>;
+
+fn kernel_of<const K: usize>(
+    name: &str,
+    f: Formula<K>,
     [from, to]: [Storage; 2],
     layout: Layout,
 ) -> Kernel {
@@ -122,19 +135,19 @@ pub fn kernel<const K: usize, F: Pointwise<K>>(
         Layout::Dense => {
             let per_block = [THREADS * VECTOR, 1, 1];
             Kernel::new(&format!("{name}_{stored}_dense"), THREADS, per_block, |k| {
-                dense::<K, F, From, To>(k, f);
+                dense::<K, From, To>(k, f);
             })
         }
         Layout::Strided(rank) => {
             let name = format!("{name}_{stored}_strided{rank}");
             Kernel::new(&name, THREADS, [THREADS, 1, 1], |k| {
-                strided::<K, F, From, To>(k, f, rank, false);
+                strided::<K, From, To>(k, f, rank, false);
             })
         }
         Layout::Scattered(rank) => {
             let name = format!("{name}_{stored}_scattered{rank}");
             Kernel::new(&name, THREADS, [THREADS, 1, 1], |k| {
-                strided::<K, F, From, To>(k, f, rank, true);
+                strided::<K, From, To>(k, f, rank, true);
             })
         }
     }))
@@ -145,7 +158,7 @@ fn operands<const K: usize, S: Stored, D: Stored>(k: &Body) -> ([Global<'_, S>; 
     (std::array::from_fn(|i| k.global(&format!("x{i}"))), k.global("y"))
 }
 
-fn dense<const K: usize, F: Pointwise<K>, S: Stored, D: Stored>(k: &Body, f: &F) {
+fn dense<const K: usize, S: Stored, D: Stored>(k: &Body, f: Formula<K>) {
     let (x, y) = operands::<K, S, D>(k);
     let n = k.u32("n");
     let first = k.block(0).mad(THREADS, k.thread()) * VECTOR;
@@ -153,13 +166,13 @@ fn dense<const K: usize, F: Pointwise<K>, S: Stored, D: Stored>(k: &Body, f: &F)
         k.if_else(
             (first + VECTOR).ge(n + 1),
             || {
-                let one = |i: Reg<'_, U32>| y.at(i).store(f.at(x.map(|x| x.at(i).load())));
+                let one = |i: Reg<'_, U32>| y.at(i).store(f(x.map(|x| x.at(i).load())));
                 k.note("the last elements, one by one");
                 k.for_(first, n, 1, one);
             },
             || {
                 let x = x.map(|x| x.at(first).load_n(VECTOR as usize));
-                let value = |i: usize| f.at(std::array::from_fn(|k| x[k][i]));
+                let value = |i: usize| f(std::array::from_fn(|k| x[k][i]));
                 let values: Vec<_> = (0..VECTOR as usize).map(value).collect();
                 y.at(first).store_n(&values);
             },
@@ -167,9 +180,9 @@ fn dense<const K: usize, F: Pointwise<K>, S: Stored, D: Stored>(k: &Body, f: &F)
     });
 }
 
-fn strided<const K: usize, F: Pointwise<K>, S: Stored, D: Stored>(
+fn strided<const K: usize, S: Stored, D: Stored>(
     k: &Body,
-    f: &F,
+    f: Formula<K>,
     rank: usize,
     scattered: bool,
 ) {
@@ -195,7 +208,7 @@ fn strided<const K: usize, F: Pointwise<K>, S: Stored, D: Stored>(
         }
         let values = std::array::from_fn(|i| x[i].at(offsets[i]).load());
         let to = offsets.get(K).copied().unwrap_or(index);
-        y.at(to).store(f.at(values));
+        y.at(to).store(f(values));
     });
 }
 

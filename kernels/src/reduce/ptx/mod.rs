@@ -8,7 +8,7 @@ mod max;
 
 pub use max::{max_columns, max_rows, spread};
 
-use super::cpu::{BLOCK, BLOCKS, ROWS};
+use super::cpu::{BLOCK, BLOCKS};
 use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, U32, Var, WARP};
 
 /// Threads of a block.
@@ -28,6 +28,9 @@ pub fn rows() -> Kernel {
         });
     })
 }
+
+/// Rows of a group of [`columns`].
+pub const ROWS: u32 = super::cpu::ROWS as u32;
 
 /// Elements of a row that a warp of [`row_parts`] adds.
 pub const PART: u32 = (BLOCK * BLOCKS) as u32;
@@ -91,8 +94,8 @@ pub fn columns() -> Kernel {
         let output = k.block(0).mad(THREADS, k.thread());
         k.if_(output.lt(outputs), || {
             let (column, group) = (output % inner, output / inner);
-            let first = group % groups * ROWS as u32;
-            let rows = (n - first).min(ROWS as u32);
+            let first = group % groups * ROWS;
+            let rows = (n - first).min(ROWS);
             let x = x.at((group / groups * n + first).mad(inner, column));
             let total = k.var::<F32>(0.0);
             k.for_(0, rows, 4, |i| {

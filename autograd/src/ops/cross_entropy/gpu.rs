@@ -1,0 +1,92 @@
+//! Cross-entropy on a GPU: launches of `kernels::xent::ptx`, which have the CPU's bits.
+
+use kernels::{reduce, xent};
+use tensor::{Cuda, DType, Device, Result, Tensor};
+
+use super::Scored;
+use crate::Var;
+
+impl Scored {
+    /// Targets and weights in a GPU's memory, and the forbidden word as a number beyond all others if
+    /// there is none.
+    fn operands_on(&self, gpu: &Cuda) -> Result<([Tensor; 2], usize)> {
+        let ids: Vec<i32> = self.targets.iter().map(|id| id.cast_signed()).collect();
+        let (ids, weights) = (
+            Tensor::from_slice(&ids, [ids.len()])?,
+            Tensor::from_slice(&self.weights, [self.weights.len()])?,
+        );
+        let there = Device::Cuda(gpu.clone());
+        let forbidden = self.forbidden.unwrap_or(u32::MAX) as usize;
+        Ok(([ids.to_device(&there)?, weights.to_device(&there)?], forbidden))
+    }
+
+    /// The loss of scores, and the log-sum-exp of each row.
+    pub(super) fn forward_on(&self, gpu: &Cuda, scores: &Tensor) -> Result<(Tensor, Tensor)> {
+        let [rows, words] = scores.dims()?;
+        self.check(scores, words)?;
+        if rows == 0 {
+            let nothing = |shape: &[usize]| Tensor::zeros_on(Some(gpu), shape, DType::F32);
+            return Ok((nothing(&[]), nothing(&[0])));
+        }
+        let ([ids, weights], forbidden) = self.operands_on(gpu)?;
+        let scores = scores.contiguous();
+        let mut lse = Tensor::uninit_on(Some(gpu), [rows], DType::F32);
+        let mut losses = Tensor::uninit_on(Some(gpu), [rows], DType::F64);
+        let mut loss = Tensor::uninit_on(Some(gpu), [], DType::F32);
+        let launch = gpu.kernel("cross_entropy", xent::ptx::forward)?;
+        let launch = launch.input(&scores).input(&ids).input(&weights);
+        let launch = launch.output(&mut lse).output(&mut losses);
+        launch.numbers([rows, words, forbidden]).run([rows, 1, 1])?;
+        let launch = gpu.kernel("add_parts", reduce::ptx::add_parts)?;
+        launch.input(&losses).output(&mut loss).number(rows).run([1, 1, 1])?;
+        Ok((loss, lse))
+    }
+
+    /// The gradient of scores, in their place if nobody else has them.
+    pub(super) fn backward_on(
+        &self,
+        gpu: &Cuda,
+        scores: &Tensor,
+        lse: &Tensor,
+        dy: f64,
+    ) -> Result<Tensor> {
+        let [rows, words] = scores.dims()?;
+        let mut dx = scores.contiguous();
+        if rows == 0 {
+            return Ok(dx);
+        }
+        let ([ids, weights], forbidden) = self.operands_on(gpu)?;
+        let launch = gpu.kernel("cross_entropy_backward", xent::ptx::backward)?;
+        let launch = launch.output(&mut dx).input(&ids).input(&weights).input(lse);
+        launch.numbers([rows, words, forbidden]).double(dy).run([rows, 1, 1])?;
+        Ok(dx)
+    }
+
+    /// The scores x·Wᵀ + b; here they exist all at once.
+    pub(super) fn scores_on(&self, x: [&Tensor; 3]) -> Result<Tensor> {
+        let [x, weight, bias] = x.map(|x| Var::constant(x.clone()));
+        Ok(x.linear(&weight, Some(&bias))?.value())
+    }
+
+    /// The gradients of x, W and b, from that of the scores.
+    pub(super) fn gradients_on(
+        &self,
+        gpu: &Cuda,
+        x: &[Tensor; 3],
+        lse: &Tensor,
+        dy: f64,
+        needs: [bool; 3],
+    ) -> Result<[Option<Var>; 3]> {
+        let scores = self.scores_on(x.each_ref())?;
+        let ds = Var::constant(self.backward_on(gpu, &scores, lse, dy)?);
+        let [rows, weight, bias] = x.each_ref().map(|x| Var::constant(x.clone()));
+        let dx = || ds.matmul(&weight);
+        let dw = || ds.transpose(0, 1)?.matmul(&rows);
+        let db = || ds.sum_to(bias.shape());
+        Ok([
+            needs[0].then(dx).transpose()?,
+            needs[1].then(dw).transpose()?,
+            needs[2].then(db).transpose()?,
+        ])
+    }
+}

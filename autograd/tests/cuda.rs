@@ -1,0 +1,181 @@
+//! Every operation on a GPU beside the CPU, in the registry's own random cases. The GPU is the
+//! virtual machine behind the stand-in for the driver, with all its checks on.
+#![cfg(target_os = "linux")]
+
+use autograd::spec::{Case, Draw, Spec};
+use autograd::{Backward, Var, ops};
+use tensor::rng::Rng;
+use tensor::{DType, Device, ErrorKind, Result, Tensor};
+
+/// Operations that no GPU kernel is launched for yet: asking for them is an error.
+const NONE: [&str; 4] = ["max", "group_norm", "conv2d", "upsample_conv2d"];
+
+/// Operations whose results have other bits on a GPU, and by how much relative to the largest element
+/// or to one. Products of bf16 on tensor cores are summed in another order; attention is made of other
+/// operations, and the gradients of scores that are one layer's are made by another product.
+const OTHER_BITS: [(&str, f64); 6] = [
+    ("matmul", 1e-6),
+    ("linear", 1e-6),
+    ("linear_gelu", 1e-6),
+    ("linear_gate_residual", 1e-6),
+    ("attention", 2e-6),
+    ("linear_cross_entropy", 2e-6),
+];
+
+/// Random instances of each operation and element type: `DDIT_CASES` over all, or a few.
+fn each() -> u64 {
+    let cases = std::env::var("DDIT_CASES").ok().and_then(|cases| cases.parse().ok());
+    cases.map_or(6, |cases: u64| cases.div_ceil(2 * ops::all().count() as u64).clamp(1, 100))
+}
+
+fn gpu() -> Device {
+    cuda::install();
+    Device::cuda(0).expect("the stand-in has a GPU")
+}
+
+/// A copy on a device that is as contiguous, or not, as the original.
+fn copy(x: &Tensor, device: &Device) -> Result<Tensor> {
+    if x.is_contiguous() {
+        return x.to_device(device);
+    }
+    let reversed: Vec<usize> = (0..x.rank()).rev().collect();
+    x.permute(&reversed)?.to_device(device)?.permute(&reversed)
+}
+
+/// The result of a case whose operands lie on a device, and the gradient of each under a fixed ȳ.
+fn run(case: &Case) -> Result<Vec<Option<Tensor>>> {
+    let x = case.parameters();
+    let y = case.run(&x)?;
+    let mut results = vec![Some(y.value())];
+    if y.is_tracked() {
+        let mut rng = Rng::new(7);
+        let seed = (0..y.numel()).map(|_| 2.0 * rng.next_uniform() as f32 - 1.0).collect();
+        let seed = Tensor::from_vec(seed, y.shape())?;
+        let grads = Backward::new().root(&y, seed).run()?;
+        results.extend(x.iter().map(|x| grads.get(x).cloned()));
+    }
+    Ok(results)
+}
+
+/// The largest difference, relative to the largest element or to one, as operands are; and whether
+/// all elements are equal.
+fn compare(cpu: &Tensor, gpu: &Tensor) -> (f64, bool) {
+    assert_eq!((gpu.shape(), gpu.dtype()), (cpu.shape(), cpu.dtype()));
+    let pairs: Vec<_> = cpu.to_f64_vec().into_iter().zip(gpu.to_f64_vec()).collect();
+    let largest = pairs.iter().fold(1.0, |most: f64, (a, _)| most.max(a.abs()));
+    let apart = pairs.iter().map(|(a, b)| (a - b).abs());
+    // A NaN is no small difference.
+    let apart = apart.fold(0.0, |most, d| if d > most || d.is_nan() { d } else { most });
+    (apart / largest, pairs.iter().all(|(a, b)| a == b))
+}
+
+/// What is wrong with an operation on a GPU.
+fn wrong(op: &dyn Spec, gpu: &Device) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let tolerance = OTHER_BITS.iter().find(|(name, _)| *name == op.name());
+    for (seed, dtype) in (1..=each()).flat_map(|i| [(i, DType::F32), (i, DType::BF16)]) {
+        let case = || op.case(&mut Draw::new(seed, dtype)).unwrap();
+        let (here, mut there) = (case(), case());
+        for x in &mut there.inputs {
+            *x = copy(x, gpu).unwrap();
+        }
+        let what = format!("{} {} in {dtype}, seed {seed}", op.name(), here.label);
+        let (want, got) = (run(&here).unwrap(), run(&there));
+        let got = match got {
+            Ok(got) => got,
+            Err(error) => {
+                wrong.push(format!("{what}: {error}"));
+                continue;
+            }
+        };
+        for (i, pair) in want.iter().zip(&got).enumerate() {
+            let which = if i == 0 { "y".to_owned() } else { format!("gradient {}", i - 1) };
+            match pair {
+                (None, None) => {}
+                (Some(want), Some(got)) => {
+                    let (apart, equal) = compare(want, got);
+                    if !equal && !tolerance.is_some_and(|(_, limit)| apart <= *limit) {
+                        wrong.push(format!("{what}: {which} differs by {apart:.1e}"));
+                    }
+                }
+                _ => wrong.push(format!("{what}: {which} is there on one device only")),
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_operation_is_on_a_gpu_what_it_is_on_the_cpu() {
+    let gpu = gpu();
+    let there = ops::all().filter(|op| !NONE.contains(&op.name()));
+    let wrong: Vec<String> = there.flat_map(|op| wrong(op, &gpu)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_has_no_kernel_is_an_error_that_says_so() {
+    let gpu = gpu();
+    let mut none = Vec::new();
+    for op in ops::all() {
+        let mut case = op.case(&mut Draw::new(3, DType::F32)).unwrap();
+        for x in &mut case.inputs {
+            *x = x.to_device(&gpu).unwrap();
+        }
+        let Err(error) = case.run(&case.constants()) else { continue };
+        assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+        assert!(error.to_string().contains("this operation has no GPU kernel"), "{error}");
+        none.push(op.name());
+    }
+    assert_eq!(none, NONE);
+}
+
+#[test]
+fn operands_on_different_devices_are_an_error() {
+    let x = Tensor::ones([2, 3], DType::F32);
+    let [here, there] = [x.clone(), x.to_device(&gpu()).unwrap()].map(Var::constant);
+    let error = here.add(&there).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Device);
+    let text = error.to_string();
+    assert!(text.contains("different devices") && text.contains("f32  cuda:0"), "{text}");
+    // In float64 nothing is computed there.
+    let wide = x.to_dtype(DType::F64).to_device(&gpu()).unwrap();
+    assert!(Var::constant(wide).exp().is_err());
+}
+
+/// Sums whose rows are longer than one warp adds, and products whose tiles have edges.
+#[test]
+fn large_operands_have_the_bits_of_the_cpu() {
+    let gpu = gpu();
+    let mut rng = Rng::new(1);
+    let x = rng.normal([3, 40_000], DType::F32).unwrap();
+    let [a, b] = [[2, 70, 410], [2, 410, 66]].map(|s| rng.normal(s, DType::F32).unwrap());
+    let both = |f: &dyn Fn([&Var; 3]) -> Result<Var>| {
+        let here = [&x, &a, &b].map(|x| Var::constant(x.clone()));
+        let there = [&x, &a, &b].map(|x| Var::constant(x.to_device(&gpu).unwrap()));
+        let [here, there] = [here, there].map(|x| f(x.each_ref()).unwrap().value());
+        assert_eq!(there.device(), gpu);
+        assert!(compare(&here, &there).1);
+    };
+    both(&|[x, _, _]| x.sum(&[1], false));
+    both(&|[x, _, _]| x.sum(&[0], false));
+    both(&|[_, a, b]| a.matmul(b));
+    both(&|[_, a, b]| b.transpose(1, 2)?.matmul(&a.transpose(1, 2)?));
+}
+
+/// On tensor cores, bf16 operands that are aligned.
+#[test]
+fn products_of_bf16_are_those_of_the_same_numbers() {
+    let gpu = gpu();
+    let mut rng = Rng::new(2);
+    let [a, b] = [[48, 64], [32, 64]].map(|shape| rng.normal(shape, DType::BF16).unwrap());
+    let product = |a: Tensor, b: Tensor| {
+        let [a, b] = [a, b].map(Var::constant);
+        a.matmul(&b.transpose(0, 1).unwrap()).unwrap().value()
+    };
+    let want = product(a.clone(), b.clone());
+    cuda::install().reset_statistics();
+    let got = product(a.to_device(&gpu).unwrap(), b.to_device(&gpu).unwrap());
+    assert!(cuda::install().statistics().contains("gemm_tensor_cores_nt_bf16_f32_store"));
+    assert!(compare(&want, &got).0 < 1e-6);
+}

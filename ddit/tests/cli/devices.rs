@@ -1,0 +1,50 @@
+//! Commands on a GPU: on the virtual machine's, where the stand-in for the driver is found.
+#![cfg(target_os = "linux")]
+
+use std::process::Command;
+
+use crate::world::{Ran, World};
+
+/// A command that finds the stand-in where it looks for a driver. Cargo leaves that beside the tests.
+fn with_stand_in(mut command: Command) -> Ran {
+    let beside = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    assert!(beside.join("libcuda.so").exists(), "the stand-in is a dev-dependency");
+    command.env("LD_LIBRARY_PATH", beside);
+    Ran::of(command)
+}
+
+#[test]
+fn a_gpu_draws_and_writes_what_the_processor_does() {
+    let world = World::new();
+    let draw = ["generate", "a circle", "--model", "model", "--steps", "2", "-o"];
+    world.run(&[&draw[..], &["here.png"]].concat()).succeeded();
+    let there = [&draw[..], &["there.png", "--device", "cuda"]].concat();
+    with_stand_in(world.command(&there)).succeeded();
+    let [here, there] = ["here.png", "there.png"].map(|name| world.picture(name));
+    assert_eq!((there.width(), there.height()), (here.width(), here.height()));
+    // Rounding may take a number to the next of 256.
+    assert!(here.rgb().iter().zip(there.rgb()).all(|(a, b)| a.abs_diff(*b) <= 1));
+
+    let caption = ["caption", "red.png", "--model", "model"];
+    let here = world.run(&caption).succeeded().stdout;
+    let there = world.command(&[&caption[..], &["--device", "cuda:0"]].concat());
+    assert_eq!(with_stand_in(there).succeeded().stdout, here);
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named() {
+    let world = World::new();
+    let draw = ["generate", "a circle", "--model", "model", "--device"];
+    let with = |device: &str| world.command(&[&draw[..], &[device]].concat());
+    Ran::of(with("tpu")).failed(&["`tpu` is no device", "cpu, cuda"]);
+    with_stand_in(with("cuda:3")).failed(&["GPU 3 does not open"]);
+    let mut alone = with("cuda");
+    alone.env_remove("LD_LIBRARY_PATH");
+    let alone = Ran::of(alone);
+    if alone.code == 0 {
+        eprintln!("SKIPPED a_device_that_is_not_there_is_named: this machine has a driver");
+        return;
+    }
+    alone.failed(&["no CUDA driver on this machine", "use the device cpu"]);
+    world.run(&[&draw[..], &["cpu", "--low-memory"]].concat()).failed(&["cannot be used with"]);
+}

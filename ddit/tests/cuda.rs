@@ -1,0 +1,157 @@
+//! Training steps and answers of a tiny D-DiT on a GPU, beside the CPU. The GPU is the virtual
+//! machine behind the stand-in for the driver, with all its checks on.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+
+use autograd::optim::{AdamW, AdamWConfig, Ema};
+use autograd::{Params, no_grad};
+use ddit::config::{Recipe, TransformerConfig};
+use ddit::mmdit::{Mmdit, TextInput, inventory};
+use ddit::objective::{Draws, ImagePairs, Losses, Objective, TextPairs, Texts};
+use ddit::pipeline::Model;
+use serde_json::json;
+use tensor::rng::Rng;
+use tensor::{DType, Device, Tensor};
+
+/// Samples of a batch, and tokens of a text.
+const BATCH: usize = 2;
+const LENGTH: usize = 5;
+const MASK: u32 = 10;
+
+fn config() -> TransformerConfig {
+    serde_json::from_value(json!({
+        "vocab_size": 11, "sample_size": 6, "patch_size": 2, "in_channels": 3, "out_channels": 3,
+        "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 2,
+        "joint_attention_dim": 0, "caption_projection_dim": 16, "pos_embed_max_size": 5,
+        "text_embedding": true, "max_text_length": 8,
+    }))
+    .unwrap()
+}
+
+fn params(device: &Device) -> Params {
+    let list = inventory(&config());
+    let weights = list.iter().enumerate().map(|(i, weight)| {
+        let noise = Rng::new(5).stream(i as u64).normal(weight.shape, DType::F64).unwrap();
+        let values = noise.to_f64_vec().into_iter().map(|x| 0.2 * x as f32).collect();
+        let tensor = Tensor::from_vec::<f32>(values, weight.shape).unwrap();
+        (weight.name.clone(), tensor.to_device(device).unwrap())
+    });
+    Params::from_tensors(weights, |name| name != "pos_embed.pos_embed").unwrap()
+}
+
+fn objective() -> Objective {
+    Objective {
+        recipe: Recipe::Paper,
+        text_weight: 0.2,
+        caption_dropout: 0.3,
+        noise_shift: 1.0,
+        null: vec![1, 0, 0, 0, 0],
+        mask: MASK,
+    }
+}
+
+fn latents() -> Tensor {
+    Rng::new(9).normal([BATCH, 3, 4, 6], DType::F32).unwrap()
+}
+
+const IDS: [u32; BATCH * LENGTH] = [2, 7, 3, 1, 0, 5, 9, 8, 6, 1];
+
+/// Weights and averages after some training steps, and each step's losses and gradients' norm.
+struct Trained {
+    weights: BTreeMap<String, Vec<f64>>,
+    average: BTreeMap<String, Vec<f64>>,
+    gradients: BTreeMap<String, Vec<f64>>,
+    losses: Vec<Losses>,
+    norms: Vec<f64>,
+}
+
+fn train(device: &Device, steps: u64) -> Trained {
+    let params = params(device);
+    let transformer = Mmdit::new(config(), &params).unwrap();
+    let model = Model { transformer, text_encoder: None };
+    let settings =
+        AdamWConfig { clip: Some(0.5), ema: Some(Ema::Constant(0.9)), ..Default::default() };
+    let mut optimizer = AdamW::new(&params, settings).unwrap();
+    let latents = latents();
+    let learned = [true; BATCH * LENGTH];
+    let texts = Texts { ids: &IDS, learned: &learned, counted: None, length: LENGTH };
+    let (mut losses, mut norms, mut gradients) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for step in 0..steps {
+        let images = ImagePairs { latents: &latents, ids: &IDS };
+        let texts = TextPairs { latents: &latents, texts };
+        let draws = Draws::new(3, step);
+        let (grads, found) = objective().gradients(&model, &images, &texts, &draws, 1).unwrap();
+        if step == 0 {
+            let gradient = |(name, var)| Some((str::to_owned(name), grads.get(var)?.to_f64_vec()));
+            gradients = params.trained().filter_map(gradient).collect();
+        }
+        norms.push(optimizer.step(&grads, 1e-2).unwrap().norm);
+        losses.push(found);
+    }
+    let numbers = |named: Vec<(String, Tensor)>| {
+        named.into_iter().map(|(name, x)| (name, x.to_f64_vec())).collect()
+    };
+    let (weights, average) = (numbers(params.tensors()), numbers(optimizer.average()));
+    Trained { weights, average, gradients, losses, norms }
+}
+
+/// |a − b| / |b|, of vectors.
+fn apart(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
+    difference / norm(&mut b.iter().copied()).max(1e-12)
+}
+
+fn gpu() -> Device {
+    cuda::install();
+    Device::cuda(0).expect("the stand-in has a GPU")
+}
+
+#[test]
+fn training_steps_are_those_of_the_cpu() {
+    let (here, there) = (train(&Device::Cpu, 3), train(&gpu(), 3));
+    assert_eq!(there.gradients.len(), here.gradients.len());
+    assert!(here.gradients.len() > 50, "every weight learns");
+    for (name, want) in &here.gradients {
+        let apart = apart(&there.gradients[name], want);
+        assert!(apart <= 1e-5, "gradient of {name}: {apart:.1e}");
+    }
+    for (a, b) in there.losses.iter().zip(&here.losses) {
+        for (a, b) in [(a.image, b.image), (a.text, b.text), (a.total, b.total)] {
+            assert!((a - b).abs() <= 1e-5 * b.abs(), "loss {a}, not {b}");
+        }
+    }
+    assert!(apart(&there.norms, &here.norms) <= 1e-5);
+    assert!(here.norms[0] > 0.5, "gradients are clipped");
+    // A gradient near zero moves its weight by the whole learning rate in either direction.
+    for (got, want) in [(&there.weights, &here.weights), (&there.average, &here.average)] {
+        let outliers = |name: &String| {
+            let pairs = got[name].iter().zip(&want[name]);
+            pairs.filter(|(a, b)| (**a - **b).abs() > 1e-5).count()
+        };
+        let wrong: usize = want.keys().map(outliers).sum();
+        let all: usize = want.values().map(Vec::len).sum();
+        assert!(wrong * 1000 <= all, "{wrong} weights of {all} are elsewhere");
+    }
+}
+
+#[test]
+fn velocity_and_scores_are_those_of_the_cpu() {
+    let answers = |device: &Device| {
+        let model = Mmdit::new(config(), &params(device)).unwrap();
+        let latents = autograd::Var::constant(latents());
+        no_grad(|| {
+            let text = TextInput::Ids(&IDS, LENGTH);
+            let velocity = model.velocity(&latents, text, &[300.0, 999.0]).unwrap();
+            let tokens = model.text_tokens(None, text, &[0.0; BATCH]).unwrap();
+            let scores = model.text_logits(&tokens).unwrap();
+            [velocity, scores].map(|x| x.value().to_f64_vec())
+        })
+    };
+    for (got, want) in answers(&gpu()).iter().zip(&answers(&Device::Cpu)) {
+        let apart = apart(got, want);
+        assert!(apart <= 1e-5, "{apart:.1e}");
+    }
+}

@@ -1,0 +1,175 @@
+//! The CUDA driver, by way of cudarc: the only file of this crate that calls it.
+//!
+//! **Invariant: the driver reads and writes host memory only through slices that are borrowed for
+//! the whole of the call, and everything on a device happens in the order of one stream.** Events
+//! between streams are therefore not needed, memory is given back in that order too, and what a
+//! kernel does wrong it does to the memory of the device, where no Rust value lives.
+
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use cudarc::driver::sys::{self, CUfunction_attribute, CUmemPool_attribute};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, LaunchConfig, PushKernelArg,
+};
+use cudarc::nvrtc::Ptx;
+use kernels::ptx::Kernel;
+
+/// What the driver says of an error, or we of what it would not survive.
+pub(super) type Result<T> = std::result::Result<T, String>;
+
+fn told<T>(result: std::result::Result<T, cudarc::driver::DriverError>) -> Result<T> {
+    result.map_err(|error| {
+        let text = |part: std::result::Result<&std::ffi::CStr, _>| {
+            part.map_or_else(|_| format!("{:?}", error.0), |text| text.to_string_lossy().into())
+        };
+        format!("{}: {}", text(error.error_name()), text(error.error_string()))
+    })
+}
+
+/// Whether the driver's library is on this machine.
+pub(super) fn is_present() -> bool {
+    // SAFETY: opens the library, which runs what it runs when it is loaded, and looks no further.
+    unsafe { sys::is_culib_present() }
+}
+
+/// A device, a context on it, and the one stream of everything.
+pub(super) struct Queue {
+    stream: Arc<CudaStream>,
+}
+
+impl Queue {
+    /// Opens a device. The library [`is_present`].
+    pub fn open(ordinal: usize) -> Result<Self> {
+        // Of a library that is only a stub, as containers have it, cudarc misses functions, and
+        // panics.
+        let open = AssertUnwindSafe(|| told(Self::connect(ordinal)));
+        catch_unwind(open).unwrap_or_else(|_| Err("its library lacks functions".to_owned()))
+    }
+
+    fn connect(ordinal: usize) -> std::result::Result<Self, cudarc::driver::DriverError> {
+        let context = CudaContext::new(ordinal)?;
+        // SAFETY: one stream orders everything (see above), so no events are needed.
+        unsafe { context.disable_event_tracking() };
+        if context.has_async_alloc() {
+            // Freed memory stays in the driver's pool; it would be given back at every wait.
+            let mut pool = MaybeUninit::uninit();
+            let mut keep = u64::MAX;
+            // SAFETY: the first call writes the pool, which the second is given with a number of
+            // the type that the attribute has.
+            unsafe {
+                sys::cuDeviceGetDefaultMemPool(pool.as_mut_ptr(), context.cu_device()).result()?;
+                let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+                let keep = (&raw mut keep).cast();
+                sys::cuMemPoolSetAttribute(pool.assume_init(), threshold, keep).result()?;
+            }
+        }
+        Ok(Self { stream: context.new_stream()? })
+    }
+
+    /// The card's name, and its compute capability: 8.0 is an A100.
+    pub fn card(&self) -> Result<(String, (i32, i32))> {
+        let context = self.stream.context();
+        Ok((told(context.name())?, told(context.compute_capability())?))
+    }
+
+    /// Memory of at least one byte, whose contents are unspecified.
+    pub fn alloc(&self, bytes: usize) -> Result<Memory> {
+        // SAFETY: bytes may be anything. What reads them early is a mistake like that of reading
+        // any other number too early: see `buffer`.
+        told(unsafe { self.stream.alloc::<u8>(bytes) }).map(Memory)
+    }
+
+    /// Sets all bytes to zero.
+    pub fn clear(&self, memory: &mut Memory) -> Result<()> {
+        told(self.stream.memset_zeros(&mut memory.0))
+    }
+
+    /// Copies to the start of a device's memory, which is not shorter.
+    pub fn upload(&self, from: &[u8], to: &mut Memory) -> Result<()> {
+        // Of pageable memory, the driver has taken a copy of its own when the call returns.
+        told(self.stream.memcpy_htod(from, &mut to.0))
+    }
+
+    /// Copies as many bytes, from a place in a device's memory that has them, and waits.
+    pub fn download(&self, from: &Memory, offset: usize, to: &mut [u8]) -> Result<()> {
+        told(self.stream.memcpy_dtoh(&from.0.slice(offset..offset + to.len()), to))?;
+        self.wait()
+    }
+
+    /// Waits for everything that was asked for.
+    pub fn wait(&self) -> Result<()> {
+        told(self.stream.synchronize())
+    }
+
+    /// The driver's translation of a kernel for its card.
+    pub fn load(&self, kernel: &Kernel) -> Result<Function> {
+        let spec = kernel.spec();
+        let module = told(self.stream.context().load_module(Ptx::from_src(kernel.ptx())))?;
+        let function = told(module.load_function(&spec.name))?;
+        if spec.shared_is_dynamic() {
+            let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            told(function.set_attribute(most, spec.shared as i32))?;
+        }
+        Ok(Function(function))
+    }
+
+    /// Starts a kernel.
+    ///
+    /// `arguments` have been compared with the kernel's parameters, in number and types, and the
+    /// memory that they point to is alive: it is given back after the kernel, in the stream's order.
+    pub fn launch(
+        &self,
+        function: &Function,
+        [grid, block]: [[u32; 3]; 2],
+        shared: u32,
+        arguments: &[Word],
+    ) -> Result<()> {
+        let mut builder = self.stream.launch_builder(&function.0);
+        for argument in arguments {
+            match argument {
+                Word::Pointer(value) => builder.arg(value),
+                Word::U32(value) => builder.arg(value),
+                Word::F32(value) => builder.arg(value),
+                Word::F64(value) => builder.arg(value),
+            };
+        }
+        let config = LaunchConfig {
+            grid_dim: grid.into(),
+            block_dim: block.into(),
+            shared_mem_bytes: shared,
+        };
+        // SAFETY: the arguments are those of the kernel, by the caller's promise; a kernel reaches
+        // the memory of the device alone.
+        told(unsafe { builder.launch(config) }).map(drop)
+    }
+}
+
+/// Memory of a device, given back in the order of the stream when it is dropped.
+pub(super) struct Memory(CudaSlice<u8>);
+
+impl Memory {
+    /// Where it begins, as kernels take it.
+    pub fn address(&self) -> u64 {
+        self.0.device_ptr(self.0.stream()).0
+    }
+}
+
+/// A kernel that the driver has translated.
+pub(super) struct Function(CudaFunction);
+
+/// An argument as a kernel takes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Word {
+    /// An address in the device's memory.
+    Pointer(u64),
+    /// A number.
+    U32(u32),
+    /// A number.
+    F32(f32),
+    /// A number.
+    F64(f64),
+}

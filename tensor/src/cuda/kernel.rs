@@ -1,0 +1,252 @@
+//! Kernels that have been handed to the driver, and launches of them.
+
+use std::sync::Arc;
+
+use kernels::ptx::{Kernel, KernelSpec, Kind};
+
+use super::driver::{Function, Word};
+use super::{Cuda, locked};
+use crate::buffer::Storage;
+use crate::{DType, Error, Result, Tensor};
+
+/// A kernel as the driver has it.
+pub(super) struct Loaded {
+    spec: KernelSpec,
+    function: Function,
+    /// What it was made from, where that is worth comparing.
+    text: Option<String>,
+}
+
+impl Cuda {
+    /// A launch of the kernel of that name, which `make` makes the first time: then its text goes to
+    /// the driver, which translates it for the card (some ten milliseconds).
+    ///
+    /// The name tells the kernel from all others, with everything that `make` puts into it, such as
+    /// constants of a formula. (Builds with debug assertions compare the texts.)
+    ///
+    /// Errors: the driver refuses the text.
+    #[track_caller]
+    pub fn kernel<'a>(&'a self, name: &str, make: impl FnOnce() -> Kernel) -> Result<Launch<'a>> {
+        let found = locked(&self.0.kernels).get(name).cloned();
+        let loaded = match found {
+            Some(loaded) => {
+                debug_assert!(loaded.text == Some(make().ptx()), "two kernels of name {name}");
+                loaded
+            }
+            None => {
+                let kernel = make();
+                let function = match self.0.queue.load(&kernel) {
+                    Ok(function) => function,
+                    Err(text) => return Err(Error::device(kernel.spec().name.clone(), text)),
+                };
+                let text = cfg!(debug_assertions).then(|| kernel.ptx());
+                let loaded = Arc::new(Loaded { spec: kernel.spec().clone(), function, text });
+                locked(&self.0.kernels).insert(name.to_owned(), loaded.clone());
+                loaded
+            }
+        };
+        Ok(Launch { gpu: self, loaded, arguments: Vec::new() })
+    }
+}
+
+/// An argument of a launch.
+enum Argument<'a> {
+    Input(&'a Tensor),
+    View(&'a Tensor),
+    Output(&'a mut Tensor),
+    Table(&'a [Tensor]),
+    Moved(&'a Tensor),
+    Number(usize),
+    Float(f32),
+    Double(f64),
+}
+
+/// A launch in the making: a kernel and its arguments, in the order of its parameters.
+#[must_use = "nothing happens before `run`"]
+pub struct Launch<'a> {
+    gpu: &'a Cuda,
+    loaded: Arc<Loaded>,
+    arguments: Vec<Argument<'a>>,
+}
+
+impl<'a> Launch<'a> {
+    /// A tensor to read, contiguous.
+    pub fn input(self, x: &'a Tensor) -> Self {
+        self.with(Argument::Input(x))
+    }
+
+    /// A tensor to read, of any layout: the kernel takes strides, which are passed as numbers.
+    pub fn view(self, x: &'a Tensor) -> Self {
+        self.with(Argument::View(x))
+    }
+
+    /// A tensor to write, contiguous; as everywhere, one that shares its elements is copied first.
+    pub fn output(self, y: &'a mut Tensor) -> Self {
+        self.with(Argument::Output(y))
+    }
+
+    /// Any number of float32 tensors to read, contiguous: the kernel takes a table of where they
+    /// begin, which is made and sent there.
+    pub fn table(self, tensors: &'a [Tensor]) -> Self {
+        self.with(Argument::Table(tensors))
+    }
+
+    /// An index or a size.
+    pub fn number(self, n: usize) -> Self {
+        self.with(Argument::Number(n))
+    }
+
+    /// Indices or sizes.
+    pub fn numbers<N: IntoIterator<Item = usize>>(self, numbers: N) -> Self {
+        numbers.into_iter().fold(self, Self::number)
+    }
+
+    /// A float32.
+    pub fn float(self, x: f32) -> Self {
+        self.with(Argument::Float(x))
+    }
+
+    /// A float64.
+    pub fn double(self, x: f64) -> Self {
+        self.with(Argument::Double(x))
+    }
+
+    /// A tensor of any layout and type, to read or, though it shares its elements, to write.
+    pub(super) fn moved(self, x: &'a Tensor) -> Self {
+        self.with(Argument::Moved(x))
+    }
+
+    fn with(mut self, argument: Argument<'a>) -> Self {
+        self.arguments.push(argument);
+        self
+    }
+
+    /// Queues the launch for a problem of this extent; of none, if that is empty.
+    ///
+    /// Errors: arguments that are not the kernel's, in number or type; a tensor that lies elsewhere,
+    /// is lost, or is not contiguous where it has to be; an extent of too many blocks; the driver's,
+    /// of this launch or an earlier one.
+    #[track_caller]
+    pub fn run(self, extent: [usize; 3]) -> Result<()> {
+        let Self { gpu, loaded, arguments } = self;
+        let spec = &loaded.spec;
+        let error = |message: String| Error::device(spec.name.clone(), message);
+        if arguments.len() != spec.parameters.len() {
+            let names: Vec<&str> = spec.parameters.iter().map(|p| &*p.name).collect();
+            let (needed, given) = (names.len(), arguments.len());
+            return Err(error(format!("the kernel has {needed} parameters, not {given}"))
+                .note(format!("they are {}", names.join(", "))));
+        }
+        let mut words = Vec::with_capacity(arguments.len());
+        // They have to live until the launch is queued.
+        let mut tables = Vec::new();
+        for (argument, parameter) in arguments.into_iter().zip(&spec.parameters) {
+            words.push(word(gpu, argument, parameter.kind, &mut tables).map_err(
+                |(message, tensor)| {
+                    let error = error(format!("parameter {}: {message}", parameter.name));
+                    match tensor {
+                        Some(operand) => error.operand("argument", operand),
+                        None => error,
+                    }
+                },
+            )?);
+        }
+        let grid = match spec.grid(extent) {
+            Ok(grid) => grid,
+            Err(text) => return Err(error(text)),
+        };
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let shared = if spec.shared_is_dynamic() { spec.shared } else { 0 };
+        let block = [spec.threads, 1, 1];
+        match gpu.0.queue.launch(&loaded.function, [grid, block], shared, &words) {
+            Ok(()) => Ok(()),
+            Err(text) => Err(error(text)),
+        }
+    }
+}
+
+/// Whether a kernel's pointer, by the name of what it points to, takes these elements.
+fn takes(pointer: &str, dtype: DType) -> bool {
+    match dtype {
+        // Numbers of rows; a negative one is beyond every table.
+        DType::I32 => pointer == "u32",
+        _ => pointer == dtype.name(),
+    }
+}
+
+/// An argument as the kernel takes it, or what is wrong with it.
+fn word(
+    gpu: &Cuda,
+    argument: Argument<'_>,
+    kind: Kind,
+    tables: &mut Vec<Tensor>,
+) -> Result<Word, (String, Option<crate::Operand>)> {
+    let wrong = |message: String, x: &Tensor| (message, Some(x.into()));
+    let pointer = |x: &Tensor| match &*x.storage {
+        Storage::Device(memory) if memory.gpu() == gpu => match memory.address() {
+            Ok(start) => Ok(Word::Pointer(start + (x.layout.offset() * x.dtype().size()) as u64)),
+            Err(text) => Err(wrong(format!("it is lost: {text}"), x)),
+        },
+        _ => Err(wrong(format!("it is not in the memory of {gpu}"), x)),
+    };
+    let typed = |x: &Tensor| match kind {
+        Kind::Pointer(name) if takes(name, x.dtype()) => pointer(x),
+        _ => Err(wrong(format!("expected {}", told(kind)), x)),
+    };
+    let packed = |x: &Tensor| match x.is_contiguous() {
+        true => typed(x),
+        false => Err(wrong("it is not contiguous".to_owned(), x)),
+    };
+    let number = |given: &str| (format!("expected {}, not {given}", told(kind)), None);
+    match argument {
+        Argument::Moved(x) => pointer(x),
+        Argument::View(x) => typed(x),
+        Argument::Input(x) => packed(x),
+        Argument::Output(y) => {
+            if !(y.is_unshared() && y.is_contiguous()) {
+                *y = y.to_owned_copy();
+            }
+            packed(y)
+        }
+        Argument::Table(tensors) => {
+            if !matches!(kind, Kind::Pointer("u64")) {
+                return Err(number("a table of tensors"));
+            }
+            let address = |x: &Tensor| match x.is_contiguous() && x.dtype() == DType::F32 {
+                true => match pointer(x)? {
+                    Word::Pointer(address) => Ok(address.cast_signed()),
+                    _ => unreachable!("a pointer is one"),
+                },
+                false => Err(wrong("it is not contiguous float32".to_owned(), x)),
+            };
+            let addresses = tensors.iter().map(address).collect::<Result<Vec<i64>, _>>()?;
+            let table = Tensor::from_vec(addresses, [tensors.len()]);
+            let table = table.and_then(|table| gpu.upload(&table));
+            let table = table.map_err(|error| (error.message().to_owned(), None))?;
+            let word = pointer(&table)?;
+            tables.push(table);
+            Ok(word)
+        }
+        Argument::Number(n) => match (kind, u32::try_from(n)) {
+            (Kind::U32, Ok(n)) => Ok(Word::U32(n)),
+            (Kind::U32, Err(_)) => Err((format!("{n} does not fit 32 bits"), None)),
+            _ => Err(number("a whole number")),
+        },
+        Argument::Float(x) if kind == Kind::F32 => Ok(Word::F32(x)),
+        Argument::Double(x) if kind == Kind::F64 => Ok(Word::F64(x)),
+        Argument::Float(_) => Err(number("a float32")),
+        Argument::Double(_) => Err(number("a float64")),
+    }
+}
+
+/// What a parameter takes, for errors.
+fn told(kind: Kind) -> String {
+    match kind {
+        Kind::Pointer(name) => format!("a tensor of {name}"),
+        Kind::U32 => "a whole number".to_owned(),
+        Kind::F32 => "a float32".to_owned(),
+        Kind::F64 => "a float64".to_owned(),
+    }
+}

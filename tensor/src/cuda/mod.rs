@@ -1,0 +1,145 @@
+//! A GPU of NVIDIA's: its memory, its kernels, and launches that are checked.
+//!
+//! The driver is looked for when a GPU is asked for ([`Cuda::open`]); building and running without
+//! one needs nothing of CUDA. A GPU is one queue: copies and kernels happen in the order in which
+//! they were asked for, and what is dropped is given back in that order. Kernels are those of
+//! `kernels::ptx`, handed to the driver as text when they are first launched ([`Cuda::kernel`]).
+//!
+//! # Errors come late
+//!
+//! What is asked of a GPU has been queued, not done, when a call returns. So the driver's errors come
+//! with a later call, at the latest with the one that waits, [`Tensor::to_device`]. Tensors follow
+//! suit: memory that could not be had, a copy that no kernel can make, give a tensor that is *lost*.
+//! It has shape and element type and no elements; whoever launches a kernel on it or wants to see
+//! it gets the error of what went wrong. No function panics for want of the GPU's memory.
+
+mod driver;
+mod kernel;
+mod memory;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::{Error, Result};
+pub use kernel::Launch;
+pub(crate) use memory::Memory;
+
+/// A GPU that has been opened; equal to every other handle of the same one.
+#[derive(Clone)]
+pub struct Cuda(Arc<Gpu>);
+
+struct Gpu {
+    ordinal: usize,
+    card: String,
+    kernels: Mutex<HashMap<String, Arc<kernel::Loaded>>>,
+    /// Bytes of tensors, now and at most.
+    live: AtomicUsize,
+    peak: AtomicUsize,
+    queue: driver::Queue,
+}
+
+/// The least compute capability the kernels run on.
+const LEAST: (i32, i32) = (8, 0);
+
+impl Cuda {
+    /// The GPU of this number. It is opened once, however often it is asked for, and closed when the
+    /// last handle and the last tensor are gone.
+    ///
+    /// Errors: no driver on this machine; no such GPU; one that is too old.
+    #[track_caller]
+    pub fn open(ordinal: usize) -> Result<Self> {
+        static OPEN: Mutex<Vec<Weak<Gpu>>> = Mutex::new(Vec::new());
+        let mut open = locked(&OPEN);
+        open.retain(|gpu| gpu.strong_count() > 0);
+        if let Some(gpu) = open.iter().filter_map(Weak::upgrade).find(|gpu| gpu.ordinal == ordinal)
+        {
+            return Ok(Self(gpu));
+        }
+        if !driver::is_present() {
+            return Err(Error::device("cuda", "no CUDA driver on this machine (libcuda.so)")
+                .note("install NVIDIA's driver for the GPU, or use the device cpu"));
+        }
+        let opened = driver::Queue::open(ordinal).and_then(|queue| Ok((queue.card()?, queue)));
+        let ((card, capability), queue) = match opened {
+            Ok(opened) => opened,
+            Err(text) => {
+                return Err(Error::device("cuda", format!("GPU {ordinal} does not open: {text}"))
+                    .note("nvidia-smi lists the GPUs that the driver knows"));
+            }
+        };
+        if capability < LEAST {
+            let (major, minor) = capability;
+            let message = format!("{card} has compute capability {major}.{minor}");
+            return Err(Error::device("cuda", message)
+                .note("the kernels need 8.0: Ampere (A100, RTX 30) or younger"));
+        }
+        let (kernels, live, peak) = Default::default();
+        let gpu = Arc::new(Gpu { ordinal, card, kernels, live, peak, queue });
+        open.push(Arc::downgrade(&gpu));
+        Ok(Self(gpu))
+    }
+
+    /// Its number.
+    pub fn ordinal(&self) -> usize {
+        self.0.ordinal
+    }
+
+    /// The card's name.
+    pub fn card(&self) -> &str {
+        &self.0.card
+    }
+
+    /// Bytes that tensors hold now.
+    pub fn live_bytes(&self) -> usize {
+        self.0.live.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that tensors held at once, since it was opened or since
+    /// [`reset_peak`](Self::reset_peak).
+    pub fn peak_bytes(&self) -> usize {
+        self.0.peak.load(Ordering::Relaxed)
+    }
+
+    /// Begins a new measurement of [`peak_bytes`](Self::peak_bytes) from what is held now.
+    pub fn reset_peak(&self) {
+        self.0.peak.store(self.live_bytes(), Ordering::Relaxed);
+    }
+
+    /// Waits for everything that was asked for.
+    ///
+    /// Errors: the driver's, of any of it.
+    #[track_caller]
+    pub fn synchronize(&self) -> Result<()> {
+        match self.0.queue.wait() {
+            Ok(()) => Ok(()),
+            Err(text) => Err(Error::device("synchronize", text)),
+        }
+    }
+}
+
+impl PartialEq for Cuda {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Cuda {}
+
+impl fmt::Display for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cuda:{}", self.0.ordinal)
+    }
+}
+
+impl fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} ({})", self.0.card)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing half done is ever behind these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
