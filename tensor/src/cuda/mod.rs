@@ -8,10 +8,12 @@
 //! # Errors come late
 //!
 //! What is asked of a GPU has been queued, not done, when a call returns. So the driver's errors come
-//! with a later call, at the latest with the one that waits, [`Tensor::to_device`]. Tensors follow
-//! suit: memory that could not be had, a copy that no kernel can make, give a tensor that is *lost*.
-//! It has shape and element type and no elements; whoever launches a kernel on it or wants to see
-//! it gets the error of what went wrong. No function panics for want of the GPU's memory.
+//! with a later call, at the latest with the one that waits,
+//! [`Tensor::to_device`](crate::Tensor::to_device). Tensors follow suit: memory that could not be
+//! had, a copy that no kernel can make, give a tensor that is *lost*. It has shape and element type
+//! and no elements; whoever launches a kernel on it or copies it from the GPU gets the error of what
+//! went wrong. So views, packing and conversion need no `Result`, and want of the GPU's memory is
+//! no panic.
 
 mod driver;
 mod kernel;
