@@ -148,9 +148,13 @@ impl Side {
         Ok(Self { x, transposed, row_stride: if transposed { column } else { row }, next })
     }
 
-    /// Whether every row begins at a multiple of 16 bytes, in bf16.
+    /// Whether every row is whole pieces of 16 bytes, in bf16, which begin at multiples of that: what
+    /// lies behind a row must not be read with it.
     fn is_aligned(&self) -> bool {
-        self.x.is_aligned(8) && self.row_stride.is_multiple_of(8) && self.next.is_multiple_of(8)
+        let [rows, columns] = [1, 2].map(|axis| self.x.shape()[axis]);
+        let row = if self.transposed { rows } else { columns };
+        self.x.is_aligned(8)
+            && [row, self.row_stride, self.next].iter().all(|n| n.is_multiple_of(8))
     }
 }
 

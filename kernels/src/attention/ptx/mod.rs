@@ -25,7 +25,7 @@ const WARP_ROWS: u32 = 16;
 /// A family of attentions: what is known when its kernel is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Attention {
-    /// D, the width of a head: 16, 32, 64 or 128.
+    /// D, the width of a head: 32, 64 or 128.
     pub width: u32,
     /// Segments of keys and values.
     pub segments: usize,
@@ -49,7 +49,11 @@ impl Attention {
     /// A block takes 64 queries, 16 for each of four warps, and goes over keys 64 at a time, the
     /// next ones on their way. Exponentials are the hardware's, to about 2 ulp; P is rounded to
     /// bf16 for its product with V.
+    ///
+    /// # Panics
+    /// If there are no such kernels for the width.
     pub fn forward(&self) -> Kernel {
+        assert!([32, 64, 128].contains(&self.width), "heads are 32, 64 or 128 wide");
         let bias = if self.bias { "_bias" } else { "" };
         let Attention { width, segments, output, .. } = *self;
         let name = format!("attention{bias}_d{width}_s{segments}_{}", output.name());
@@ -73,7 +77,7 @@ impl Attention {
 /// Source: Dao 2023, "FlashAttention-2", algorithm 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Backward {
-    /// D, the width of a head: 16, 32 or 64.
+    /// D, the width of a head: 32 or 64.
     pub width: u32,
     /// Segments of keys for dQ, of queries for dK and dV.
     pub segments: usize,
@@ -83,6 +87,8 @@ pub struct Backward {
     pub output: Storage,
 }
 
+/// # Panics
+/// Methods that make kernels do, if there are none for the width.
 impl Backward {
     /// Δ of each query: parameters o and d_o \[B, Q, H·D\] of this storage, delta \[B, H, Q\]
     /// (float32), rows = B·Q·H, queries, heads, width. The extent of the grid is the rows.
@@ -131,6 +137,7 @@ impl Backward {
     }
 
     fn name(&self, what: &str) -> String {
+        assert!([32, 64].contains(&self.width), "heads are 32 or 64 wide");
         let Backward { width, segments, bias, output } = *self;
         let bias = if bias { "_biased" } else { "" };
         format!("attention_backward_{what}{bias}_d{width}_s{segments}_{}", output.name())
