@@ -303,7 +303,7 @@ impl Slot {
         let Some(ema) = &mut self.ema else { return Ok(()) };
         let p = self.var.value();
         match (p.cuda(), p.dtype()) {
-            (Some(_), _) => *ema = gpu::average_on(u.ema_decay, ema, p)?,
+            (Some(gpu), _) => gpu::average_on(gpu, u, &p, ema)?,
             (None, DType::F64) => {
                 adamw::ema(u.ema_decay, p.contiguous().slice::<f64>()?, ema.slice_mut()?);
             }

@@ -2,8 +2,9 @@
 //! virtual machine behind the stand-in for the driver, with all its checks on.
 #![cfg(target_os = "linux")]
 
+use autograd::optim::{AdamW, AdamWConfig, Ema};
 use autograd::spec::{Case, Draw, Spec};
-use autograd::{Backward, Var, ops};
+use autograd::{Backward, Params, Var, ops};
 use tensor::rng::Rng;
 use tensor::{DType, Device, ErrorKind, Result, Tensor};
 
@@ -184,4 +185,27 @@ fn products_of_bf16_are_those_of_the_same_numbers() {
     let want = product(part(&a), part(&b));
     let [a, b] = [a, b].map(|x| part(&x.to_device(&gpu).unwrap()));
     assert!(compare(&want, &product(a, b)).0 < 1e-6);
+}
+
+/// Of a parameter without a gradient the average goes on.
+#[test]
+fn averages_are_those_of_the_cpu() {
+    let averages = |device: &Device| {
+        let weight = |seed| Rng::new(seed).normal([5, 60], DType::F32).unwrap();
+        let var = |seed| Var::parameter(weight(seed).to_device(device).unwrap());
+        let (learns, rests) = (var(1), var(2));
+        let named = [("learns".to_owned(), learns.clone()), ("rests".to_owned(), rests)];
+        let params = Params::from_vars(named).unwrap();
+        let config = AdamWConfig { ema: Some(Ema::Rising(0.99)), ..Default::default() };
+        let mut optimizer = AdamW::new(&params, config).unwrap();
+        let named = [("learns", 1), ("rests", 3)]
+            .map(|(name, seed)| (name.to_owned(), weight(seed).to_device(device).unwrap()));
+        params.set(named).unwrap();
+        for _ in 0..2 {
+            let loss = learns.mul(&learns).unwrap().sum_all().unwrap();
+            optimizer.step(&loss.backward().unwrap(), 0.1).unwrap();
+        }
+        optimizer.average().into_iter().map(|(name, x)| (name, x.to_f64_vec())).collect::<Vec<_>>()
+    };
+    assert_eq!(averages(&gpu()), averages(&Device::Cpu));
 }

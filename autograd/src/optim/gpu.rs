@@ -4,7 +4,6 @@ use kernels::adamw::{Update, ptx};
 use tensor::{Cuda, DType, Device, Error, Result, Tensor};
 
 use super::Slot;
-use crate::Var;
 
 /// Σ g² of each gradient, by one launch for all of them.
 pub(super) fn squares_on(gpu: &Cuda, gradients: &[Tensor]) -> Result<Vec<f64>> {
@@ -33,17 +32,24 @@ pub(super) fn squares_on(gpu: &Cuda, gradients: &[Tensor]) -> Result<Vec<f64>> {
     Ok(firsts.windows(2).map(|of| sums[of[0]..of[1]].iter().sum()).collect())
 }
 
-/// `d·e + (1 − d)·p`.
-pub(super) fn average_on(decay: f64, e: &Tensor, p: Tensor) -> Result<Tensor> {
-    let [e, p] = [e.clone(), p].map(Var::constant);
-    Ok(e.mul_scalar(decay)?.add(&p.mul_scalar(1.0 - decay)?)?.value())
+/// `e ← d·e + (1 − d)·p`.
+pub(super) fn average_on(gpu: &Cuda, u: &Update, p: &Tensor, e: &mut Tensor) -> Result<()> {
+    let (n, p, clip) = (p.numel(), p.contiguous(), clip_on(gpu, u)?);
+    let [.., decay, rest] = ptx::numbers(u);
+    let launch = gpu.kernel("average", ptx::average)?.input(&p).output(e).input(&clip);
+    launch.number(n).float(decay).float(rest).run([n, 1, 1])
+}
+
+/// The factor that gradients are scaled with, where kernels look for it.
+fn clip_on(gpu: &Cuda, u: &Update) -> Result<Tensor> {
+    Tensor::scalar(u.clip, DType::F32).to_device(&Device::Cuda(gpu.clone()))
 }
 
 impl Slot {
     pub(super) fn step_on(&mut self, gpu: &Cuda, u: &Update, g: &Tensor) -> Result<()> {
         let Self { var, m, v, ema, .. } = self;
         let (n, average) = (g.numel(), ema.is_some());
-        let clip = Tensor::scalar(u.clip, DType::F32).to_device(&Device::Cuda(gpu.clone()))?;
+        let clip = clip_on(gpu, u)?;
         let name = if average { "adamw with an average" } else { "adamw" };
         var.update(|p| {
             let launch = gpu.kernel(name, || ptx::kernel(average))?;
