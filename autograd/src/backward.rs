@@ -19,6 +19,8 @@ use crate::saved::Role;
 use crate::scope::{is_recording, with_recording, within};
 use crate::{Var, anomaly, ops};
 
+mod gpu;
+
 /// A parameter, or one output of an operation, by its node's id.
 type Key = (u64, usize);
 
@@ -296,13 +298,9 @@ pub(crate) fn accumulate_part(
         add_region(sum, [outer, shape[axis], inner], start, part.1, part.0);
         Ok(())
     }
-    if sum.cuda().is_some() {
-        let [end, length] = [start + part.shape()[axis], sum.shape()[axis]];
-        let [before, there, after] = [(0, start), (start, end), (end, length)]
-            .map(|(from, to)| sum.narrow(axis, from, to - from));
-        let there =
-            ops::elementwise::pointwise(&kernels::elementwise::exprs::Add, "add", [&there?, part])?;
-        return Tensor::cat(&[&before?, &there, &after?], axis);
+    if let Some(gpu) = part.cuda() {
+        gpu::add_part(gpu, &mut sum, part, axis, start)?;
+        return Ok(sum);
     }
     let part = part.contiguous();
     match sum.dtype() {

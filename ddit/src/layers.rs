@@ -3,7 +3,7 @@
 //! A layer takes its parameters from a scoped store by the checkpoint's names, `weight` and `bias`.
 
 use autograd::{Conv, Params, Var};
-use tensor::Result;
+use tensor::{Device, Result};
 
 /// A linear map of the last axis, `y = x Wᵀ + b`.
 #[derive(Clone, Debug)]
@@ -44,6 +44,11 @@ impl Conv2d {
     /// The convolution whose weight alone stands at `params`.
     pub fn without_bias(params: &Params, conv: Conv) -> Result<Self> {
         Ok(Self { weight: params.get("weight")?, bias: None, conv })
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.weight.device()
     }
 
     /// Shapes: `x` \[B, inputs, height, width\] → \[B, outputs, height', width'\].

@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 
 use autograd::optim::{AdamW, AdamWConfig, Ema};
 use autograd::{Params, no_grad};
-use ddit::config::{Recipe, TransformerConfig};
+use ddit::config::{Recipe, TransformerConfig, VaeConfig};
 use ddit::mmdit::{Mmdit, TextInput, inventory};
-use ddit::objective::{Draws, ImagePairs, Losses, Objective, TextPairs, Texts};
+use ddit::objective::{Draws, ImagePairs, Losses, Objective, TextPairs, Texts, VaeObjective};
 use ddit::pipeline::Model;
+use ddit::t5::{self, T5Config, T5Encoder};
+use ddit::vae::{self, AutoencoderKl};
+use ddit::weights::Inventory;
 use serde_json::json;
 use tensor::rng::Rng;
 use tensor::{DType, Device, Tensor};
@@ -30,7 +33,11 @@ fn config() -> TransformerConfig {
 }
 
 fn params(device: &Device) -> Params {
-    let list = inventory(&config());
+    params_of(&inventory(&config()), device)
+}
+
+/// Weights of no particular network, on a device.
+fn params_of(list: &Inventory, device: &Device) -> Params {
     let weights = list.iter().enumerate().map(|(i, weight)| {
         let noise = Rng::new(5).stream(i as u64).normal(weight.shape, DType::F64).unwrap();
         let values = noise.to_f64_vec().into_iter().map(|x| 0.2 * x as f32).collect();
@@ -154,4 +161,49 @@ fn velocity_and_scores_are_those_of_the_cpu() {
         let apart = apart(got, want);
         assert!(apart <= 1e-5, "{apart:.1e}");
     }
+}
+
+#[test]
+fn the_autoencoder_is_that_of_the_cpu() {
+    let config: VaeConfig = serde_json::from_value(json!({
+        "in_channels": 3, "out_channels": 3, "block_out_channels": [4, 6],
+        "layers_per_block": 1, "latent_channels": 2, "norm_num_groups": 2, "scaling_factor": 0.5,
+    }))
+    .unwrap();
+    let pictures = Rng::new(4).normal([2, 3, 6, 8], DType::F32).unwrap();
+    let noise = Rng::new(6).normal([2, 2, 3, 4], DType::F32).unwrap();
+    let answers = |device: &Device| {
+        let params = params_of(&vae::inventory(&config), device);
+        let vae = AutoencoderKl::new(config.clone(), &params).unwrap();
+        let posterior = vae.encode(&autograd::Var::constant(pictures.clone())).unwrap();
+        let latents = posterior.sample(&noise).unwrap();
+        let decoded = vae.decode(&latents).unwrap();
+        assert_eq!(decoded.value().device(), *device);
+        let loss = VaeObjective::default().loss(&vae, &pictures, &noise).unwrap();
+        let grads = loss.total.backward().unwrap();
+        let gradients = params.trained().flat_map(|(_, var)| grads.get(var).unwrap().to_f64_vec());
+        [latents.value().to_f64_vec(), decoded.value().to_f64_vec(), gradients.collect()]
+    };
+    for (got, want) in answers(&gpu()).iter().zip(&answers(&Device::Cpu)) {
+        let apart = apart(got, want);
+        assert!(apart <= 1e-5, "{apart:.1e}");
+    }
+}
+
+#[test]
+fn states_of_texts_are_those_of_the_cpu() {
+    let config: T5Config = serde_json::from_value(json!({
+        "vocab_size": 11, "d_model": 6, "d_kv": 4, "d_ff": 10, "num_layers": 2, "num_heads": 2,
+        "relative_attention_num_buckets": 8, "relative_attention_max_distance": 4,
+        "layer_norm_epsilon": 1e-6, "feed_forward_proj": "gated-gelu",
+    }))
+    .unwrap();
+    let states = |device: &Device| {
+        let encoder = T5Encoder::new(config.clone(), &params_of(&t5::inventory(&config), device));
+        let states = no_grad(|| encoder.unwrap().forward(&IDS, LENGTH)).unwrap().value();
+        assert_eq!(states.device(), *device);
+        states.to_f64_vec()
+    };
+    let apart = apart(&states(&gpu()), &states(&Device::Cpu));
+    assert!(apart <= 1e-5, "{apart:.1e}");
 }

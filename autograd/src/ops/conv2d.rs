@@ -64,6 +64,7 @@ impl Conv2dOp {
 
 impl OpMany for Conv2dOp {
     const NAME: &'static str = "conv2d";
+    const CUDA: bool = true;
     type Aux = ();
 
     fn keeps(&self, i: usize) -> Keep {

@@ -7,8 +7,12 @@ use super::product::check_floats;
 use crate::backward::Gradient;
 use crate::{Kept, Var};
 
+mod gpu;
+
+use gpu::OnGpu;
+
 /// The kernels of a convolution of x with w.
-pub(super) trait Convolution: Copy {
+pub(super) trait Convolution: OnGpu {
     /// The lengths of y, \[B, O, H′, W′\].
     fn shape(self) -> [usize; 4];
     /// y of x and w.
@@ -84,9 +88,13 @@ pub(super) fn forward<C: Convolution>(conv: C, operands: &[&Tensor]) -> Result<T
         Ok(y)
     }
     let packed: Vec<_> = operands.iter().map(|x| x.contiguous()).collect();
-    match packed[0].dtype() {
-        DType::F64 => run::<f64>(conv, &packed),
-        _ => run::<f32>(conv, &packed),
+    match (packed[0].cuda(), packed[0].dtype()) {
+        (Some(gpu), _) => {
+            let y = conv.forward_on(gpu, [&packed[0], &packed[1]], packed.get(2))?;
+            y.reshape(conv.shape())
+        }
+        (None, DType::F64) => run::<f64>(conv, &packed),
+        (None, _) => run::<f32>(conv, &packed),
     }
 }
 
@@ -114,6 +122,13 @@ pub(super) fn vjp<C: Convolution>(
     let packed = dy.value().contiguous();
     let gradient = |i: usize| {
         let operands = [&kept.x(1 - i).value().contiguous(), &packed];
+        if let Some(gpu) = packed.cuda() {
+            let gradient = match i {
+                0 => conv.along_x_on(gpu, operands)?,
+                _ => conv.along_w_on(gpu, operands)?,
+            };
+            return Ok(Var::constant(gradient.reshape(*kept.shape(i))?));
+        }
         let mut gradient = Tensor::uninit(kept.shape(i), packed.dtype());
         match packed.dtype() {
             DType::F64 => run::<f64>(conv, i, operands, &mut gradient)?,

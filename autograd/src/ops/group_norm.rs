@@ -8,6 +8,8 @@ use tensor::{DType, Element, Error, Result, Tensor};
 use crate::spec::{Case, Draw};
 use crate::{Keep, Kept, Op, Spec, Var, apply};
 
+mod gpu;
+
 /// Group norm.
 impl Var {
     /// Normalises groups of channels of each sample together; then an affine map per channel.
@@ -90,6 +92,7 @@ impl GroupNormOp {
 impl Op<3> for GroupNormOp {
     const NAME: &'static str = "group_norm";
     const KEEPS: [Keep; 3] = [Keep::x(0).and(Keep::x(1)).and(Keep::x(2)); 3];
+    const CUDA: bool = true;
     type Aux = Statistics;
 
     fn forward(&self, operands @ [x, weight, bias]: [&Tensor; 3]) -> Result<(Tensor, Statistics)> {
@@ -108,9 +111,10 @@ impl Op<3> for GroupNormOp {
         }
         self.check(operands)?;
         let packed = [x, weight, bias].map(Tensor::contiguous);
-        match x.dtype() {
-            DType::F32 => run::<f32>(self, packed.each_ref()),
-            DType::F64 => run::<f64>(self, packed.each_ref()),
+        match (x.cuda(), x.dtype()) {
+            (Some(gpu), DType::F32) => self.forward_on(gpu, packed.each_ref()),
+            (None, DType::F32) => run::<f32>(self, packed.each_ref()),
+            (None, DType::F64) => run::<f64>(self, packed.each_ref()),
             _ => Err(Error::dtype("group_norm", "elements are not floats").operand("input", x)),
         }
     }
@@ -134,9 +138,10 @@ impl Op<3> for GroupNormOp {
             Ok(slopes)
         }
         let operands = [kept.x(0), kept.x(1), kept.x(2), dy].map(|x| x.value().contiguous());
-        let slopes = match operands[0].dtype() {
-            DType::F64 => run::<f64>(self, kept.aux, operands.each_ref())?,
-            _ => run::<f32>(self, kept.aux, operands.each_ref())?,
+        let slopes = match (dy.value().cuda(), dy.dtype()) {
+            (Some(gpu), _) => self.backward_on(gpu, kept.aux, operands.each_ref())?,
+            (None, DType::F64) => run::<f64>(self, kept.aux, operands.each_ref())?,
+            (None, _) => run::<f32>(self, kept.aux, operands.each_ref())?,
         };
         Ok(slopes.map(|dx| Some(Var::constant(dx))))
     }

@@ -1,13 +1,17 @@
 //! Sums, means and maxima over axes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use kernels::Real;
-use kernels::reduce::{self, ptx};
-use tensor::{Axis, Cuda, DType, Element, Error, Result, Shape, Tensor};
+use kernels::{Real, reduce};
+use tensor::{Axis, DType, Element, Error, Result, Shape, Tensor};
 
 use crate::spec::{Case, Draw};
-use crate::{Keep, Kept, Op, Spec, Var, apply};
+use crate::{Aux, Keep, Kept, Op, Spec, Var, apply};
+
+mod gpu;
+
+pub(super) use gpu::add as add_on_gpu;
 
 /// Reductions. Axes are counted from the first (`0`) or, negative, from behind.
 impl Var {
@@ -106,7 +110,7 @@ fn reduced<A: Axis>(shape: &Shape, axes: &[A], name: &'static str) -> Result<(Sh
 }
 
 /// The product of lengths before, at and after `axes` of `shape`.
-fn split(shape: &Shape, axes: std::ops::Range<usize>) -> [usize; 3] {
+fn split(shape: &Shape, axes: Range<usize>) -> [usize; 3] {
     let product = |lengths: &[usize]| lengths.iter().product();
     [product(&shape[..axes.start]), product(&shape[axes.clone()]), product(&shape[axes.end..])]
 }
@@ -134,7 +138,7 @@ impl Op<1> for SumTo {
                 .operand("shape", &self.0));
         }
         let add: &Add<'_> = match (x.cuda(), x.dtype()) {
-            (Some(gpu), DType::F32) => &|x, parts| add_on_gpu(gpu, x, parts),
+            (Some(gpu), DType::F32) => &|x, parts| gpu::add(gpu, x, parts),
             (None, DType::F32) => &add_on_cpu::<f32>,
             (None, DType::F64) => &add_on_cpu::<f64>,
             _ => return Err(not_floats("sum", x)),
@@ -154,47 +158,6 @@ fn add_on_cpu<T: Real + Element>(x: &Tensor, parts: [usize; 3]) -> Result<Tensor
     let mut y = Tensor::uninit([parts[0] * parts[2]], x.dtype());
     reduce::sum(x.slice::<T>()?, parts, y.slice_mut::<T>()?);
     Ok(y)
-}
-
-/// By the CPU's trees: columns in groups, until one is left; rows at once, or in parts where they
-/// are long.
-fn add_on_gpu(gpu: &Cuda, x: &Tensor, [outer, mut n, inner]: [usize; 3]) -> Result<Tensor> {
-    let new = |len: usize, dtype| Tensor::uninit_on(Some(gpu), [len], dtype);
-    if n == 0 {
-        return Ok(Tensor::zeros_on(Some(gpu), [outer * inner], DType::F32));
-    }
-    if inner == 1 && n <= ptx::PART as usize {
-        let mut y = new(outer, DType::F32);
-        let kernel = gpu.kernel("sum_rows", ptx::rows)?.input(x).output(&mut y);
-        kernel.numbers([outer, n]).run([outer, 1, 1])?;
-        return Ok(y);
-    }
-    if inner == 1 {
-        let (rows, count) = (x.reshape([outer, n])?, n.div_ceil(ptx::PART as usize));
-        let mut sums = Vec::with_capacity(outer);
-        for row in 0..outer {
-            let row = rows.select(0, row)?;
-            let (mut parts, mut y) = (new(count, DType::F64), new(1, DType::F32));
-            let kernel = gpu.kernel("sum_parts", ptx::row_parts)?;
-            kernel.input(&row).output(&mut parts).number(n).run([count, 1, 1])?;
-            let kernel = gpu.kernel("add_parts", ptx::add_parts)?;
-            kernel.input(&parts).output(&mut y).number(count).run([1, 1, 1])?;
-            sums.push(y);
-        }
-        return Tensor::cat(&sums.iter().collect::<Vec<_>>(), 0);
-    }
-    let mut x = x.clone();
-    loop {
-        let groups = n.div_ceil(ptx::ROWS as usize);
-        let outputs = outer * groups * inner;
-        let mut y = new(outputs, DType::F32);
-        let kernel = gpu.kernel("sum_columns", ptx::columns)?.input(&x).output(&mut y);
-        kernel.numbers([outputs, n, inner, groups]).run([outputs, 1, 1])?;
-        (x, n) = (y, groups);
-        if n == 1 {
-            return Ok(x);
-        }
-    }
 }
 
 /// Sums over runs of adjacent axes, the last run first.
@@ -223,6 +186,22 @@ fn sum_to(x: &Tensor, shape: &Shape, add: &Add<'_>) -> Result<Tensor> {
     sum.reshape(*shape)
 }
 
+/// Where each maximum is along the axis, in the memory of the tensor that it is the maximum of.
+#[derive(Clone, Debug)]
+enum Places {
+    Here(Arc<[u32]>),
+    OnGpu(Tensor),
+}
+
+impl Aux for Places {
+    fn memory(&self, see: &mut dyn FnMut(Range<usize>)) {
+        match self {
+            Self::Here(places) => places.memory(see),
+            Self::OnGpu(places) => places.memory(see),
+        }
+    }
+}
+
 /// The maximum along an axis.
 #[derive(Debug)]
 struct MaxAlong(usize);
@@ -231,30 +210,33 @@ impl Op<1> for MaxAlong {
     const NAME: &'static str = "max";
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
     const TWICE: bool = true;
-    /// Where each maximum is.
-    type Aux = Arc<[u32]>;
+    const CUDA: bool = true;
+    type Aux = Places;
 
-    fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, Arc<[u32]>)> {
-        fn run<T: Real + Element>(x: &Tensor, axis: usize) -> Result<(Tensor, Arc<[u32]>)> {
-            let mut shape = *x.shape();
-            shape[axis] = 1;
-            let mut y = Tensor::uninit(shape, x.dtype());
-            let mut at = vec![0; shape.numel()];
-            let parts = split(x.shape(), axis..axis + 1);
-            reduce::max(x.contiguous().slice::<T>()?, parts, y.slice_mut::<T>()?, &mut at);
-            Ok((y, at.into()))
+    fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, Places)> {
+        fn run<T: Real + Element>(x: &Tensor, parts: [usize; 3]) -> Result<(Tensor, Places)> {
+            let outputs = parts[0] * parts[2];
+            let (mut y, mut at) = (Tensor::uninit([outputs], x.dtype()), vec![0; outputs]);
+            reduce::max(x.slice::<T>()?, parts, y.slice_mut::<T>()?, &mut at);
+            Ok((y, Places::Here(at.into())))
         }
         if x.shape()[self.0] == 0 {
             return Err(Error::shape("max", "the axis is empty").operand("input", x));
         }
-        match x.dtype() {
-            DType::F32 => run::<f32>(x, self.0),
-            DType::F64 => run::<f64>(x, self.0),
-            _ => Err(not_floats("max", x)),
-        }
+        let (packed, parts) = (x.contiguous(), split(x.shape(), self.0..self.0 + 1));
+        let (y, at) = match (x.cuda(), x.dtype()) {
+            (Some(gpu), DType::F32) => {
+                let (y, at) = gpu::max(gpu, &packed, parts)?;
+                (y, Places::OnGpu(at))
+            }
+            (None, DType::F32) => run::<f32>(&packed, parts)?,
+            (None, DType::F64) => run::<f64>(&packed, parts)?,
+            _ => return Err(not_floats("max", x)),
+        };
+        Ok((y.reshape(x.shape().with_length(self.0, 1))?, at))
     }
 
-    fn vjp(&self, kept: Kept<'_, Arc<[u32]>>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
+    fn vjp(&self, kept: Kept<'_, Places>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
         let spread = Spread { at: kept.aux.clone(), shape: *kept.shape(0), axis: self.0 };
         Ok([Some(apply(spread, [dy])?)])
     }
@@ -263,7 +245,7 @@ impl Op<1> for MaxAlong {
 /// Numbers put where the maxima are, among zeros: the vjp of [`MaxAlong`] as an operation.
 #[derive(Clone, Debug)]
 struct Spread {
-    at: Arc<[u32]>,
+    at: Places,
     shape: Shape,
     axis: usize,
 }
@@ -272,26 +254,34 @@ impl Op<1> for Spread {
     const NAME: &'static str = "max";
     const KEEPS: [Keep; 1] = [Keep::NOTHING];
     const TWICE: bool = true;
+    const CUDA: bool = true;
     type Aux = ();
 
     fn forward(&self, [dy]: [&Tensor; 1]) -> Result<(Tensor, ())> {
-        fn run<T: Real + Element>(dy: &Tensor, op: &Spread) -> Result<Tensor> {
-            let mut dx = Tensor::zeros(op.shape, dy.dtype());
-            let parts = split(&op.shape, op.axis..op.axis + 1);
-            reduce::spread(dy.contiguous().slice::<T>()?, &op.at, parts, dx.slice_mut::<T>()?);
-            Ok(dx)
+        fn run<T: Real + Element>(
+            dy: &Tensor,
+            at: &[u32],
+            parts: [usize; 3],
+            dx: &mut Tensor,
+        ) -> Result<()> {
+            reduce::spread(dy.slice::<T>()?, at, parts, dx.slice_mut::<T>()?);
+            Ok(())
         }
-        let dx = match dy.dtype() {
-            DType::F64 => run::<f64>(dy, self)?,
-            _ => run::<f32>(dy, self)?,
-        };
+        let (packed, parts) = (dy.contiguous(), split(&self.shape, self.axis..self.axis + 1));
+        let mut dx = Tensor::zeros_on(dy.cuda(), self.shape, dy.dtype());
+        match (&self.at, dy.cuda(), dy.dtype()) {
+            (Places::OnGpu(at), Some(gpu), _) => gpu::spread(gpu, &packed, at, parts, &mut dx)?,
+            (Places::Here(at), None, DType::F64) => run::<f64>(&packed, at, parts, &mut dx)?,
+            (Places::Here(at), None, _) => run::<f32>(&packed, at, parts, &mut dx)?,
+            _ => unreachable!("a gradient lies where its operation was computed"),
+        }
         Ok((dx, ()))
     }
 
     /// The elements of z̄ at the maxima: those that a one-hot mask leaves of it.
     fn vjp(&self, kept: Kept<'_, ()>, dz: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
-        let ones = Var::constant(Tensor::ones(kept.shape(0), dz.dtype()));
-        let mask = apply(self.clone(), [&ones])?;
+        let ones = Tensor::ones(kept.shape(0), dz.dtype()).to_device(&dz.value().device())?;
+        let mask = apply(self.clone(), [&Var::constant(ones)])?;
         Ok([Some(dz.mul(&mask)?.sum_to(kept.shape(0))?)])
     }
 }

@@ -44,6 +44,7 @@ fn sizes(x: &[usize], weight: &[usize]) -> Option<conv::Upsample> {
 
 impl OpMany for UpsampleConv2dOp {
     const NAME: &'static str = "upsample_conv2d";
+    const CUDA: bool = true;
     type Aux = ();
 
     fn keeps(&self, i: usize) -> Keep {

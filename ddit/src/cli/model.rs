@@ -33,8 +33,7 @@ pub struct ModelArgs {
     /// their files again for every pass. The same results, later if the files are not cached
     #[arg(long)]
     low_memory: bool,
-    /// Where the transformer computes: cpu, cuda (the first GPU) or cuda:N. Texts are read and
-    /// pictures decoded by the processor in any case
+    /// Where the networks compute: cpu, cuda (the first GPU) or cuda:N
     #[arg(long, value_name = "NAME", default_value = "cpu", conflicts_with = "low_memory")]
     device: String,
 }

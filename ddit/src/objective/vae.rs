@@ -45,7 +45,8 @@ impl VaeObjective {
     pub fn loss(&self, vae: &AutoencoderKl, pictures: &Tensor, noise: &Tensor) -> Result<VaeLoss> {
         let pictures = Var::constant(pictures.clone());
         let posterior = vae.encode(&pictures)?;
-        let error = vae.decode(&posterior.sample(noise)?)?.sub(&pictures)?;
+        let decoded = vae.decode(&posterior.sample(noise)?)?;
+        let error = decoded.sub(&pictures.to_device(&decoded.device())?)?;
         let parts = [error.abs()?.mean_all()?, error.square()?.mean_all()?, posterior.kl()?];
         let weights = [self.absolute, self.squared, self.divergence];
         let mut total = parts[0].mul_scalar(weights[0])?;

@@ -146,8 +146,7 @@ impl Pipeline {
         Self::build(folder, false, &Device::Cpu)
     }
 
-    /// The model of a folder's contents, whose transformer computes on a device. Texts are read and
-    /// pictures encoded and decoded by this machine's processor.
+    /// The model of a folder's contents, whose networks compute on a device.
     ///
     /// Errors: as [`new`](Self::new); the device's memory does not suffice.
     pub fn on(folder: Folder, device: &Device) -> Result<Self> {
@@ -175,14 +174,17 @@ impl Pipeline {
         }
         let text_encoder = match &folder.text_encoder {
             Some(t5) => {
-                let params = t5.constants()?;
+                let params = t5.constants()?.to_device(device)?;
                 let encoder = T5Encoder::new(t5.config.clone(), &params)?;
                 Some(if streaming { encoder.streaming(&params) } else { encoder })
             }
             None => None,
         };
         let vae = match &folder.vae {
-            Some(vae) => Some(AutoencoderKl::new(vae.config.clone(), &vae.constants()?)?),
+            Some(vae) => {
+                let params = vae.constants()?.to_device(device)?;
+                Some(AutoencoderKl::new(vae.config.clone(), &params)?)
+            }
             None => None,
         };
         let model = Model { transformer, text_encoder };
@@ -266,7 +268,7 @@ impl Pipeline {
         let latents = vae.from_model(&latents.clone().into())?;
         match tiling {
             Some(tiling) => vae.decode_tiled(&latents.value(), tiling),
-            None => Ok(vae.decode(&latents)?.value()),
+            None => vae.decode(&latents)?.value().to_device(&Device::Cpu),
         }
     }
 
@@ -287,7 +289,7 @@ impl Pipeline {
             None => posterior.mode().clone(),
             Some(noise) => posterior.sample(&noise)?,
         };
-        Ok(vae.to_model(&latents)?.value())
+        vae.to_model(&latents)?.value().to_device(&Device::Cpu)
     }
 
     /// What the transformer works on from pictures of any size, fitted to `side` x `side` pixels.

@@ -81,7 +81,8 @@ impl Decoder {
 
     /// Latents \[B, C_z, height, width\] → pictures \[B, 3, height', width'\].
     pub(super) fn forward(&self, latents: &Var) -> Result<Var> {
-        let mut x = self.middle.forward(&self.conv_in.forward(latents)?)?;
+        let latents = latents.to_device(&self.conv_in.device())?;
+        let mut x = self.middle.forward(&self.conv_in.forward(&latents)?)?;
         for level in &self.levels {
             for resnet in &level.resnets {
                 x = resnet.forward(&x)?;

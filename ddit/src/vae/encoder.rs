@@ -84,7 +84,8 @@ impl Encoder {
     /// Pictures \[B, 3, height, width\] → mean and log-variance \[B, 2·C_z, height', width'\].
     /// `observer` sees what every level, and then the middle, gives.
     pub(super) fn forward(&self, pictures: &Var, observer: &mut dyn FnMut(&Var)) -> Result<Var> {
-        let mut x = self.conv_in.forward(pictures)?;
+        let pictures = pictures.to_device(&self.conv_in.device())?;
+        let mut x = self.conv_in.forward(&pictures)?;
         for level in &self.levels {
             for resnet in &level.resnets {
                 x = resnet.forward(&x)?;

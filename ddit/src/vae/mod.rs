@@ -11,7 +11,7 @@ mod resnet;
 mod tiles;
 
 use autograd::{Params, Var};
-use tensor::{Result, Tensor};
+use tensor::{Device, Result, Tensor};
 
 use crate::config::VaeConfig;
 use crate::weights::Inventory;
@@ -84,9 +84,10 @@ impl AutoencoderKl {
     }
 
     /// As [`decode`](Self::decode), tile by tile: for pictures whose decoding at once does not fit
-    /// in memory. Near to that, not equal; see [`Tiling::decode`].
+    /// in memory. Near to that, not equal; see [`Tiling::decode`]. The picture is put together in
+    /// this machine's memory.
     pub fn decode_tiled(&self, latents: &Tensor, tiling: Tiling) -> Result<Tensor> {
-        tiling.decode(latents, |latents| self.decode(latents))
+        tiling.decode(latents, |latents| self.decode(latents)?.to_device(&Device::Cpu))
     }
 
     /// Latents as the transformer wants them: (z − shift) · scale.
@@ -120,7 +121,8 @@ impl Posterior {
     #[track_caller]
     pub fn sample(&self, noise: &Tensor) -> Result<Var> {
         let deviation = self.logvar.mul_scalar(0.5)?.exp()?;
-        self.mean.add(&deviation.mul(&Var::constant(noise.clone()))?)
+        let noise = noise.to_device(&self.mean.device())?;
+        self.mean.add(&deviation.mul(&Var::constant(noise))?)
     }
 
     /// The most likely latents: the mean.

@@ -46,8 +46,12 @@ impl Upsample {
         }
     }
 
-    /// The convolution that this is the transpose of: it halves the output to the input.
-    fn halving(self) -> Conv {
+    /// The convolution that this is the transpose of, by sums of weights: it halves the output to
+    /// the input.
+    ///
+    /// # Panics
+    /// With a filter of even sides.
+    pub fn halving(self) -> Conv {
         assert!(self.kernel.iter().all(|length| length % 2 == 1), "{self:?} has no middle");
         let large = self.of_enlarged();
         Conv {

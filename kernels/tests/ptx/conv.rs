@@ -173,8 +173,7 @@ fn gradients_of_weights_are_those_of_the_cpu() {
 fn enlargements_have_the_bits_of_the_cpu() {
     let sizes = Upsample { batch: 1, channels: 3, input: [4, 5], filters: 2, kernel: [3, 3] };
     let of_enlarged = sizes.of_enlarged();
-    // The convolution by sums of weights that this is the transpose of.
-    let halving = Conv { channels: 2, filters: 3, kernel: [4, 4], stride: 2, ..of_enlarged };
+    let halving = sizes.halving();
     let [x_len, w_len, y_len] = of_enlarged.lens();
     let (x, w) = (numbers(x_len / 4, 1.0, 1), numbers(w_len, 1.0, 2));
     let (bias, dy) = (numbers(sizes.filters, 1.0, 3), numbers(y_len, 1.0, 4));

@@ -54,6 +54,7 @@ enum Argument<'a> {
     Input(&'a Tensor),
     View(&'a Tensor),
     Output(&'a mut Tensor),
+    Place(&'a Tensor, usize),
     Table(&'a [Tensor]),
     Moved(&'a Tensor),
     Number(usize),
@@ -83,6 +84,14 @@ impl<'a> Launch<'a> {
     /// A tensor to write, contiguous; as everywhere, one that shares its elements is copied first.
     pub fn output(self, y: &'a mut Tensor) -> Self {
         self.with(Argument::Output(y))
+    }
+
+    /// A part of a tensor to read and to write: the last operand and the output of a kernel that
+    /// takes both, and strides as numbers. It begins at element `start` of `y`, which is contiguous;
+    /// one that shares its elements is copied first.
+    pub fn update(self, y: &'a mut Tensor, start: usize) -> Self {
+        own(y);
+        self.with(Argument::Place(y, start)).with(Argument::Place(y, start))
     }
 
     /// Any number of float32 tensors to read, contiguous: the kernel takes a table of where they
@@ -167,6 +176,13 @@ impl<'a> Launch<'a> {
     }
 }
 
+/// Makes a tensor one that may be written: contiguous, with elements of its own.
+fn own(y: &mut Tensor) {
+    if !(y.is_unshared() && y.is_contiguous()) {
+        *y = y.to_owned_copy();
+    }
+}
+
 /// Whether a kernel's pointer, by the name of what it points to, takes these elements.
 fn takes(pointer: &str, dtype: DType) -> bool {
     match dtype {
@@ -205,11 +221,15 @@ fn word(
         Argument::View(x) => typed(x),
         Argument::Input(x) => packed(x),
         Argument::Output(y) => {
-            if !(y.is_unshared() && y.is_contiguous()) {
-                *y = y.to_owned_copy();
-            }
+            own(y);
             packed(y)
         }
+        Argument::Place(y, start) => match packed(y)? {
+            Word::Pointer(address) => {
+                Ok(Word::Pointer(address + (start * y.dtype().size()) as u64))
+            }
+            _ => unreachable!("a tensor's word is a pointer"),
+        },
         Argument::Table(tensors) => {
             if !matches!(kind, Kind::Pointer("u64")) {
                 return Err(number("a table of tensors"));

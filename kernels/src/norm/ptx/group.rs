@@ -12,9 +12,12 @@ use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, U32};
 /// Threads of a block that goes along elements.
 const THREADS: u32 = 256;
 
-/// Sums of blocks of 4096 elements of each group (float64): of x, or of (x − μ)² where `squares`.
+/// Elements of a group that a half-warp of [`group_parts`] adds up.
+pub const PART: u32 = BLOCK as u32;
+
+/// Sums of blocks of [`PART`] elements of each group (float64): of x, or of (x − μ)² where `squares`.
 /// Parameters: x, mean where `squares`, parts, groups (of the batch), len (of a group), blocks =
-/// ⌈len / 4096⌉. The extent of the grid is groups·blocks.
+/// ⌈len / PART⌉. The extent of the grid is groups·blocks.
 pub fn group_parts(squares: bool) -> Kernel {
     let name = if squares { "group_norm_squares" } else { "group_norm_sums" };
     Kernel::new(name, ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| {
@@ -23,11 +26,11 @@ pub fn group_parts(squares: bool) -> Kernel {
         let parts = k.global::<F64>("parts");
         let [groups, len, blocks] = ["groups", "len", "blocks"].map(|name| k.u32(name));
         let lane = RowLane::new(k, groups * blocks);
-        let (group, first) = (lane.row / blocks, lane.row % blocks * BLOCK as u32);
+        let (group, first) = (lane.row / blocks, lane.row % blocks * PART);
         let x = x.at(group.mad(len, first));
         let mean = mean.map(|mean| mean.at(group).load());
         let sum = k.var::<F32>(0.0);
-        lane.each((len - first).min(BLOCK as u32), |c| match mean {
+        lane.each((len - first).min(PART), |c| match mean {
             Some(mean) => {
                 let d = x.at(c).load() - mean;
                 sum.fma(d, d);

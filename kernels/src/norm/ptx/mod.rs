@@ -7,7 +7,7 @@ mod group;
 mod rows;
 
 pub use group::{
-    group_apply, group_backward, group_backward_sums, group_channel_sums, group_parts,
+    PART, group_apply, group_backward, group_backward_sums, group_channel_sums, group_parts,
     group_slopes, group_statistics,
 };
 pub use rows::{Gain, MOST_HELD, RowNorm};
