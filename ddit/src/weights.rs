@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use tensor::io::safetensors::SafeTensors;
+use tensor::io::safetensors::{SafeTensors, Source};
 use tensor::rng::Rng;
 use tensor::spelling::nearest;
-use tensor::{DType, Error, Result, Shape, Tensor};
+use tensor::{DType, Device, Error, Result, Shape, Tensor};
 
 /// The tensors of a model, in the order of its parts.
 #[derive(Default)]
@@ -205,6 +205,11 @@ impl Inventory {
         }
         Ok(())
     }
+}
+
+/// A tensor as a file takes it: wherever it lies, it is in this machine's memory when its turn comes.
+pub fn source(tensor: &Tensor) -> impl Source {
+    (tensor.info(), || tensor.to_device(&Device::Cpu))
 }
 
 /// Whether two tensors are equal to the last bit.

@@ -2,6 +2,7 @@
 //! the whole program's.
 
 use ddit::train::{RunConfig, Trainer};
+use tensor::Device;
 
 /// The floating-point operations of a step in which `trainable` learns.
 fn flops(trainable: &str) -> u64 {
@@ -9,7 +10,8 @@ fn flops(trainable: &str) -> u64 {
     let settings = ["autoencoder.source=none", "model.patch=16", "data.scenes=8", trainable];
     let settings: Vec<String> = settings.map(str::to_owned).to_vec();
     let config = RunConfig::load("tiny", &settings).unwrap();
-    let mut trainer = Trainer::open(config, folder.path(), &mut |_, _| Ok(())).unwrap();
+    let mut trainer =
+        Trainer::open(config, folder.path(), &Device::Cpu, &mut |_, _| Ok(())).unwrap();
     trainer.step().unwrap();
     // Gates that start shut let no gradient through in the first step.
     trainer.step().unwrap().flops

@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use autograd::optim::{AdamW, AdamWConfig, Ema};
 use autograd::{Params, no_grad};
@@ -11,9 +13,11 @@ use ddit::mmdit::{Mmdit, TextInput, inventory};
 use ddit::objective::{Draws, ImagePairs, Losses, Objective, TextPairs, Texts, VaeObjective};
 use ddit::pipeline::Model;
 use ddit::t5::{self, T5Config, T5Encoder};
+use ddit::train::{RunConfig, Trainer};
 use ddit::vae::{self, AutoencoderKl};
 use ddit::weights::Inventory;
 use serde_json::json;
+use tensor::io::safetensors::SafeTensors;
 use tensor::rng::Rng;
 use tensor::{DType, Device, Tensor};
 
@@ -206,4 +210,63 @@ fn states_of_texts_are_those_of_the_cpu() {
     };
     let apart = apart(&states(&gpu()), &states(&Device::Cpu));
     assert!(apart <= 1e-5, "{apart:.1e}");
+}
+
+/// A run of a transformer of one block on pixels.
+fn open(out: &Path, device: &Device) -> Trainer {
+    let settings = [
+        "autoencoder.source=none",
+        "model.blocks=1",
+        "model.width=16",
+        "model.heads=2",
+        "model.patch=32",
+        "data.scenes=8",
+        "batch.images=2",
+        "batch.texts=2",
+        "run.log_every=1",
+        "run.steps=4",
+    ];
+    let config = RunConfig::load("tiny", &settings.map(str::to_owned)).unwrap();
+    fs::create_dir_all(out).unwrap();
+    Trainer::open(config, out, device, &mut |_, _| Ok(())).unwrap()
+}
+
+fn steps(trainer: &mut Trainer, count: usize) -> Vec<f64> {
+    (0..count).map(|_| trainer.step().unwrap().losses[0].1).collect()
+}
+
+#[test]
+fn a_resumed_run_has_the_bits_of_an_uninterrupted_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let device = gpu();
+    let mut straight = open(&path("straight"), &device);
+    let losses = steps(&mut straight, 4);
+    let here = steps(&mut open(&path("here"), &Device::Cpu), 4);
+    for (got, want) in losses.iter().zip(&here) {
+        assert!((got - want).abs() <= 1e-5 * want, "loss {got}, not {want}");
+    }
+
+    let mut first = open(&path("stopped"), &device);
+    assert_eq!(steps(&mut first, 2), losses[..2]);
+    first.save().unwrap();
+    // A step after the checkpoint is lost, as by a kill.
+    steps(&mut first, 1);
+    drop(first);
+    let mut second = open(&path("stopped"), &device);
+    assert_eq!(second.steps_done(), 2);
+    assert_eq!(steps(&mut second, 2), losses[2..]);
+    assert!(second.weights().iter().all(|(_, weight)| weight.device() == device));
+    let bits = |trainer: &mut Trainer| {
+        let file = |path: PathBuf| fs::read(path).unwrap();
+        let saved = trainer.save().unwrap();
+        let model = trainer.export().unwrap().join("transformer/diffusion_pytorch_model");
+        let [weights, memory] = ["model", "optimizer"].map(|name| saved.join(name));
+        [weights, memory, model].map(|path| file(path.with_extension("safetensors")))
+    };
+    assert!(bits(&mut second) == bits(&mut straight), "checkpoint and model are the same files");
+    let model = path("straight").join("model/transformer/diffusion_pytorch_model.safetensors");
+    let weight =
+        SafeTensors::open(model).unwrap().get("text_proj_out.weight").unwrap().to_f64_vec();
+    assert!(weight.iter().any(|x| *x != 0.0), "and not empty");
 }

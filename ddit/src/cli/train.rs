@@ -11,6 +11,7 @@ use ddit::pipeline;
 use ddit::train::config::Source;
 use ddit::train::{self, Candidate, Event, PRESETS, Progress, RunConfig, Stop, Watch};
 use serde_json::{Map, Value, json};
+use tensor::Device;
 
 use super::Outcome;
 use super::output::Output;
@@ -36,6 +37,9 @@ pub struct Args {
     /// Folder of the run to resume
     #[arg(long, value_name = "DIR", conflicts_with_all = ["preset", "out"])]
     resume: Option<PathBuf>,
+    /// Where the networks learn: cpu, cuda (the first GPU) or cuda:N
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    device: String,
     /// Change a setting, as in run.steps=500; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -47,6 +51,7 @@ fn preset_help() -> String {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
+    let device: Device = args.device.parse()?;
     let config = match (&args.resume, &args.preset) {
         (Some(run), _) => RunConfig::read(run.join("config.toml"), &args.set)?,
         (None, Some(preset)) => RunConfig::load(preset, &args.set)?,
@@ -74,8 +79,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
         watch.validate = Some(&mut score);
     }
     let outcome = match (&args.resume, &args.out) {
-        (Some(run), _) => train::resume(run, &args.set, &mut watch)?,
-        (None, Some(out)) => train::start(config.clone(), out, &mut watch)?,
+        (Some(run), _) => train::resume(run, &args.set, &device, &mut watch)?,
+        (None, Some(out)) => train::start(config.clone(), out, &device, &mut watch)?,
         (None, None) => unreachable!("clap demands --out with a preset"),
     };
     drop(shown);
@@ -91,7 +96,12 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
                 Stop::TimeIsUp => "time is up",
             };
             let run = run.display().to_string();
-            let text = format!("stopped at step {step}: {reason}\nddit train --resume {run}");
+            let device = match device {
+                Device::Cpu => String::new(),
+                Device::Cuda(gpu) => format!(" --device {gpu}"),
+            };
+            let text =
+                format!("stopped at step {step}: {reason}\nddit train --resume {run}{device}");
             output.result(|| json!({ "stopped": run, "step": step, "reason": reason }), text)?;
         }
     }

@@ -12,7 +12,7 @@ use tensor::{DType, Result, Tensor};
 use super::source::{Source, write_json};
 use crate::config::{TransformerConfig, VaeConfig};
 use crate::t5::{self, T5Config};
-use crate::weights::Inventory;
+use crate::weights::{Inventory, source};
 use crate::{mmdit, vae};
 
 /// The most bytes of a file of weights; what is larger is written as shards, as the official
@@ -102,7 +102,7 @@ impl<C: Geometry> Component<C> {
     ///
     /// Errors: the operating system's.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let tensors = self.weights.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        let tensors = self.weights.iter().map(|(name, tensor)| (name.as_str(), source(tensor)));
         write_component(path, &self.config, tensors)
     }
 

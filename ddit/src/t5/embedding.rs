@@ -12,6 +12,8 @@ use autograd::{Params, Var, compute_dtype};
 use tensor::io::safetensors::{self, SafeTensors};
 use tensor::{Error, Result, Tensor};
 
+use crate::weights::source;
+
 /// A table of embeddings \[V, C\] and the rows that stand in for some of its own.
 #[derive(Debug)]
 pub struct Embedding {
@@ -108,7 +110,7 @@ pub fn with_row(table: &Tensor, id: u32, row: &Tensor) -> Result<Tensor> {
 ///
 /// Errors: the operating system's.
 pub fn save_row(path: impl AsRef<Path>, row: &Tensor) -> Result<()> {
-    safetensors::save(path, [("mask_embedding", row)], &BTreeMap::new())
+    safetensors::save(path, [("mask_embedding", source(row))], &BTreeMap::new())
 }
 
 /// Reads a row from a file of one tensor, \[C\] or \[1, C\], whatever its name.

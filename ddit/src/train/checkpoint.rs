@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use tensor::io::safetensors::{self, SafeTensors};
 use tensor::{Error, Result, Tensor};
 
+use crate::weights::source;
+
 /// Starts the name of every checkpoint's folder.
 const PREFIX: &str = "step-";
 
@@ -75,7 +77,7 @@ impl Checkpoint {
         let state = state.expect("counters can be written");
         tensor::io::atomic_write(new.join("state.json"), state + "\n")?;
         for (name, tensors) in [("model", &self.model), ("optimizer", &self.optimizer)] {
-            let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+            let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), source(tensor)));
             safetensors::save(file(&new, name), tensors, &Default::default())?;
         }
         // The same step again: after a resumption with other settings, say.

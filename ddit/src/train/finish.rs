@@ -31,11 +31,11 @@ const COLUMNS: usize = 8;
 impl Trainer {
     /// The model as it is now, ready for use; `None` for an autoencoder's run.
     ///
-    /// Errors: those of [`Pipeline::new`].
+    /// Errors: those of [`Pipeline::on`].
     pub fn pipeline(&self) -> Result<Option<Pipeline>> {
         match &self.subject {
             Subject::Autoencoder(_) => Ok(None),
-            Subject::Dual(dual) => Ok(Some(Pipeline::new(self.folder(dual)?)?)),
+            Subject::Dual(dual) => Ok(Some(Pipeline::on(self.folder(dual)?, &self.device)?)),
         }
     }
 
@@ -164,7 +164,8 @@ impl Trainer {
         dual: &Dual,
         progress: Progress,
     ) -> Result<(Vec<Picture>, Value)> {
-        let (dataset, pipeline) = (dual.dataset(), Pipeline::new(self.folder(dual)?)?);
+        let dataset = dual.dataset();
+        let pipeline = Pipeline::on(self.folder(dual)?, &self.device)?;
         let rng = |row: usize| stream(self.config.seed, Purpose::Samples, 0, row);
         let sample = |rng: &mut Rng| rng.below(dataset.len());
         let prompts: Vec<String> = (0..2 * COLUMNS)

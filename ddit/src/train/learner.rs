@@ -1,10 +1,12 @@
 //! Weights, their optimiser and their moving average, as one thing that learns and is saved.
+//!
+//! All of it lies on one device, and so do the tensors that are given out.
 
 use std::collections::HashMap;
 
 use autograd::optim::{AdamW, Clipped};
 use autograd::{Grads, Params, Var};
-use tensor::{DType, Result};
+use tensor::{DType, Device, Result};
 
 use super::checkpoint::Named;
 use super::schedule::OptimizerConfig;
@@ -17,17 +19,19 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// These weights, of which those that `trains` names learn, in float32. The others stay as they
-    /// are, in the type and the memory they have; they cost no gradient and nothing of AdamW's.
+    /// These weights on a device, of which those that `trains` names learn, in float32. The others
+    /// stay as they are, in the type (and, on the CPU, the memory) they have; they cost no gradient
+    /// and nothing of AdamW's.
     ///
     /// The [embedding of the mask](MASK_EMBEDDING) is no part of the gradient's norm, and its
     /// gradient is not clipped.
     ///
-    /// Errors: a name twice.
+    /// Errors: a name twice; the device's memory does not suffice.
     pub fn new(
         weights: Named,
         trains: impl Fn(&str) -> bool,
         config: &OptimizerConfig,
+        device: &Device,
     ) -> Result<Self> {
         let params = Params::from_vars(weights.into_iter().map(|(name, weight)| {
             let var = match trains(&name) {
@@ -36,6 +40,7 @@ impl Learner {
             };
             (name, var)
         }))?;
+        let params = params.to_device(device)?;
         let optimizer = AdamW::new(&params, config.adamw())?;
         let optimizer = optimizer.without_clipping(|name| name == MASK_EMBEDDING);
         Ok(Self { params, optimizer })
@@ -112,7 +117,7 @@ mod tests {
         ];
         let config = OptimizerConfig { weight_decay: 0.1, ema: 0.9, ..Default::default() };
         let trains = |name: &str| ["net.w", "net.idle"].contains(&name);
-        Learner::new(weights, trains, &config).unwrap()
+        Learner::new(weights, trains, &config, &Device::Cpu).unwrap()
     }
 
     fn step(learner: &mut Learner) {

@@ -1,6 +1,6 @@
 //! The networks of a run: from weights as they are found to weights that learn, and back.
 
-use tensor::{DType, Result};
+use tensor::{DType, Device, Result};
 
 use super::checkpoint::Named;
 use super::config::RunConfig;
@@ -18,17 +18,21 @@ const TEXT_ENCODER: &str = "text_encoder";
 /// See [`TRANSFORMER`].
 pub const VAE: &str = "vae";
 
-/// The weights of an autoencoder's run, to build it on.
+/// The weights of an autoencoder's run, on a device, to build it on.
 ///
 /// Errors: patterns that match nothing.
-pub fn autoencoder(found: Component<VaeConfig>, config: &RunConfig) -> Result<Learner> {
+pub fn autoencoder(
+    found: Component<VaeConfig>,
+    config: &RunConfig,
+    device: &Device,
+) -> Result<Learner> {
     let mut weights = Weights::default();
     weights.add(VAE, found)?;
-    weights.learner(VAE, config)
+    weights.learner(VAE, config, device)
 }
 
-/// The weights of a transformer's run, and the networks on them. Of the text encoder the row of
-/// the token `mask` can learn alone.
+/// The weights of a transformer's run, on a device, and the networks on them. Of the text encoder
+/// the row of the token `mask` can learn alone.
 ///
 /// Errors: patterns that match nothing; geometries that cannot be.
 pub fn dual(
@@ -36,6 +40,7 @@ pub fn dual(
     text_encoder: Option<Component<T5Config>>,
     mask: u32,
     config: &RunConfig,
+    device: &Device,
 ) -> Result<(Learner, Model)> {
     let mut weights = Weights::default();
     let geometry = weights.add(TRANSFORMER, transformer)?;
@@ -43,7 +48,7 @@ pub fn dual(
         Some(found) => Some(weights.add_encoder(found, mask)?),
         None => None,
     };
-    let learner = weights.learner(TRANSFORMER, config)?;
+    let learner = weights.learner(TRANSFORMER, config, device)?;
     let (params, checkpointing) = (learner.params(), config.batch.checkpoint_blocks);
     let transformer = Mmdit::new(geometry, &params.scope(TRANSFORMER))?;
     let text_encoder = match encoder {
@@ -119,9 +124,9 @@ impl Weights {
 
     /// These weights, of which those that the settings select learn; those of `own`, if they
     /// select none. A row that does not learn is no weight of its own.
-    fn learner(mut self, own: &str, config: &RunConfig) -> Result<Learner> {
+    fn learner(mut self, own: &str, config: &RunConfig, device: &Device) -> Result<Learner> {
         let learns = select(&config.trainable, own, &self.learnable)?;
         self.named.retain(|(name, _)| name != MASK_EMBEDDING || learns.contains(name));
-        Learner::new(self.named, |name| learns.contains(name), &config.optimizer)
+        Learner::new(self.named, |name| learns.contains(name), &config.optimizer, device)
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tensor::{Error, Result};
+use tensor::{Device, Error, Result};
 
 use super::checkpoint;
 use super::config::{RunConfig, Task};
@@ -107,11 +107,11 @@ pub enum Stop {
     TimeIsUp,
 }
 
-/// Trains from the beginning, into the folder `out`, which is empty or does not exist. A run that
-/// cannot begin leaves nothing there.
+/// Trains from the beginning, on a device, into the folder `out`, which is empty or does not exist.
+/// A run that cannot begin leaves nothing there.
 ///
 /// Errors: there is a run in `out` already, or anything else; those of [`Trainer`].
-pub fn start(config: RunConfig, out: &Path, watch: &mut Watch) -> Result<Outcome> {
+pub fn start(config: RunConfig, out: &Path, device: &Device, watch: &mut Watch) -> Result<Outcome> {
     if out.join(SETTINGS).exists() {
         let error = Error::value("train", "there is a run in this folder already").path(out);
         return Err(error.note(format!("go on with it: train --resume {}", out.display())));
@@ -123,7 +123,9 @@ pub fn start(config: RunConfig, out: &Path, watch: &mut Watch) -> Result<Outcome
     let is_ours = !out.exists();
     fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
     let _lock = lock(out)?;
-    let outcome = Run { config, out: out.to_owned(), deadline: None, is_new: true }.go(watch);
+    let (folder, device) = (out.to_owned(), device.clone());
+    let run = Run { config, out: folder, device, deadline: None, is_new: true };
+    let outcome = run.go(watch);
     if outcome.is_err() && is_ours {
         // Refused, as it should be, where something has been written.
         let _ = fs::remove_dir(out);
@@ -132,15 +134,22 @@ pub fn start(config: RunConfig, out: &Path, watch: &mut Watch) -> Result<Outcome
 }
 
 /// Goes on with the run in the folder `out`, from its newest checkpoint, as if it had never
-/// stopped. `overrides` of the form `key=value` change its settings from here on, and are written
-/// down when the run has been opened with them.
+/// stopped; on another device than before, with that one's rounding. `overrides` of the form
+/// `key=value` change its settings from here on, and are written down when the run has been opened
+/// with them.
 ///
 /// Errors: there is no run in `out`, or another program trains it; fewer steps than it has made;
 /// those of [`Trainer`].
-pub fn resume(out: &Path, overrides: &[String], watch: &mut Watch) -> Result<Outcome> {
+pub fn resume(
+    out: &Path,
+    overrides: &[String],
+    device: &Device,
+    watch: &mut Watch,
+) -> Result<Outcome> {
     let config = RunConfig::read(out.join(SETTINGS), overrides)?;
     let _lock = lock(out)?;
-    Run { config, out: out.to_owned(), deadline: None, is_new: false }.go(watch)
+    let (out, device) = (out.to_owned(), device.clone());
+    Run { config, out, device, deadline: None, is_new: false }.go(watch)
 }
 
 /// The settings in a run's folder.
@@ -167,10 +176,11 @@ fn lock(out: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Settings, a folder, and until when.
+/// Settings, a folder, where it computes, and until when.
 struct Run {
     config: RunConfig,
     out: PathBuf,
+    device: Device,
     deadline: Option<Instant>,
     /// Whether the settings are not in the folder yet.
     is_new: bool,
@@ -214,7 +224,8 @@ impl Run {
             let (data, autoencoder) = (config.data.clone(), config.autoencoder.clone());
             RunConfig { seed: config.seed, data, autoencoder, ..preset }
         };
-        let run = Run { config, out, deadline: self.deadline, is_new };
+        let (device, deadline) = (self.device.clone(), self.deadline);
+        let run = Run { config, out, device, deadline, is_new };
         Ok(match run.train(watch, &[self, &run])? {
             Outcome::Finished(_) => None,
             // It is the whole run that is to be resumed.
@@ -228,12 +239,12 @@ impl Run {
     /// written as soon as there is something to go on with: not before, so that a mistake in them
     /// leaves nothing, and spoils no run that was there.
     fn train(&self, watch: &mut Watch, beginning: &[&Run]) -> Result<Outcome> {
-        let Self { config, out, .. } = self;
+        let Self { config, out, device, .. } = self;
         let settle = || beginning.iter().try_for_each(|run| write_settings(&run.config, &run.out));
         let stopped = |reason, step| Outcome::Stopped { reason, step, run: out.clone() };
         let (stop, mut is_unsettled) = (watch.stop, self.is_new);
         let opened = self.unless_stopped(stop, |go_on| {
-            Trainer::open(config.clone(), out, &mut |done, total| {
+            Trainer::open(config.clone(), out, device, &mut |done, total| {
                 if std::mem::take(&mut is_unsettled) {
                     settle()?;
                 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kernels::par;
 use serde_json::Value;
+use tensor::Device;
 
 use super::*;
 use crate::pipeline::Pipeline;
@@ -36,7 +37,7 @@ fn preset(name: &str, overrides: &[&str]) -> RunConfig {
 
 fn open(config: &RunConfig, out: &Path) -> Trainer {
     fs::create_dir_all(out).unwrap();
-    Trainer::open(config.clone(), out, &mut |_, _| Ok(())).unwrap()
+    Trainer::open(config.clone(), out, &Device::Cpu, &mut |_, _| Ok(())).unwrap()
 }
 
 fn steps(trainer: &mut Trainer, count: usize) -> Vec<f64> {
@@ -165,11 +166,12 @@ fn a_whole_run_survives_being_stopped_and_leaves_a_model() {
     let folder = tempfile::tempdir().unwrap();
     let (straight, stopped) = (folder.path().join("straight"), folder.path().join("stopped"));
     let config = preset("tiny", &["run.steps=12", "run.sample_every=12", "run.log_every=1"]);
-    let (losses, outcome) = run(|watch| start(config.clone(), &straight, watch), u64::MAX);
+    let (losses, outcome) =
+        run(|watch| start(config.clone(), &straight, &Device::Cpu, watch), u64::MAX);
     assert_eq!(outcome, Outcome::Finished(straight.join("model")));
     assert_eq!(losses.len(), 20 + 12);
 
-    let (mut again, outcome) = run(|watch| start(config.clone(), &stopped, watch), 7);
+    let (mut again, outcome) = run(|watch| start(config.clone(), &stopped, &Device::Cpu, watch), 7);
     assert_eq!(
         outcome,
         Outcome::Stopped { reason: Stop::Asked, step: 7, run: stopped.clone() },
@@ -177,7 +179,7 @@ fn a_whole_run_survives_being_stopped_and_leaves_a_model() {
     );
     // After the autoencoder's last step and before the transformer's first; then not at all.
     for stop_after in [20, u64::MAX] {
-        let (losses, _) = run(|watch| resume(&stopped, &[], watch), stop_after);
+        let (losses, _) = run(|watch| resume(&stopped, &[], &Device::Cpu, watch), stop_after);
         again.extend(losses);
     }
     assert_eq!(again, losses);
@@ -201,7 +203,7 @@ fn questions_are_learnt_from_a_pretrained_model() {
     let folder = tempfile::tempdir().unwrap();
     let (first, tuned) = (folder.path().join("first"), folder.path().join("tuned"));
     let config = config(&["run.steps=3"]);
-    run(|watch| start(config, &first, watch), u64::MAX);
+    run(|watch| start(config, &first, &Device::Cpu, watch), u64::MAX);
     let init = format!("init={}", first.display());
     let config = preset(
         "shapes-vqa",
@@ -224,7 +226,7 @@ fn questions_are_learnt_from_a_pretrained_model() {
     }
     drop(trainer);
     let again = folder.path().join("again");
-    let (losses, _) = run(|watch| start(config, &again, watch), u64::MAX);
+    let (losses, _) = run(|watch| start(config, &again, &Device::Cpu, watch), u64::MAX);
     assert_eq!(losses.len(), 2);
 }
 
@@ -269,6 +271,7 @@ fn a_run_is_not_overwritten() {
     fs::write(folder.path().join("config.toml"), "").unwrap();
     let (stop, mut observe) = (AtomicBool::new(false), |_: Event| {});
     let mut watch = Watch { stop: &stop, observe: &mut observe, validate: None };
-    let error = start(config(&[]), folder.path(), &mut watch).unwrap_err().to_string();
+    let error =
+        start(config(&[]), folder.path(), &Device::Cpu, &mut watch).unwrap_err().to_string();
     assert!(error.contains("--resume"), "{error}");
 }

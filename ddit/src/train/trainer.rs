@@ -7,7 +7,7 @@ use std::time::Instant;
 use autograd::{Grads, Params};
 use kernels::count;
 use serde_json::{Map, Value, json};
-use tensor::{DType, Error, Result, Tensor};
+use tensor::{DType, Device, Error, Result, Tensor};
 
 use super::autoencoder::Autoencoder;
 use super::checkpoint::{Checkpoint, State};
@@ -57,6 +57,7 @@ pub(super) enum Subject {
 pub struct Trainer {
     pub(super) config: RunConfig,
     pub(super) out: PathBuf,
+    pub(super) device: Device,
     pub(super) subject: Subject,
     pub(super) learner: Learner,
     /// The autoencoder that a transformer's latents are of.
@@ -79,20 +80,21 @@ struct Timed {
 }
 
 impl Trainer {
-    /// The run in the folder `out`: at its newest checkpoint, or at its beginning. Where latents
-    /// are to be computed, `progress` is told how many are done, and of how many; an error of its
-    /// ends that.
+    /// The run in the folder `out`: at its newest checkpoint, or at its beginning. Its networks
+    /// learn on a device; latents are made by the processor. Where these are to be computed,
+    /// `progress` is told how many are done, and of how many; an error of its ends that.
     ///
     /// Errors: data, models or checkpoints that cannot be read, or do not fit each other.
     pub fn open(
         config: RunConfig,
         out: &Path,
+        device: &Device,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Self> {
         let dataset = Dataset::open(&config.data, config.seed)?;
         let (subject, mut learner, frozen) = match config.task {
-            Task::Vae => autoencoder(&config, dataset)?,
-            Task::Dual => dual(&config, out, dataset, progress)?,
+            Task::Vae => autoencoder(&config, dataset, device)?,
+            Task::Dual => dual(&config, out, dataset, device, progress)?,
         };
         let (mut state, mut window) = (State { seed: config.seed, ..State::default() }, None);
         let found = Checkpoint::newest(&out.join(CHECKPOINTS))?;
@@ -105,9 +107,9 @@ impl Trainer {
         }
         fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
         let log = Log::open(&out.join("log.jsonl"), state.log_length)?;
-        let (out, window) = (out.to_owned(), window.unwrap_or_default());
+        let (out, device, window) = (out.to_owned(), device.clone(), window.unwrap_or_default());
         let timed = Timed::default();
-        Ok(Self { config, out, subject, learner, frozen, state, saved, window, timed, log })
+        Ok(Self { config, out, device, subject, learner, frozen, state, saved, window, timed, log })
     }
 
     /// The settings.
@@ -247,7 +249,7 @@ fn rounded(x: f64, parts: f64) -> f64 {
 type Parts = (Subject, Learner, Option<Component<VaeConfig>>);
 
 /// The parts of an autoencoder's run.
-fn autoencoder(config: &RunConfig, dataset: Dataset) -> Result<Parts> {
+fn autoencoder(config: &RunConfig, dataset: Dataset, device: &Device) -> Result<Parts> {
     let found = match config.init.as_str() {
         "" => {
             let geometry = vae_geometry(&config.autoencoder, config.data.size);
@@ -262,7 +264,7 @@ fn autoencoder(config: &RunConfig, dataset: Dataset) -> Result<Parts> {
         }
     };
     let geometry = found.config.clone();
-    let learner = networks::autoencoder(found, config)?;
+    let learner = networks::autoencoder(found, config, device)?;
     let params = learner.params().scope(networks::VAE);
     let autoencoder = Autoencoder::new(config, geometry, &params, dataset)?;
     Ok((Subject::Autoencoder(Box::new(autoencoder)), learner, None))
@@ -273,6 +275,7 @@ fn dual(
     config: &RunConfig,
     out: &Path,
     dataset: Dataset,
+    device: &Device,
     progress: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Parts> {
     let init = match config.init.as_str() {
@@ -293,7 +296,8 @@ fn dual(
         None => Start::fresh(config, &dataset, shape)?,
     };
     let Start { transformer, text_encoder, tokenizer } = start;
-    let (learner, model) = networks::dual(transformer, text_encoder, tokenizer.mask(), config)?;
+    let mask = tokenizer.mask();
+    let (learner, model) = networks::dual(transformer, text_encoder, mask, config, device)?;
     // Last, as it takes time: mistakes in the settings have been found by now.
     let latents = latents(config, out, frozen.as_ref(), &dataset, progress)?;
     let dual = Dual::new(config, model, tokenizer, dataset, latents)?;
@@ -361,12 +365,13 @@ fn latents(
     Ok(Latents::Encoded { vae, posteriors })
 }
 
-/// An autoencoder that does not learn.
+/// An autoencoder that does not learn, computed by the processor.
 pub(super) fn frozen_vae(component: &Component<VaeConfig>) -> Result<AutoencoderKl> {
     let constant = |(name, weight): &(String, Tensor)| {
         (name.clone(), autograd::Var::constant(weight.to_dtype(DType::F32)))
     };
     let params = Params::from_vars(component.weights.iter().map(constant))?;
+    let params = params.to_device(&Device::Cpu)?;
     AutoencoderKl::new(component.config.clone(), &params)
 }
 

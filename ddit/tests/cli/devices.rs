@@ -32,6 +32,25 @@ fn a_gpu_draws_and_writes_what_the_processor_does() {
 }
 
 #[test]
+fn a_gpu_trains_a_model_that_the_processor_uses() {
+    let world = World::new();
+    let mut train = vec!["train", "tiny", "--out", "run", "--device", "cuda"];
+    let settings = [
+        "autoencoder.source=none",
+        "model.blocks=1",
+        "model.width=16",
+        "model.patch=32",
+        "data.scenes=8",
+        "batch.images=2",
+        "batch.texts=2",
+        "run.steps=1",
+    ];
+    train.extend(settings.iter().flat_map(|setting| ["--set", *setting]));
+    with_stand_in(world.command(&train)).succeeded();
+    world.run(&["caption", "red.png", "--model", "run"]).succeeded();
+}
+
+#[test]
 fn a_device_that_is_not_there_is_named() {
     let world = World::new();
     let draw = ["generate", "a circle", "--model", "model", "--device"];

@@ -40,7 +40,7 @@ fn watched(
 fn what_a_stopped_run_left_out_is_made_up_for() {
     let folder = tempfile::tempdir().unwrap();
     let (straight, out) = (folder.path().join("straight"), folder.path().join("stopped"));
-    let (told, _) = watched(|watch| start(scored(), &straight, watch), |_| false);
+    let (told, _) = watched(|watch| start(scored(), &straight, &Device::Cpu, watch), |_| false);
     assert_eq!(
         told.join(", "),
         "step 1, step 2, step-00000002.png, scored 2, step 3, step-00000003, step 4, \
@@ -50,15 +50,15 @@ fn what_a_stopped_run_left_out_is_made_up_for() {
     // written again.
     let sampled =
         |event: &Event| matches!(event, Event::Wrote(path) if path.ends_with("step-00000002.png"));
-    let (told, _) = watched(|watch| start(scored(), &out, watch), sampled);
+    let (told, _) = watched(|watch| start(scored(), &out, &Device::Cpu, watch), sampled);
     assert_eq!(told.join(", "), "step 1, step 2, step-00000002.png, step-00000002");
     let saved =
         |event: &Event| matches!(event, Event::Wrote(path) if path.ends_with("step-00000003"));
-    let (told, outcome) = watched(|watch| resume(&out, &[], watch), saved);
+    let (told, outcome) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), saved);
     assert_eq!(told.join(", "), "scored 2, step 3, step-00000003");
     let stopped = Outcome::Stopped { reason: Stop::Asked, step: 3, run: out.clone() };
     assert_eq!(outcome.unwrap(), stopped);
-    let (told, _) = watched(|watch| resume(&out, &[], watch), |_| false);
+    let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
     assert_eq!(told.join(", "), "step 4, step-00000004.png, scored 4, step-00000004, model");
     assert_eq!(log(&out), log(&straight));
     let scores = log(&out)[2]["scores"].clone();
@@ -76,10 +76,10 @@ fn samples_and_scores_under_way_are_cut_short_and_made_anew() {
         Ok(vec![("model".to_owned(), 0.5)])
     };
     let mut watch = Watch { stop: &stop, observe: &mut observe, validate: Some(&mut validate) };
-    let outcome = start(scored(), &out, &mut watch).unwrap();
+    let outcome = start(scored(), &out, &Device::Cpu, &mut watch).unwrap();
     assert_eq!(outcome, Outcome::Stopped { reason: Stop::Asked, step: 2, run: out.clone() });
     assert!(log(&out).iter().all(|line| line.get("scores").is_none()));
-    let (told, _) = watched(|watch| resume(&out, &[], watch), |_| false);
+    let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
     assert!(told.join(", ").starts_with("scored 2, step 3"), "{told:?}");
 
     let mut trainer = open(&scored(), &folder.path().join("other"));
@@ -105,12 +105,12 @@ fn encoding_can_be_stopped_and_autoencoders_are_scored() {
     let config = preset("tiny", &[&vae, "run.steps=1", "model.blocks=1"]);
     let out = folder.path().join("run");
     let first = |event: &Event| matches!(event, Event::Encoded { done: 32, .. });
-    let (told, outcome) = watched(|watch| start(config, &out, watch), first);
+    let (told, outcome) = watched(|watch| start(config, &out, &Device::Cpu, watch), first);
     assert_eq!(told.join(", "), "step 1, scored 1, step-00000001, model, encoded 32");
     assert_eq!(log(&out.join("vae-run"))[1]["scores"]["model"], 0.0);
     let stopped = Outcome::Stopped { reason: Stop::Asked, step: 0, run: out.clone() };
     assert_eq!(outcome.unwrap(), stopped);
-    let (told, _) = watched(|watch| resume(&out, &[], watch), |_| false);
+    let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
     assert_eq!(told.join(", "), "encoded 32, encoded 64, step 1, step-00000001, model");
 }
 
@@ -120,7 +120,7 @@ fn mistakes_spoil_no_run_and_leave_no_folder() {
     let out = folder.path().join("run");
     let begin = |settings: &[&str]| {
         let config = config(&[&["run.steps=4"], settings].concat());
-        watched(|watch| start(config, &out, watch), |_| false).1
+        watched(|watch| start(config, &out, &Device::Cpu, watch), |_| false).1
     };
     for mistake in
         [&["autoencoder.source=/no/such"][..], &["data.source=folder", "data.manifest=/no/such"]]
@@ -142,7 +142,7 @@ fn mistakes_spoil_no_run_and_leave_no_folder() {
     let before = settings();
     let again = |setting: &str| {
         let overrides = [setting.to_owned()];
-        watched(|watch| resume(&out, &overrides, watch), |_| false).1
+        watched(|watch| resume(&out, &overrides, &Device::Cpu, watch), |_| false).1
     };
     for (setting, told) in [("model.width=64", "step-00000004"), ("run.steps=3", "4 steps already")]
     {
@@ -161,12 +161,13 @@ fn a_folder_has_one_program_at_a_time() {
     let (stop, mut second) = (AtomicBool::new(false), Vec::new());
     let mut observe = |event: Event| {
         if let Event::Step(_) = event {
-            let (_, outcome) = watched(|watch| resume(folder.path(), &[], watch), |_| false);
+            let (_, outcome) =
+                watched(|watch| resume(folder.path(), &[], &Device::Cpu, watch), |_| false);
             second.push(outcome.unwrap_err().to_string());
         }
     };
     let mut watch = Watch { stop: &stop, observe: &mut observe, validate: None };
-    start(config(&["run.steps=1"]), folder.path(), &mut watch).unwrap();
+    start(config(&["run.steps=1"]), folder.path(), &Device::Cpu, &mut watch).unwrap();
     assert!(second.len() == 1 && second[0].contains("another program"), "{second:?}");
-    watched(|watch| resume(folder.path(), &[], watch), |_| false).1.unwrap();
+    watched(|watch| resume(folder.path(), &[], &Device::Cpu, watch), |_| false).1.unwrap();
 }

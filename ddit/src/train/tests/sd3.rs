@@ -120,7 +120,7 @@ fn sd3_learns_both_directions_and_what_is_frozen_stays() {
     };
     let stop = AtomicBool::new(false);
     let mut watch = Watch { stop: &stop, observe: &mut observe, validate: None };
-    start(config.clone(), &world.path("run"), &mut watch).unwrap();
+    start(config.clone(), &world.path("run"), &Device::Cpu, &mut watch).unwrap();
     for (name, losses) in ["image", "text"].iter().zip(&losses) {
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
         let (first, last) = (mean(&losses[..10]), mean(&losses[40..]));
@@ -165,7 +165,10 @@ fn a_resumed_run_from_sd3_has_the_same_bits() {
     // A checkpoint of other weights is none of this run's.
     let all = world.config(&["run.steps=12"]);
     let mut ignore = |_, _| Ok(());
-    let error = Trainer::open(all, &world.path("two"), &mut ignore).err().unwrap().to_string();
+    let error = Trainer::open(all, &world.path("two"), &Device::Cpu, &mut ignore)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("transformer.context_embedder.bias is missing"), "{error}");
 }
 
@@ -227,7 +230,7 @@ fn patterns_that_select_nothing_are_errors() {
         ("*.pos_embed.pos_embed", "nothing that this run can train"),
     ] {
         let config = world.config(&[&format!("trainable=[\"{pattern}\"]")]);
-        let opened = Trainer::open(config, &world.path("run"), &mut |_, _| Ok(()));
+        let opened = Trainer::open(config, &world.path("run"), &Device::Cpu, &mut |_, _| Ok(()));
         let error = opened.err().unwrap().to_string();
         assert!(error.contains(told) && error.contains("trainable"), "{error}");
     }
