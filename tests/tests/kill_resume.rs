@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ddit::train::log::TIMES;
 use ddit::train::{Event, Outcome, RunConfig, Watch, resume, start};
 use serde_json::Value;
+use tensor::Device;
 
 /// Tells the child process which folder to train in.
 const OUT: &str = "DDIT_KILL_RESUME_OUT";
@@ -57,9 +58,10 @@ fn train(settings: &Path, out: &Path) -> Outcome {
     let (stop, mut observe) = (AtomicBool::new(false), |_: Event| {});
     let mut watch = Watch { stop: &stop, observe: &mut observe, validate: None };
     if out.join("config.toml").exists() {
-        return resume(out, &[], &mut watch).unwrap();
+        return resume(out, &[], &Device::Cpu, &mut watch).unwrap();
     }
-    start(RunConfig::load(settings.to_str().unwrap(), &[]).unwrap(), out, &mut watch).unwrap()
+    let config = RunConfig::load(settings.to_str().unwrap(), &[]).unwrap();
+    start(config, out, &Device::Cpu, &mut watch).unwrap()
 }
 
 /// The process that is killed: this program, asked for this test alone.

@@ -15,7 +15,7 @@ use kernels::lane::on_every_isa;
 use kernels::par;
 use samplers::masked::Likelihood;
 use tensor::rng::Rng;
-use tensor::{DType, Tensor};
+use tensor::{DType, Device, Tensor};
 
 /// Asserts that `run` answers the same on every instruction set, with one thread and with two, and
 /// once more as at first. It is given the number of the run.
@@ -62,7 +62,7 @@ fn autoencoder() -> RunConfig {
 /// then written: weights, both moments, their average. And the losses.
 fn train(config: &RunConfig, out: &Path, steps: usize) -> (Vec<u64>, [Vec<u8>; 2]) {
     fs::create_dir_all(out).unwrap();
-    let mut trainer = Trainer::open(config.clone(), out, &mut |_, _| Ok(())).unwrap();
+    let mut trainer = Trainer::open(config.clone(), out, &Device::Cpu, &mut |_, _| Ok(())).unwrap();
     let losses = (0..steps).flat_map(|_| trainer.step().unwrap().losses);
     let losses = losses.map(|(_, loss)| loss.to_bits()).collect();
     let checkpoint = trainer.save().unwrap();
@@ -93,7 +93,7 @@ fn model() -> Pipeline {
     let (stop, mut observe) = (AtomicBool::new(false), |_: ddit::train::Event| {});
     let mut watch = Watch { stop: &stop, observe: &mut observe, validate: None };
     let config = config("tiny", &["run.steps=8", "data.scenes=8"]);
-    start(config, folder.path(), &mut watch).unwrap();
+    start(config, folder.path(), &Device::Cpu, &mut watch).unwrap();
     Pipeline::open(folder.path().join("model")).unwrap()
 }
 

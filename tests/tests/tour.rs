@@ -12,7 +12,7 @@ use ddit::train::setup::transformer_geometry;
 use ddit::train::{RunConfig, Trainer};
 use ddit::weights::Inventory;
 use samplers::flow::{ImageLoss, timestep};
-use tensor::{DType, Result, Tensor};
+use tensor::{DType, Device, Result, Tensor};
 
 /// Steps taken: gates that start shut are open after the first.
 const STEPS: u64 = 3;
@@ -55,7 +55,8 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
     let geometry = transformer_geometry(&config.model, [3, 64, 64], tokenizer.len());
     let inventory = inventory(&geometry);
     let learns = |name: &str| !inventory.iter().any(|w| w.buffer && name.ends_with(&w.name));
-    let mut learner = Learner::new(named(&inventory, config.seed)?, learns, &config.optimizer)?;
+    let mut learner =
+        Learner::new(named(&inventory, config.seed)?, learns, &config.optimizer, &Device::Cpu)?;
     let model = Mmdit::new(geometry, &learner.params().scope("transformer"))?;
 
     let mut image_order = Order::new(config.seed, Purpose::ImageOrder, dataset.len());
@@ -108,7 +109,7 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
     }
 
     let folder = tempfile::tempdir().expect("there is a place for it");
-    let mut trainer = Trainer::open(config, folder.path(), &mut |_, _| Ok(()))?;
+    let mut trainer = Trainer::open(config, folder.path(), &Device::Cpu, &mut |_, _| Ok(()))?;
     for _ in 0..STEPS {
         trainer.step()?;
     }
