@@ -6,12 +6,10 @@
 //! [`presets`]: super::presets
 
 use serde::{Deserialize, Serialize};
-use tensor::{DType, Error, Result};
+use tensor::DType;
 
-use super::limits;
 use super::schedule::OptimizerConfig;
 use crate::config::Recipe;
-use crate::pipeline::TextSampler;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -349,76 +347,6 @@ impl Default for ScheduleConfig {
 }
 
 impl RunConfig {
-    /// Refuses settings that no run can have.
-    ///
-    /// Errors: the first such setting, by its key.
-    pub fn check(&self) -> Result<()> {
-        let Self { data, batch, optimizer, objective, .. } = self;
-        let sampler = &self.generation.sampler;
-        let share = |x: f64| (0.0..=1.0).contains(&x);
-        let parts = batch.micro_batches;
-        let divides = |n: usize| parts > 0 && n.is_multiple_of(parts);
-        let rules = [
-            ("run.steps", self.run.steps > 0, "must be at least 1"),
-            ("run.keep", self.run.keep > 0, "must be at least 1"),
-            ("run.log_every", self.run.log_every > 0, "must be at least 1"),
-            ("batch.images", batch.images > 0, "must be at least 1"),
-            ("batch.texts", batch.texts > 0, "must be at least 1"),
-            ("batch.micro_batches", divides(batch.images), "must divide batch.images"),
-            ("batch.micro_batches", divides(batch.texts), "must divide batch.texts"),
-            ("data.scenes", data.scenes > 0, "must be at least 1"),
-            (
-                "data.kinds",
-                data.kinds.iter().all(|w| *w >= 0.0 && w.is_finite())
-                    && data.kinds.iter().sum::<f64>() > 0.0,
-                "are four weights from zero up, not all of them zero",
-            ),
-            ("data.sorted", share(data.sorted), "is a share, 0 to 1"),
-            ("data.questions", share(data.questions), "is a share, 0 to 1"),
-            (
-                "data.questions",
-                data.questions == 0.0 || data.source == Source::Shapes,
-                "needs data.source = \"shapes\", which knows the answers",
-            ),
-            (
-                "data.manifest",
-                data.source == Source::Shapes || !data.manifest.is_empty(),
-                "is needed with data.source = \"folder\": --set data.manifest=FILE.jsonl",
-            ),
-            (
-                "data.size",
-                data.source == Source::Folder || data.size == crate::shapes::SIDE,
-                "must be 64 in the shapes world",
-            ),
-            ("objective.caption_dropout", share(objective.caption_dropout), "is a share, 0 to 1"),
-            ("objective.noise_shift", objective.noise_shift > 0.0, "must be positive"),
-            ("objective.text_weight", objective.text_weight >= 0.0, "must not be negative"),
-            ("optimizer.learning_rate", optimizer.learning_rate >= 0.0, "must not be negative"),
-            (
-                "optimizer.betas",
-                optimizer.betas.iter().all(|b| (0.0..1.0).contains(b)),
-                "must be at least 0 and below 1",
-            ),
-            ("optimizer.clip", optimizer.clip > 0.0, "must be positive"),
-            ("run.max_minutes", self.run.max_minutes >= 0.0, "must not be negative"),
-            ("optimizer.ema", share(optimizer.ema), "is a share, 0 to 1"),
-            (
-                "autoencoder.source",
-                self.autoencoder.source != "init" || !self.init.is_empty(),
-                "is \"init\", but nothing is set to start from: --set init=RUN",
-            ),
-            (
-                "generation.sampler",
-                sampler.is_empty() || sampler.parse::<TextSampler>().is_ok(),
-                "is exact, ddpm-cache or confidence, or empty for the recipe's own",
-            ),
-        ];
-        match rules.iter().find(|(_, holds, _)| !holds) {
-            Some((key, _, message)) => Err(Error::value("config", *message).key(*key)),
-            None => limits::check(self),
-        }
-    }
-
     /// The whole as TOML, as it stands in the run's folder.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("tables of numbers and strings can be written")

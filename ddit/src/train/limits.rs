@@ -1,20 +1,101 @@
-//! What sizes a run may have, and which networks can be.
+//! Which settings a run may have: what they mean, what sizes there may be, which networks can be.
 
 use tensor::{Error, Result};
 
 use super::config::{RunConfig, Source, Task};
 use super::setup::{check_latents, vae_geometry};
+use crate::pipeline::TextSampler;
 use crate::shapes::MAX_WORDS;
 
-/// Refuses sizes beyond all reason, networks that cannot be as far as the settings alone tell, and
-/// lengths and scales that nothing can be sampled with.
+/// A setting, whether it is as it has to be, and how that is.
+type Rule = (&'static str, bool, &'static str);
+
+/// Refuses settings that no run can have: those without a meaning, sizes beyond all reason, networks
+/// that cannot be as far as the settings alone tell, and lengths and scales that nothing can be
+/// sampled with.
 ///
 /// Errors: the first such setting, by its key.
 pub fn check(config: &RunConfig) -> Result<()> {
+    first_broken(&meanings(config))?;
+    first_broken(&sizes(config))?;
+    check_geometries(config)
+}
+
+fn first_broken(rules: &[Rule]) -> Result<()> {
+    match rules.iter().find(|(_, holds, _)| !holds) {
+        Some((key, _, message)) => Err(Error::value("config", *message).key(*key)),
+        None => Ok(()),
+    }
+}
+
+fn meanings(config: &RunConfig) -> Vec<Rule> {
+    let RunConfig { data, batch, optimizer, objective, autoencoder, run, .. } = config;
+    let sampler = &config.generation.sampler;
+    let share = |x: f64| (0.0..=1.0).contains(&x);
+    let parts = batch.micro_batches;
+    let divides = |n: usize| parts > 0 && n.is_multiple_of(parts);
+    vec![
+        ("run.steps", run.steps > 0, "must be at least 1"),
+        ("run.keep", run.keep > 0, "must be at least 1"),
+        ("run.log_every", run.log_every > 0, "must be at least 1"),
+        ("batch.images", batch.images > 0, "must be at least 1"),
+        ("batch.texts", batch.texts > 0, "must be at least 1"),
+        ("batch.micro_batches", divides(batch.images), "must divide batch.images"),
+        ("batch.micro_batches", divides(batch.texts), "must divide batch.texts"),
+        ("data.scenes", data.scenes > 0, "must be at least 1"),
+        (
+            "data.kinds",
+            data.kinds.iter().all(|w| *w >= 0.0 && w.is_finite())
+                && data.kinds.iter().sum::<f64>() > 0.0,
+            "are four weights from zero up, not all of them zero",
+        ),
+        ("data.sorted", share(data.sorted), "is a share, 0 to 1"),
+        ("data.questions", share(data.questions), "is a share, 0 to 1"),
+        (
+            "data.questions",
+            data.questions == 0.0 || data.source == Source::Shapes,
+            "needs data.source = \"shapes\", which knows the answers",
+        ),
+        (
+            "data.manifest",
+            data.source == Source::Shapes || !data.manifest.is_empty(),
+            "is needed with data.source = \"folder\": --set data.manifest=FILE.jsonl",
+        ),
+        (
+            "data.size",
+            data.source == Source::Folder || data.size == crate::shapes::SIDE,
+            "must be 64 in the shapes world",
+        ),
+        ("objective.caption_dropout", share(objective.caption_dropout), "is a share, 0 to 1"),
+        ("objective.noise_shift", objective.noise_shift > 0.0, "must be positive"),
+        ("objective.text_weight", objective.text_weight >= 0.0, "must not be negative"),
+        ("optimizer.learning_rate", optimizer.learning_rate >= 0.0, "must not be negative"),
+        (
+            "optimizer.betas",
+            optimizer.betas.iter().all(|b| (0.0..1.0).contains(b)),
+            "must be at least 0 and below 1",
+        ),
+        ("optimizer.clip", optimizer.clip > 0.0, "must be positive"),
+        ("run.max_minutes", run.max_minutes >= 0.0, "must not be negative"),
+        ("optimizer.ema", share(optimizer.ema), "is a share, 0 to 1"),
+        (
+            "autoencoder.source",
+            autoencoder.source != "init" || !config.init.is_empty(),
+            "is \"init\", but nothing is set to start from: --set init=RUN",
+        ),
+        (
+            "generation.sampler",
+            sampler.is_empty() || sampler.parse::<TextSampler>().is_ok(),
+            "is exact, ddpm-cache or confidence, or empty for the recipe's own",
+        ),
+    ]
+}
+
+fn sizes(config: &RunConfig) -> Vec<Rule> {
     let RunConfig { data, batch, model, generation, .. } = config;
     let is_fresh = config.task == Task::Dual && config.init.is_empty();
     let positive = |x: f64| x.is_finite() && x > 0.0;
-    let rules = [
+    vec![
         ("data.scenes", data.scenes <= 10_000_000, "must be at most 10000000: all are in memory"),
         ("data.size", (1..=4096).contains(&data.size), "must be 1 to 4096"),
         ("data.atlas_cell", data.atlas_cell > 0, "must be at least 1"),
@@ -43,11 +124,7 @@ pub fn check(config: &RunConfig) -> Result<()> {
         ),
         ("generation.candidates", generation.candidates > 0, "must be at least 1"),
         ("generation.shift", positive(generation.shift), "must be positive"),
-    ];
-    match rules.iter().find(|(_, holds, _)| !holds) {
-        Some((key, _, message)) => Err(Error::value("config", *message).key(*key)),
-        None => check_geometries(config),
-    }
+    ]
 }
 
 fn check_geometries(config: &RunConfig) -> Result<()> {

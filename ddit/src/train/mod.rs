@@ -3,7 +3,7 @@
 //! | file | what it knows |
 //! |---|---|
 //! | [`config`], [`presets`] | the settings of a run, and how they are put together |
-//! | [`limits`] | what sizes and networks there may be |
+//! | [`limits`] | which settings, sizes and networks there may be |
 //! | [`run`] | a run from its first step to its last; its watcher |
 //! | [`trainer`] | the parts of a run, a step of it |
 //! | [`dual`], [`autoencoder`] | what a step is made of, for the two things there are to train |

@@ -10,7 +10,8 @@ use std::path::Path;
 use tensor::{Error, Result};
 use toml::{Table, Value};
 
-use super::config::{AutoencoderConfig, RunConfig, Task};
+use super::config::{AutoencoderConfig, RunConfig, Source, Task};
+use super::limits;
 use tensor::spelling;
 
 /// The presets compiled in: name, and what differs from the defaults.
@@ -78,7 +79,7 @@ fn finish(mut settings: Table, overrides: &[String]) -> Result<RunConfig> {
     let wrong =
         |e: toml::de::Error| Error::value("config", e.to_string().trim().replace('\n', " "));
     let mut config = config.map_err(wrong)?;
-    config.check()?;
+    limits::check(&config)?;
     for (key, _) in overrides.iter().filter_map(|setting| setting.split_once('=')) {
         if let Some(why) = idle(&config, key.trim()) {
             let message = format!("would do nothing: {why}");
@@ -94,8 +95,13 @@ fn idle(config: &RunConfig, key: &str) -> Option<&'static str> {
     let (section, name) = key.split_once('.').unwrap_or((key, ""));
     let is_dual = config.task == Task::Dual;
     match (section, name) {
-        ("model" | "objective" | "generation", _) | ("batch", "texts") if !is_dual => {
+        ("model" | "objective" | "generation", _) | ("batch", "texts") | ("data", "sorted")
+            if !is_dual =>
+        {
             Some("it is a transformer's, and the run is an autoencoder's")
+        }
+        ("data", "scenes" | "kinds" | "sorted") if config.data.source == Source::Folder => {
+            Some("it is the shapes world's, and the data is a folder")
         }
         ("autoencoder", "source" | "preset") if !is_dual => {
             Some("the run is the autoencoder's own")
@@ -294,7 +300,12 @@ mod tests {
             ("objective.recipe=soup", ["soup", "objective.recipe"]),
             ("data.source=soup", ["soup", "data.source"]),
             ("data.scenes=9999999999999", ["data.scenes", "10000000"]),
+            ("data.kinds=[0,0,0,0]", ["data.kinds", "not all of them zero"]),
+            ("data.kinds=[1,-1,1,1]", ["data.kinds", "from zero up"]),
+            ("data.kinds=[1,1]", ["data", "length"]),
+            ("data.sorted=1.5", ["data.sorted", "share"]),
             ("generation.steps=0", ["generation.steps", "at least 1"]),
+            ("generation.candidates=0", ["generation.candidates", "at least 1"]),
             ("generation.guidance=-1", ["generation.guidance", "negative"]),
             ("model.width=33", ["model.heads", "divide"]),
             ("model.width=6", ["model", "no multiple of 4"]),
@@ -318,8 +329,11 @@ mod tests {
             ("shapes-vae", "model.width=64"),
             ("shapes-vqa", "model.width=64"),
             ("shapes-vqa", "autoencoder.preset=tiny-vae"),
+            ("shapes-vae", "data.sorted=1"),
+            ("folder", "data.kinds=[1,2,1,1]"),
         ] {
-            let error = load(preset, &["init=some/run", change]).unwrap_err().to_string();
+            let common = ["init=some/run", "data.manifest=some.jsonl", change];
+            let error = load(preset, &common).unwrap_err().to_string();
             assert!(error.contains("would do nothing"), "{preset} {change}: {error}");
         }
         assert!(load("shapes-vqa", &[]).unwrap_err().to_string().contains("init"));
