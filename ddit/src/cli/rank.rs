@@ -37,14 +37,13 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
         ..pipeline.write_options()
     };
     let texts = args.texts.iter().map(String::as_str);
-    warn_of_texts(&pipeline, texts.clone(), options.length, output)?;
+    warn_of_texts(&pipeline, texts, options.length, output)?;
     let path = args.picture.as_path();
     let pictures = Pictures::read(&pipeline, [path], args.resolution)?;
 
     let progress = output.progress("ranking");
-    let pairs: Vec<_> = texts.map(|text| (pictures.get(path), text)).collect();
-    let likelihoods =
-        pipeline.likelihood(&pairs, &options, &mut |done, all| progress.set(done, all))?;
+    let mut step = |done, all| progress.set(done, all);
+    let likelihoods = pipeline.likelihood(pictures.get(path), &args.texts, &options, &mut step)?;
     drop(progress);
 
     let mut ranked: Vec<(f64, &str)> =

@@ -129,11 +129,9 @@ impl Pipeline {
     /// noise, so that only the picture decides.
     fn judge(&self, drawn: &mut [Generated], prompts: &[impl AsRef<str>]) -> Result<()> {
         let options = WriteOptions { latents: Latents::Mode, ..self.write_options() };
-        let pairs = drawn.iter().zip(prompts);
-        let pairs: Vec<_> = pairs.map(|(drawn, text)| (&drawn.picture, text.as_ref())).collect();
-        let likelihoods = self.likelihood(&pairs, &options, &mut |_, _| Ok(()))?;
-        for (drawn, likelihood) in drawn.iter_mut().zip(likelihoods) {
-            drawn.likelihood = Some(likelihood);
+        for (drawn, prompt) in drawn.iter_mut().zip(prompts) {
+            let found = self.likelihood(&drawn.picture, &[prompt], &options, &mut |_, _| Ok(()))?;
+            drawn.likelihood = Some(found[0]);
         }
         Ok(())
     }

@@ -121,7 +121,7 @@ fn the_likeliest_candidate_is_kept() {
             let mut drawn = draw(&[prompt], seed, 1);
             assert_eq!((drawn[0].seed, drawn[0].likelihood), (seed, None));
             let picture = drawn.remove(0).picture;
-            let likelihood = pipeline.likelihood(&[(&picture, prompt)], &look, &mut |_, _| Ok(()));
+            let likelihood = pipeline.likelihood(&picture, &[prompt], &look, &mut |_, _| Ok(()));
             (likelihood.unwrap()[0], seed, picture)
         };
         let candidates = (0..4).map(alone);
@@ -154,8 +154,8 @@ fn a_likelihood_is_that_of_revealing_from_left_to_right() {
         row[position] = i64::from(token);
     }
     let options = WriteOptions { seed: 5, batch: 3, ..options };
-    let pairs = [(&picture, "a red circle")];
-    let found = pipeline.likelihood(&pairs, &options, &mut |_, _| Ok(())).unwrap()[0];
+    let texts = ["a green square", "a red circle"];
+    let found = pipeline.likelihood(&picture, &texts, &options, &mut |_, _| Ok(())).unwrap()[1];
     assert!((found - expected).abs() < 1e-9, "{found} {expected}");
 }
 
