@@ -100,7 +100,7 @@ fn idle(config: &RunConfig, key: &str) -> Option<&'static str> {
         {
             Some("it is a transformer's, and the run is an autoencoder's")
         }
-        ("data", "scenes" | "kinds" | "sorted") if config.data.source == Source::Folder => {
+        ("data", "kinds" | "sorted") if config.data.source == Source::Folder => {
             Some("it is the shapes world's, and the data is a folder")
         }
         ("autoencoder", "source" | "preset") if !is_dual => {
