@@ -62,17 +62,21 @@ fn apply_erased(op: Box<dyn Erased>, x: &[&Var]) -> Result<Vec<Var>> {
     }
     let keeps = (0..x.len())
         .filter(|&i| x[i].is_tracked())
-        .fold(Keep::NOTHING, |all, i| all.and(op.keeps(i)));
-    let edges = x.iter().map(|x| x.edge().cloned()).collect();
+        .fold(op.again_from().unwrap_or(Keep::NOTHING), |all, i| all.and(op.keeps(i)));
+    let edges: Vec<_> = x.iter().map(|x| x.edge().cloned()).collect();
+    let again = |&i: &usize| {
+        keeps.has_x(i) && edges[i].as_ref().is_some_and(|edge| edge.node.makes_again())
+    };
+    let again: Vec<usize> = (0..x.len()).filter(again).collect();
     let inputs = x.into_iter().enumerate().map(|(i, x)| Input {
         shape: *x.shape(),
         dtype: x.dtype(),
-        var: keeps.has_x(i).then_some(x),
+        var: (keeps.has_x(i) && !again.contains(&i)).then_some(x),
     });
     let inputs = inputs.collect();
     let outputs = y.iter().map(|y| keeps.has_y().then(|| y.clone())).collect();
     let origin = Origin::new(op.name(), caller);
-    let record = Box::new(Recorded { op, inputs, outputs, aux });
+    let record = Box::new(Recorded { op, inputs, again, outputs, aux });
     let node = Node::operation(origin, edges, y.len(), record);
     let edge = |output| Some(Edge { node: node.clone(), output });
     Ok(y.into_iter().enumerate().map(|(i, y)| Var::with_edge(y, edge(i))).collect())
@@ -123,7 +127,9 @@ trait Erased: Send {
     fn reads_half(&self) -> bool;
     fn is_twice_differentiable(&self) -> bool;
     fn keeps(&self, i: usize) -> Keep;
+    fn again_from(&self) -> Option<Keep>;
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Box<dyn Aux>)>;
+    fn again(&self, kept: Kept<'_, dyn Aux>) -> Result<Vec<Tensor>>;
     fn vjp(
         &self,
         kept: Kept<'_, dyn Aux>,
@@ -153,9 +159,17 @@ impl<O: OpMany> Erased for O {
         OpMany::keeps(self, i)
     }
 
+    fn again_from(&self) -> Option<Keep> {
+        OpMany::again_from(self)
+    }
+
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Box<dyn Aux>)> {
         let (y, aux) = OpMany::forward(self, x)?;
         Ok((y, Box::new(aux)))
+    }
+
+    fn again(&self, kept: Kept<'_, dyn Aux>) -> Result<Vec<Tensor>> {
+        OpMany::again(self, kept.typed())
     }
 
     fn vjp(
@@ -164,10 +178,17 @@ impl<O: OpMany> Erased for O {
         dy: &[Option<Var>],
         needs: &[bool],
     ) -> Result<Vec<Option<Gradient>>> {
-        let Kept { name, inputs, outputs, aux } = kept;
+        OpMany::vjp(self, kept.typed(), dy, needs)
+    }
+}
+
+impl<'a> Kept<'a, dyn Aux> {
+    /// What an operation with this `Aux` left behind.
+    fn typed<A: Aux>(self) -> Kept<'a, A> {
+        let Kept { name, inputs, outputs, aux } = self;
         let aux: &dyn Any = aux;
         let aux = aux.downcast_ref().expect("forward of the same operation made it");
-        OpMany::vjp(self, Kept { name, inputs, outputs, aux }, dy, needs)
+        Kept { name, inputs, outputs, aux }
     }
 }
 
@@ -186,9 +207,18 @@ impl<O: Op<N>, const N: usize> OpMany for Fixed<O, N> {
         O::KEEPS[i]
     }
 
+    fn again_from(&self) -> Option<Keep> {
+        O::AGAIN.then(|| (0..N).fold(Keep::NOTHING, |all, i| all.and(Keep::x(i))))
+    }
+
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, O::Aux)> {
         let x = x.try_into().expect("apply passes N operands");
         self.0.forward(x).map(|(y, aux)| (vec![y], aux))
+    }
+
+    fn again(&self, kept: Kept<'_, O::Aux>) -> Result<Vec<Tensor>> {
+        let x: [Tensor; N] = std::array::from_fn(|i| kept.x(i).value());
+        self.0.forward(x.each_ref()).map(|(y, _)| vec![y])
     }
 
     fn vjp(
@@ -208,6 +238,8 @@ impl<O: Op<N>, const N: usize> OpMany for Fixed<O, N> {
 struct Recorded {
     op: Box<dyn Erased>,
     inputs: Vec<Input>,
+    /// Inputs that are not kept: the nodes they came from make them again.
+    again: Vec<usize>,
     /// Values only: a variable would own its node, which owns this.
     outputs: Vec<Option<Tensor>>,
     aux: Box<dyn Aux>,
@@ -220,15 +252,16 @@ impl Record for Recorded {
             Some(Var::with_edge(value.clone()?, Some(edge)))
         };
         let outputs: Vec<_> = self.outputs.iter().enumerate().map(variable).collect();
-        let (inputs, outputs) = (&self.inputs[..], &outputs[..]);
+        let inputs = self.inputs_at_hand(node)?;
+        let (inputs, outputs) = (&inputs[..], &outputs[..]);
         let kept = Kept { name: node.name(), inputs, outputs, aux: &*self.aux };
         let needs: Vec<bool> = node.inputs().iter().map(Option::is_some).collect();
         let only_once = scope::is_recording() && !self.op.is_twice_differentiable();
         let vjp = || self.op.vjp(kept, dy, &needs);
         let vjp = || if only_once { no_grad(vjp) } else { vjp() };
-        let gradients = measured(vjp, |gradients| self.about(dy, gradients))?;
+        let gradients = measured(vjp, |gradients| self.about(inputs, dy, gradients))?;
         if anomaly::is_watching() {
-            self.check_finite(dy, &gradients)?;
+            self.check_finite(inputs, dy, &gradients)?;
         }
         for (i, (edge, gradient)) in node.inputs().iter().zip(gradients).enumerate() {
             if let (Some(edge), Some(gradient)) = (edge, gradient) {
@@ -253,20 +286,55 @@ impl Record for Recorded {
         }
         self.aux.memory(&mut |memory| see(Role::Aux, Held::Memory(memory)));
     }
+
+    /// Nothing is made again of what is made again: no chain of them can grow.
+    fn makes_again(&self) -> bool {
+        self.op.again_from().is_some() && self.again.is_empty()
+    }
+
+    fn again(&self, node: &Node) -> Result<Vec<Tensor>> {
+        let inputs = &self.inputs[..];
+        let kept = Kept { name: node.name(), inputs, outputs: &[], aux: &*self.aux };
+        measured(
+            || self.op.again(kept),
+            |result| {
+                let kept = inputs.iter().filter_map(|input| input.var.as_ref());
+                let kept: Vec<_> = kept.map(Var::value).collect();
+                self.run(Pass::Forward, bytes_of(kept.iter().chain(result.iter().flatten())))
+            },
+        )
+    }
 }
 
 impl Recorded {
+    /// The inputs that the vjp needs, those made again among them.
+    fn inputs_at_hand(&self, node: &Node) -> Result<Vec<Input>> {
+        let mut inputs = self.inputs.clone();
+        for &i in &self.again {
+            let edge = node.inputs()[i].as_ref().expect("what is made again has a node");
+            let value = edge.node.again(edge.output)?;
+            inputs[i].var = Some(Var::with_edge(value, Some(edge.clone())));
+        }
+        Ok(inputs)
+    }
+
+    /// What a profile says of a run on these inputs.
+    fn run(&self, pass: Pass, bytes: usize) -> Run {
+        let shapes = self.inputs.iter().map(|input| input.shape).collect();
+        Run { op: self.op.name(), pass, shapes, bytes }
+    }
+
     /// What a profile says of a vjp.
-    fn about(&self, dy: &[Option<Var>], gradients: &Result<Vec<Option<Gradient>>>) -> Run {
-        let kept = self.inputs.iter().filter_map(|input| input.var.as_ref());
+    fn about(
+        &self,
+        inputs: &[Input],
+        dy: &[Option<Var>],
+        gradients: &Result<Vec<Option<Gradient>>>,
+    ) -> Run {
+        let kept = inputs.iter().filter_map(|input| input.var.as_ref());
         let made = gradients.iter().flatten().flatten().map(Gradient::var);
         let values: Vec<_> = dy.iter().flatten().chain(kept).chain(made).map(Var::value).collect();
-        Run {
-            op: self.op.name(),
-            pass: Pass::Vjp,
-            shapes: self.inputs.iter().map(|input| input.shape).collect(),
-            bytes: bytes_of(values.iter().chain(self.outputs.iter().flatten())),
-        }
+        self.run(Pass::Vjp, bytes_of(values.iter().chain(self.outputs.iter().flatten())))
     }
 
     /// The error of a vjp whose answer for input `i` cannot be its gradient.
@@ -288,12 +356,17 @@ impl Recorded {
     }
 
     /// The error of a vjp that makes a NaN or an infinity of numbers.
-    fn check_finite(&self, dy: &[Option<Var>], gradients: &[Option<Gradient>]) -> Result<()> {
+    fn check_finite(
+        &self,
+        inputs: &[Input],
+        dy: &[Option<Var>],
+        gradients: &[Option<Gradient>],
+    ) -> Result<()> {
         let (mut from, mut made) = (Vec::new(), Vec::new());
         for (i, dy) in dy.iter().enumerate() {
             from.extend(dy.as_ref().map(|dy| (Role::OutputGradient(i), dy.value())));
         }
-        for (i, input) in self.inputs.iter().enumerate() {
+        for (i, input) in inputs.iter().enumerate() {
             from.extend(input.var.as_ref().map(|x| (Role::Input(i), x.value())));
         }
         for (i, output) in self.outputs.iter().enumerate() {

@@ -3,7 +3,8 @@
 //! A node's id is larger than those of the nodes it was made from. So a max-heap of the ids that
 //! have been sent a gradient is all the order there is: the youngest one's gradient is complete,
 //! because every user of it was younger still. Its operation's vjp then sends gradients on, and
-//! what the operation had saved is freed. The order is fixed, and so are the bits.
+//! what the operation had saved is freed. The order is fixed, and so are the bits. Parameters, where
+//! the walk ends, add up what they are sent as it comes.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -46,28 +47,17 @@ impl Grads {
         self.vars.get(&key(var.edge()?))
     }
 
-    /// Adds the gradients of another pass: of the next micro-batch, say.
-    ///
-    /// Errors: a parameter's gradients differ in shape.
-    pub fn add(&mut self, other: Self) -> Result<()> {
-        self.vars.clear();
-        for (key, gradient) in other.values {
-            let sum = match self.values.remove(&key) {
-                Some(sum) => accumulate(sum, gradient)?,
-                None => gradient,
-            };
-            self.values.insert(key, sum);
-        }
-        Ok(())
-    }
-}
-
-impl Grads {
     fn report(&mut self, key: Key, gradient: Var) {
         if is_recording() {
             self.vars.insert(key, gradient.clone());
         }
         self.values.insert(key, gradient.into_value());
+    }
+
+    /// What was reported so far, to be added to.
+    fn take(&mut self, key: Key) -> Option<Var> {
+        let value = self.values.remove(&key);
+        self.vars.remove(&key).or_else(|| value.map(Var::constant))
     }
 }
 
@@ -83,12 +73,25 @@ impl Var {
     /// Errors: more than one element; no parameter behind it; run before; an operation's own.
     #[track_caller]
     pub fn backward(&self) -> Result<Grads> {
+        let mut grads = Grads::default();
+        self.backward_into(&mut grads)?;
+        Ok(grads)
+    }
+
+    /// The same, added to the gradients of other passes: those of the micro-batch before, say. Each
+    /// is added as it comes, so that there never is a second set of them.
+    ///
+    /// Errors: as [`backward`](Self::backward); some gradients may have been added by then.
+    #[track_caller]
+    pub fn backward_into(&self, grads: &mut Grads) -> Result<()> {
         if self.numel() != 1 {
             return Err(Error::shape("backward", "only a scalar has one gradient")
                 .operand("output", self)
                 .note("reduce it to a loss, or say with Backward::root what to weight it with"));
         }
-        Backward::new().root(self, Tensor::ones(self.shape(), compute_dtype(self.dtype()))).run()
+        grads.vars.clear();
+        let seed = Tensor::ones(self.shape(), compute_dtype(self.dtype()));
+        Backward::new().root(self, seed).run_into(grads)
     }
 }
 
@@ -161,7 +164,14 @@ impl Backward {
     /// tensors an earlier pass has freed; a second derivative that an operation does not have.
     #[track_caller]
     pub fn run(self) -> Result<Grads> {
-        let mut walk = Walk::default();
+        let mut grads = Grads::default();
+        self.run_into(&mut grads)?;
+        Ok(grads)
+    }
+
+    #[track_caller]
+    fn run_into(self, grads: &mut Grads) -> Result<()> {
+        let mut walk = Walk::new(grads);
         for (root, seed) in self.roots {
             let Some(edge) = root.edge() else {
                 return Err(Error::value("backward", "nothing to differentiate with respect to")
@@ -230,11 +240,20 @@ impl Gradient {
         }
     }
 
-    /// This gradient added to another, as a profile sees it.
-    fn measured_sum(self, sum: Var) -> Result<Var> {
+    /// This gradient of output `output` of a node, and those that arrived before.
+    fn joined(self, before: Option<Var>, output: usize) -> Result<Var> {
+        const NAME: &str = "sum of gradients";
+        let Some(before) = before else { return self.add_to(None) };
+        if anomaly::is_watching() {
+            let named = |x: &Var| (Role::OutputGradient(output), x.value());
+            let from = [named(&before), named(self.var())];
+            let sum = self.add_to(Some(before))?;
+            anomaly::check(NAME, &[named(&sum)], &from)?;
+            return Ok(sum);
+        }
         let (shape, bytes) = (*self.var().shape(), 3 * bytes_of([&self.var().value()]));
-        let run = Run { op: "sum of gradients", pass: Pass::Other, shapes: vec![shape], bytes };
-        measured(|| self.add_to(Some(sum)), |_| run)
+        let run = Run { op: NAME, pass: Pass::Other, shapes: vec![shape], bytes };
+        measured(|| self.add_to(Some(before)), |_| run)
     }
 
     /// This gradient added to what has arrived before.
@@ -310,11 +329,12 @@ pub(crate) fn accumulate_part(
     Ok(sum)
 }
 
-/// The nodes that have been sent gradients and have not been visited.
-#[derive(Default)]
-pub(crate) struct Walk {
+/// A pass on its way: the nodes that have been sent gradients and have not been visited, and the
+/// gradients of those where it ends.
+pub(crate) struct Walk<'a> {
     youngest: BinaryHeap<u64>,
     pending: HashMap<u64, Pending>,
+    grads: &'a mut Grads,
 }
 
 /// A node and the sum of what it was sent, for each of its outputs.
@@ -323,9 +343,19 @@ struct Pending {
     gradients: Vec<Option<Var>>,
 }
 
-impl Walk {
-    /// Adds a gradient to what an edge's node will be visited with.
+impl<'a> Walk<'a> {
+    fn new(grads: &'a mut Grads) -> Self {
+        Self { youngest: BinaryHeap::new(), pending: HashMap::new(), grads }
+    }
+
+    /// Adds a gradient to what an edge's node will be visited with; a parameter has no vjp to wait
+    /// for, and takes it at once.
     pub(crate) fn send(&mut self, edge: &Edge, gradient: Gradient) -> Result<()> {
+        if edge.node.is_leaf() {
+            let before = self.grads.take(key(edge));
+            self.grads.report(key(edge), gradient.joined(before, edge.output)?);
+            return Ok(());
+        }
         let pending = match self.pending.entry(edge.node.id()) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
@@ -335,42 +365,22 @@ impl Walk {
             }
         };
         let slot = &mut pending.gradients[edge.output];
-        let before = slot.take();
-        *slot = Some(match before {
-            Some(before) if anomaly::is_watching() => {
-                let named = |x: &Var| (Role::OutputGradient(edge.output), x.value());
-                let from = [named(&before), named(gradient.var())];
-                let sum = gradient.add_to(Some(before))?;
-                anomaly::check("sum of gradients", &[named(&sum)], &from)?;
-                sum
-            }
-            Some(before) => gradient.measured_sum(before)?,
-            None => gradient.add_to(None)?,
-        });
+        *slot = Some(gradient.joined(slot.take(), edge.output)?);
         Ok(())
     }
 
-    fn run(mut self, wanted: &HashSet<Key>, retain: bool) -> Result<Grads> {
-        let mut grads = Grads::default();
+    fn run(mut self, wanted: &HashSet<Key>, retain: bool) -> Result<()> {
         while let Some(id) = self.youngest.pop() {
             let Pending { node, gradients } =
                 self.pending.remove(&id).expect("an id enters the heap with its node");
-            if node.is_leaf() {
-                let gradient = gradients.into_iter().next().flatten();
-                grads.report((id, 0), gradient.expect("a pending leaf was sent its gradient"));
-                continue;
-            }
             for (output, gradient) in gradients.iter().enumerate() {
                 if let Some(gradient) = gradient
                     && wanted.contains(&(id, output))
                 {
-                    grads.report((id, output), gradient.clone());
+                    self.grads.report((id, output), gradient.clone());
                 }
             }
-            let Some(record) = node.take_record() else {
-                return Err(Error::value(node.name(), "a backward pass has freed this graph")
-                    .note("keep it with Backward::retain_graph"));
-            };
+            let record = node.take_record().ok_or_else(|| node.freed())?;
             // What the vjp applies belongs to the modules of what it is the vjp of.
             let path = node.scope().cloned();
             let sent = within(path, || record.backward(&node, &gradients, &mut self));
@@ -379,6 +389,6 @@ impl Walk {
             }
             sent.map_err(|error| node.blame(error))?;
         }
-        Ok(grads)
+        Ok(())
     }
 }

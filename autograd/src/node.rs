@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tensor::{Error, Result};
+use tensor::{Error, Result, Tensor};
 
 use crate::backward::Walk;
 use crate::saved::{Held, Role};
@@ -26,6 +26,16 @@ pub(crate) trait Record: Send {
 
     /// Shows what it keeps alive.
     fn saved(&self, see: &mut dyn FnMut(Role, Held<'_>));
+
+    /// Whether it makes outputs again for those who need them, who then need not keep them.
+    fn makes_again(&self) -> bool {
+        false
+    }
+
+    /// The outputs once more.
+    fn again(&self, node: &Node) -> Result<Vec<Tensor>> {
+        unreachable!("{} does not make its outputs again", node.name())
+    }
 }
 
 /// Who asked for a node: what errors on the way back through it name.
@@ -141,6 +151,27 @@ impl Node {
         if let Some(record) = &*self.record.lock().unwrap_or_else(PoisonError::into_inner) {
             record.saved(see);
         }
+    }
+
+    /// Whether a user of its outputs need not keep them: they are made [again](Self::again).
+    pub(crate) fn makes_again(&self) -> bool {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.as_ref().is_some_and(|record| record.makes_again())
+    }
+
+    /// An output once more.
+    ///
+    /// Errors: those of the operation; a backward pass has freed what it is made from.
+    pub(crate) fn again(&self, output: usize) -> Result<Tensor> {
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = record.as_ref().ok_or_else(|| self.freed())?;
+        Ok(record.again(self)?.swap_remove(output))
+    }
+
+    /// The error of a second pass through a graph that was not retained.
+    pub(crate) fn freed(&self) -> Error {
+        Error::value(self.name(), "a backward pass has freed this graph")
+            .note("keep it with Backward::retain_graph")
     }
 
     /// Puts the record back, for another backward pass.

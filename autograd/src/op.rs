@@ -52,6 +52,8 @@
 //!   Where it would call a kernel of the CPU's it asks a tensor for its [`cuda`](Tensor::cuda) and
 //!   [launches](tensor::Cuda::kernel) one of the GPU's. A vjp made of other operations needs nothing
 //!   more. Nothing is computed on the CPU in a GPU's place.
+//! * What costs little to make, [`Op::AGAIN`], nobody keeps: it is made again for the vjp that needs
+//!   it.
 //! * Any number of operands, several outputs, or a gradient that is part of a tensor: [`OpMany`].
 
 use std::fmt::Debug;
@@ -76,6 +78,9 @@ pub trait Op<const N: usize>: Debug + Send + 'static {
     /// Whether forward pass and vjp take operands in a GPU's memory too; if not, whoever applies it
     /// to some gets an error.
     const CUDA: bool = false;
+    /// Whether running [`forward`](Self::forward) once more is cheap beside keeping what it gives.
+    /// Then all inputs are kept, and an operation whose vjp needs the output has it made again.
+    const AGAIN: bool = false;
     /// What the forward pass leaves behind for the backward pass: statistics of rows, or `()`.
     type Aux: Aux;
 
@@ -109,8 +114,19 @@ pub trait OpMany: Debug + Send + 'static {
     /// What the gradient of input `i` is computed from.
     fn keeps(&self, i: usize) -> Keep;
 
+    /// The inputs that [`again`](Self::again) needs, where that is cheap beside keeping the outputs:
+    /// they are kept in any case, and an operation whose vjp needs an output has it made again.
+    fn again_from(&self) -> Option<Keep> {
+        None
+    }
+
     /// The outputs, and what the vjp needs besides inputs and outputs.
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Self::Aux)>;
+
+    /// The outputs once more, to the last bit, from what was kept.
+    fn again(&self, kept: Kept<'_, Self::Aux>) -> Result<Vec<Tensor>> {
+        unreachable!("{} is not made again", kept.name)
+    }
 
     /// The gradient of each input that `needs` names, given one for each output that was used.
     fn vjp(
@@ -207,6 +223,7 @@ impl<'a, A: ?Sized> Kept<'a, A> {
 }
 
 /// An input as a record keeps it.
+#[derive(Clone)]
 pub(crate) struct Input {
     pub(crate) shape: Shape,
     pub(crate) dtype: DType,

@@ -7,7 +7,8 @@
 //! 2. the gradient in f64 against difference quotients, and in f32, from f32 and from halves, against
 //!    f64 of the same numbers;
 //! 3. the second derivative in f64 likewise, or the error that there is none;
-//! 4. equal bits for strided and for packed operands, and for halves and the same numbers widened.
+//! 4. equal bits for strided and for packed operands, for halves and the same numbers widened, and
+//!    for a result that is [made again](crate::Op::AGAIN).
 
 use tensor::rng::Rng;
 use tensor::{Result, Tensor};

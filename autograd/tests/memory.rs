@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use autograd::{Keep, Kept, Op, SavedReport, Var, apply, checkpoint, scope};
+use autograd::{Backward, Keep, Kept, Op, SavedReport, Var, apply, checkpoint, scope};
 use tensor::{DType, Result, Tensor, pool};
 
 /// The identity, which notes how much memory is in use when its vjp runs.
@@ -68,6 +68,8 @@ fn a_graph_keeps_what_the_report_says_and_gives_it_back_as_the_pass_goes() {
 
     checkpoints_keep_their_inputs(&x);
     shared_buffers_count_once(&x);
+    what_is_cheap_is_made_again(&x);
+    passes_share_one_set_of_gradients();
 }
 
 fn checkpoints_keep_their_inputs(x: &Var) {
@@ -94,4 +96,44 @@ fn shared_buffers_count_once(x: &Var) {
     let table = report.to_string();
     assert!(table.contains("mul") && table.lines().last().unwrap().ends_with("1.00"), "{table}");
     assert_eq!(table.lines().count(), 3, "{table}");
+}
+
+/// Of a chain of norms every other one is kept, and a linear layer's gradient is that of one whose
+/// operand was there.
+fn what_is_cheap_is_made_again(x: &Var) {
+    let rows = x.reshape([WHOLE / 256, 64]).unwrap().mul_scalar(2.0).unwrap();
+    let w = Var::parameter(Tensor::arange(64 * 64, DType::F32).reshape([64, 64]).unwrap());
+    let w = w.mul_scalar(1e-3).unwrap();
+    let norms = |n: usize| (0..n).try_fold(rows.clone(), |x, _| x.layer_norm(1e-6));
+    for (n, kept) in [(1, WHOLE), (2, 2 * WHOLE), (3, 2 * WHOLE)] {
+        let y = norms(n).unwrap().linear(&w, None).unwrap();
+        let report = SavedReport::of(&y);
+        assert!((kept..kept + WHOLE / 4).contains(&report.bytes()), "{n} norms\n{report}");
+        let slope = |y: &Var| {
+            let loss = y.square().unwrap().sum_all().unwrap();
+            let pass = Backward::new().root(&loss, Tensor::ones(loss.shape(), DType::F32)).wrt(&w);
+            // `rows` and w are behind all of them.
+            let grads = pass.retain_graph().run().unwrap();
+            grads.get(&w).unwrap().to_vec::<f32>().unwrap()
+        };
+        let there = Var::constant(norms(n).unwrap().value()).linear(&w, None).unwrap();
+        assert!(slope(&y) == slope(&there), "{n} norms");
+    }
+}
+
+/// Gradients of a second pass go where those of the first are.
+fn passes_share_one_set_of_gradients() {
+    let weights: Vec<Var> = (0..LAYERS).map(|_| input()).collect();
+    let loss = || {
+        let terms = weights.iter().map(|w| w.square()?.sum_all());
+        terms.reduce(|a, b| a?.add(&b?)).unwrap().unwrap()
+    };
+    let mut grads = loss().backward().unwrap();
+    pool::reset_peak();
+    let before = pool::stats().live;
+    loss().backward_into(&mut grads).unwrap();
+    let more = pool::stats().peak - before;
+    assert!(more <= 4 * WHOLE, "{more} bytes for gradients of {LAYERS} MiB");
+    let all = weights.iter().map(|w| grads.get(w).unwrap().to_f64_vec());
+    assert!(all.flatten().all(|slope| slope == 4.0));
 }

@@ -103,7 +103,7 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
 
         // One gradient of both, and the weights follow it.
         let joint = text_loss.mul_scalar(config.objective.text_weight)?;
-        grads.add(joint.backward()?)?;
+        joint.backward_into(&mut grads)?;
         let rate = config.optimizer.rate(step, config.run.steps);
         learner.update(&grads, rate)?;
     }

@@ -93,6 +93,7 @@ impl Op<3> for GroupNormOp {
     const NAME: &'static str = "group_norm";
     const KEEPS: [Keep; 3] = [Keep::x(0).and(Keep::x(1)).and(Keep::x(2)); 3];
     const CUDA: bool = true;
+    const AGAIN: bool = true;
     type Aux = Statistics;
 
     fn forward(&self, operands @ [x, weight, bias]: [&Tensor; 3]) -> Result<(Tensor, Statistics)> {

@@ -1,6 +1,6 @@
 //! Linear layers, alone and joined with what follows them.
 
-use kernels::elementwise::{Chain, exprs::GeluTanh};
+use kernels::elementwise::{Chain, Unary, exprs::GeluTanh};
 use kernels::gemm::{Bias, BiasGelu, GateResidual, Reader, Size, Writer, gemm_keeping};
 use tensor::{DType, Error, Result, Shape, Tensor};
 
@@ -208,6 +208,14 @@ impl OpMany for LinearGeluOp {
         [Keep::x(1), Keep::x(0), Keep::NOTHING][i]
     }
 
+    fn again_from(&self) -> Option<Keep> {
+        self.keep.then_some(Keep::NOTHING)
+    }
+
+    fn again(&self, kept: Kept<'_, Option<Tensor>>) -> Result<Vec<Tensor>> {
+        Ok(vec![pointwise(&GeluTanh, GeluTanh::NAME, [before(kept)])?])
+    }
+
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Option<Tensor>)> {
         fn run<T: Float>(layer: &Layer, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
             let bias = layer.bias();
@@ -230,10 +238,14 @@ impl OpMany for LinearGeluOp {
         needs: &[bool],
     ) -> Result<Vec<Option<Gradient>>> {
         let dy = dy[0].as_ref().expect("the only output is used").value();
-        let before = kept.aux.as_ref().expect("kept whenever a gradient may be asked for");
-        let slope = pointwise(&Chain(GeluTanh), Self::NAME, [before, &dy])?;
+        let slope = pointwise(&Chain(GeluTanh), Self::NAME, [before(kept), &dy])?;
         gradients(kept, &Var::constant(slope), needs)
     }
+}
+
+/// What GELU was applied to.
+fn before<'a>(kept: Kept<'a, Option<Tensor>>) -> &'a Tensor {
+    kept.aux.as_ref().expect("kept whenever a gradient may be asked for")
 }
 
 #[derive(Debug)]
@@ -343,52 +355,4 @@ impl OpMany for LinearGateResidualOp {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::no_grad;
-
-    fn ones(shape: &[usize]) -> Var {
-        Var::parameter(Tensor::ones(shape, DType::F32))
-    }
-
-    #[test]
-    fn misfits_are_errors() {
-        let (x, w, b) = (ones(&[2, 3, 4]), ones(&[5, 4]), ones(&[5]));
-        assert!(x.linear(&ones(&[4, 5]), None).is_err());
-        assert!(x.linear(&w, Some(&ones(&[4]))).is_err());
-        assert!(ones(&[]).linear(&w, None).is_err());
-        assert!(x.linear_gelu(&w, &ones(&[1])).is_err());
-        let (gate, residual) = (ones(&[2, 5]), ones(&[2, 3, 5]));
-        assert!(x.linear_gate_residual(&w, &b, &gate, &residual).is_ok());
-        let error = x.linear_gate_residual(&w, &b, &ones(&[3, 5]), &residual).unwrap_err();
-        assert!(error.to_string().contains("should be [2, 5]"), "{error}");
-        assert!(x.linear_gate_residual(&w, &b, &gate, &ones(&[2, 1, 5])).is_err());
-        let row = ones(&[4]);
-        assert!(row.linear_gate_residual(&w, &b, &ones(&[5]), &ones(&[5])).is_err());
-    }
-
-    #[test]
-    fn empty_axes_are_no_trouble() {
-        for [samples, rows, inputs, outputs] in
-            [[0, 3, 4, 5], [2, 0, 4, 5], [2, 3, 0, 5], [2, 3, 4, 0]]
-        {
-            let x = ones(&[samples, rows, inputs]);
-            let (w, b) = (ones(&[outputs, inputs]), ones(&[outputs]));
-            let (gate, residual) = (ones(&[samples, outputs]), ones(&[samples, rows, outputs]));
-            let y = x.linear_gate_residual(&w, &b, &gate, &residual).unwrap();
-            let y = y.linear_gelu(&ones(&[2, outputs]), &ones(&[2])).unwrap();
-            let grads = y.sum_all().unwrap().backward().unwrap();
-            for operand in [&x, &w, &b, &gate, &residual] {
-                assert_eq!(grads.get(operand).unwrap().shape(), operand.shape());
-            }
-        }
-    }
-
-    #[test]
-    fn inference_keeps_nothing_and_gives_the_same_bits() {
-        let (x, w, b) = (ones(&[3, 4]), ones(&[5, 4]), ones(&[5]));
-        let trained = x.linear_gelu(&w, &b).unwrap();
-        let inferred = no_grad(|| x.linear_gelu(&w, &b)).unwrap();
-        assert_eq!(trained.value().to_f64_vec(), inferred.value().to_f64_vec());
-    }
-}
+mod tests;

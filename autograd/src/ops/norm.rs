@@ -31,8 +31,8 @@ impl Var {
     /// Source: Peebles & Xie 2023, §3.2 (adaLN).
     ///
     /// Shapes: x \[B, .., C\], shift and scale \[B, C\] (chunks of one modulation are read in
-    /// place) → like x. Saves: x, scale, μ \[B, ..\], 1/σ \[B, ..\]. Cost: 8 flop an element,
-    /// one read and one write. Errors: other shapes; elements are not floats.
+    /// place) → like x. Saves: x, shift, scale, μ \[B, ..\], 1/σ \[B, ..\]. Cost: 8 flop an
+    /// element, one read and one write. Errors: other shapes; elements are not floats.
     #[track_caller]
     pub fn ada_layer_norm(&self, shift: &Self, scale: &Self, eps: f64) -> Result<Self> {
         apply(AdaLayerNormOp { eps }, [self, shift, scale])
@@ -229,6 +229,7 @@ impl Op<1> for LayerNormOp {
     const NAME: &'static str = "layer_norm";
     const KEEPS: [Keep; 1] = [Keep::x(0)];
     const CUDA: bool = true;
+    const AGAIN: bool = true;
     type Aux = Statistics;
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, Statistics)> {
@@ -258,6 +259,7 @@ impl Op<3> for AdaLayerNormOp {
     // The gradients of x and scale need x and its statistics, that of x the scale as well.
     const KEEPS: [Keep; 3] = [Keep::x(0).and(Keep::x(2)); 3];
     const CUDA: bool = true;
+    const AGAIN: bool = true;
     type Aux = Statistics;
 
     fn forward(&self, [x, shift, scale]: [&Tensor; 3]) -> Result<(Tensor, Statistics)> {
@@ -294,6 +296,7 @@ impl Op<2> for RmsNormOp {
     const NAME: &'static str = "rms_norm";
     const KEEPS: [Keep; 2] = [Keep::x(0).and(Keep::x(1)); 2];
     const CUDA: bool = true;
+    const AGAIN: bool = true;
     /// 1/σ of each row.
     type Aux = Tensor;
 

@@ -93,6 +93,7 @@ impl OpReport {
         self.cases += 1;
         for dtype in [DType::F64, DType::F32, DType::BF16, DType::F16] {
             self.forward(&case(dtype)?, dtype)?;
+            self.again(&case(dtype)?)?;
         }
         self.gradient(&case(DType::F64)?)?;
         for dtype in [DType::F32, DType::BF16, DType::F16] {
@@ -133,6 +134,18 @@ impl OpReport {
         match dtype {
             DType::F64 => self.forward_f64 = worst,
             _ => self.forward_f32 = worst,
+        }
+        Ok(())
+    }
+
+    /// What is made again for those who did not keep it is what it was.
+    fn again(&mut self, case: &Case) -> Result<()> {
+        let y = case.run(&case.parameters())?;
+        if let Some(edge) = y.edge()
+            && edge.node.makes_again()
+        {
+            let equal = bits(&y.value()) == bits(&edge.node.again(edge.output)?);
+            self.note("made again", case, f64::from(u8::from(!equal)), 0.0);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! | file | what it times |
 //! |---|---|
 //! | [`step`] | a training step and a forward pass of whole models |
+//! | [`scaling`] | how both grow along one axis |
 //! | [`workload`] | which models, and the arithmetic in them |
 //! | [`parts`] | text encoder and autoencoder alone, and reading a model |
 //! | [`ops`] | every operation of the registry |
@@ -19,5 +20,6 @@ pub mod parts;
 pub mod peak;
 pub mod products;
 pub mod profile;
+pub mod scaling;
 pub mod step;
 pub mod workload;

@@ -35,13 +35,6 @@ impl Row {
     pub fn gbs(&self) -> f64 {
         self.bytes / self.forward.min() / 1e9
     }
-
-    /// What share of the possible that is, on a machine of these GFLOP/s and GB/s: the time that
-    /// arithmetic or memory need at the least, over the time taken. More than 1 where operands
-    /// are still in a cache.
-    pub fn share(&self, peak_gflops: f64, peak_gbs: f64) -> f64 {
-        (self.gflops() / peak_gflops).max(self.gbs() / peak_gbs)
-    }
 }
 
 /// Times an operation in float32 on contiguous operands.
@@ -76,20 +69,6 @@ fn time_backward(case: &Case, budget: Duration) -> Result<Option<Times>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_share_is_that_of_the_tighter_limit() {
-        let row = Row {
-            name: "op",
-            case: String::new(),
-            flops: 2e9,
-            bytes: 1e9,
-            forward: Times::new(vec![0.5]),
-            backward: None,
-        };
-        assert_eq!((row.gflops(), row.gbs()), (4.0, 2.0));
-        assert_eq!((row.share(8.0, 100.0), row.share(100.0, 2.5)), (0.5, 0.8));
-    }
 
     #[test]
     fn an_operation_is_timed_both_ways() {

@@ -11,6 +11,29 @@ const TRIES: usize = 5;
 /// Bytes copied at a time: more than caches hold.
 const COPIED: usize = 128 << 20;
 
+/// What a machine can do at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Ceilings {
+    /// GFLOP/s of multiply-adds.
+    pub gflops: f64,
+    /// GB/s of a copy.
+    pub gbs: f64,
+}
+
+impl Ceilings {
+    /// Those of all threads of the pool at once.
+    pub fn measure() -> Self {
+        Self { gflops: fma_gflops(), gbs: copy_gbs() }
+    }
+
+    /// What share of the possible it is to do so much arithmetic on so many bytes in so many
+    /// seconds: the time that arithmetic or memory need at the least, over the time taken. More
+    /// than 1 where operands are still in a cache.
+    pub fn share(&self, flops: f64, bytes: f64, seconds: f64) -> f64 {
+        (flops / self.gflops).max(bytes / self.gbs) / 1e9 / seconds
+    }
+}
+
 /// A loop of independent multiply-adds on registers: `CHAINS` chains of sixteen lanes.
 struct Fma<const CHAINS: usize> {
     rounds: usize,
@@ -80,6 +103,11 @@ fn best(mut work: impl FnMut() -> f64) -> f64 {
     (0..TRIES).map(|_| rate()).fold(0.0, f64::max)
 }
 
+/// Makes [`resident_mb`] begin anew from what the process holds now; whether the system could.
+pub fn forget_resident() -> bool {
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
 /// The largest amount of memory the process has held, in MiB; `None` where the system does not
 /// say.
 pub fn resident_mb() -> Option<u64> {
@@ -94,10 +122,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_share_is_that_of_the_tighter_limit() {
+        let ceilings = Ceilings { gflops: 8.0, gbs: 100.0 };
+        assert_eq!(ceilings.share(2e9, 1e9, 0.5), 0.5);
+        assert_eq!(ceilings.share(0.0, 40e9, 0.5), 0.8);
+    }
+
+    #[test]
     fn ceilings_are_numbers_a_machine_may_have() {
-        let (fma, copy) = (fma_gflops(), copy_gbs());
-        assert!((0.1..1e5).contains(&fma), "{fma} GFLOP/s");
-        assert!((0.1..1e4).contains(&copy), "{copy} GB/s");
+        let Ceilings { gflops, gbs } = Ceilings::measure();
+        assert!((0.1..1e5).contains(&gflops), "{gflops} GFLOP/s");
+        assert!((0.1..1e4).contains(&gbs), "{gbs} GB/s");
         if cfg!(target_os = "linux") {
             assert!(resident_mb().unwrap() >= (2 * COPIED as u64) >> 20);
         }

@@ -2,26 +2,10 @@
 
 use std::fmt::Write;
 
-use autograd::{Profile, ProfileEvent, ProfileRow};
+use autograd::{Profile, ProfileEvent};
 use serde_json::{Value, json};
 
-/// What a machine can do at most.
-#[derive(Clone, Copy, Debug)]
-pub struct Ceilings {
-    /// GFLOP/s of multiply-adds.
-    pub gflops: f64,
-    /// GB/s of a copy.
-    pub gbs: f64,
-}
-
-impl Ceilings {
-    /// What share of the possible a row reaches: the time that its arithmetic or its memory need at
-    /// the least, over the time it took. More than 1 where operands are still in a cache.
-    pub fn share(&self, row: &ProfileRow) -> f64 {
-        let least = (row.flops as f64 / self.gflops).max(row.bytes as f64 / self.gbs);
-        least / 1e9 / row.time.as_secs_f64()
-    }
-}
+use super::peak::Ceilings;
 
 /// The operands' shapes in a few words.
 fn shapes(shapes: &[tensor::Shape]) -> String {
@@ -59,7 +43,7 @@ pub fn table(profile: &Profile, ceilings: Ceilings) -> String {
             100.0 * seconds / all,
             rate(row.flops),
             rate(row.bytes),
-            100.0 * ceilings.share(row),
+            100.0 * ceilings.share(row.flops as f64, row.bytes as f64, seconds),
             shapes(&row.shapes)
         );
     }
@@ -100,7 +84,7 @@ pub fn trace(profile: &Profile) -> Value {
 mod tests {
     use std::time::Duration;
 
-    use autograd::Pass;
+    use autograd::{Pass, ProfileRow};
     use tensor::Shape;
 
     use super::*;
@@ -108,14 +92,6 @@ mod tests {
     fn row(flops: u64, bytes: u64, time: Duration) -> ProfileRow {
         let shapes = [[4, 2], [3, 2]].map(|shape| Shape::from(&shape[..])).to_vec();
         ProfileRow { op: "linear", pass: Pass::Forward, shapes, calls: 2, time, flops, bytes }
-    }
-
-    #[test]
-    fn the_share_is_that_of_the_tighter_limit() {
-        let ceilings = Ceilings { gflops: 8.0, gbs: 100.0 };
-        let half = Duration::from_millis(500);
-        assert_eq!(ceilings.share(&row(2_000_000_000, 1_000_000_000, half)), 0.5);
-        assert_eq!(ceilings.share(&row(0, 40_000_000_000, half)), 0.8);
     }
 
     #[test]

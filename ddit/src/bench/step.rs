@@ -1,7 +1,7 @@
 //! A training step and a forward pass of a whole model, on random numbers.
 
 use autograd::optim::{AdamW, AdamWConfig};
-use autograd::{Params, Var, no_grad};
+use autograd::{Grads, Params, Var, no_grad};
 use tensor::rng::Rng;
 use tensor::{DType, Result};
 
@@ -91,24 +91,31 @@ impl Bench {
         })
     }
 
-    /// A training step; its loss.
+    /// A training step; its loss. As in training, one pass goes backward before the next begins.
     fn step(&mut self) -> Result<f64> {
-        let times = self.times(1000.0);
-        let velocity = self.model.velocity(&self.latents, self.text(), &times)?;
-        let image_loss = velocity.mse(&self.target)?;
+        let (mut grads, mut total) = (Grads::default(), 0.0);
+        for loss in [Self::image_loss, Self::text_loss] {
+            let loss = loss(self)?;
+            loss.backward_into(&mut grads)?;
+            total += loss.item()?;
+        }
+        self.optimizer.step(&grads, LEARNING_RATE)?;
+        Ok(total)
+    }
 
-        let (latents, times) = (Some(&self.latents), self.times_of_clean());
-        let tokens = self.model.text_tokens(latents, self.text(), &times)?;
+    fn image_loss(&mut self) -> Result<Var> {
+        let times = self.times(1000.0);
+        self.model.velocity(&self.latents, self.text(), &times)?.mse(&self.target)
+    }
+
+    fn text_loss(&mut self) -> Result<Var> {
+        let times = self.times_of_clean();
+        let tokens = self.model.text_tokens(Some(&self.latents), self.text(), &times)?;
         let [batch, text, width] = tokens.dims()?;
         let tokens = tokens.reshape([batch * text, width])?.index_rows(&self.rows)?;
         let head = self.model.text_head();
         let weights = vec![TEXT_WEIGHT / (batch * text) as f64; self.rows.len()];
-        let text_loss =
-            tokens.linear_cross_entropy(&head.weight, &head.bias, &self.words, &weights, None)?;
-
-        let loss = image_loss.add(&text_loss)?;
-        self.optimizer.step(&loss.backward()?, LEARNING_RATE)?;
-        loss.item()
+        tokens.linear_cross_entropy(&head.weight, &head.bias, &self.words, &weights, None)
     }
 
     /// Velocity and the scores of all words at every text token.

@@ -1,5 +1,6 @@
 //! `ddit bench`: speed.
 
+mod scaling;
 mod versus;
 
 use std::time::Duration;
@@ -11,7 +12,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ddit::bench::clock::{self, Times};
 use ddit::bench::ops::time_op;
 use ddit::bench::parts::{T5Case, T5S, VAES, VaeCase, read_weights};
-use ddit::bench::peak::{copy_gbs, fma_gflops};
+use ddit::bench::peak::Ceilings;
 use ddit::bench::products::{ATTENTIONS, PRODUCTS, product};
 use ddit::bench::step::Bench;
 use ddit::bench::workload::{Mode, WORKLOADS, Workload};
@@ -35,6 +36,9 @@ enum What {
     Step(ModelArgs),
     /// A forward pass with velocity and all words' scores; prints a line of JSON
     Forward(ModelArgs),
+    /// Time and memory along one axis: the length of the sequence, the width, the batch; prints
+    /// lines of JSON
+    Scaling(scaling::Args),
     /// A text encoder on one text; prints a line of JSON
     T5(T5Args),
     /// An autoencoder that decodes one picture; prints a line of JSON
@@ -108,6 +112,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     match &args.what {
         What::Step(args) => args.run(Mode::Train, output),
         What::Forward(args) => args.run(Mode::Forward, output),
+        What::Scaling(args) => args.run(output),
         What::T5(args) => args.run(output),
         What::Vae(args) => args.run(output),
         What::Load(args) => args.run(output),
@@ -172,21 +177,21 @@ impl KernelArgs {
     }
 
     fn ops(&self, output: &Output) -> Result<()> {
-        let (peak, copy) = (fma_gflops(), copy_gbs());
-        ceilings(peak, copy, output)?;
+        let peak = ceilings(output)?;
         output.text(format_args!(
             "{:<22} {:<32} {:>9} {:>8} {:>7} {:>6} {:>9}",
             "operation", "case", "forward", "GFLOP/s", "GB/s", "share", "backward"
         ))?;
         for op in ops::all() {
             let row = time_op(op, self.budget())?;
+            let share = peak.share(row.flops, row.bytes, row.forward.min());
             let backward = row.backward.as_ref().map(Times::min);
             let object = || {
                 json!({
                     "op": row.name, "case": row.case, "threads": par::threads(),
                     "median_s": rounded(row.forward.median()), "min_s": rounded(row.forward.min()),
                     "gflops": rounded(row.gflops()), "gbs": rounded(row.gbs()),
-                    "share_of_peak": rounded(row.share(peak, copy)),
+                    "share_of_peak": rounded(share),
                     "backward_min_s": backward.map(rounded),
                 })
             };
@@ -197,7 +202,7 @@ impl KernelArgs {
                 time(row.forward.min()),
                 row.gflops(),
                 row.gbs(),
-                100.0 * row.share(peak, copy),
+                100.0 * share,
                 backward.map_or("none".to_owned(), time)
             );
             output.result(object, text)?;
@@ -206,8 +211,7 @@ impl KernelArgs {
     }
 
     fn gemm(&self, output: &Output) -> Result<()> {
-        let peak = fma_gflops();
-        ceilings(peak, copy_gbs(), output)?;
+        let peak = ceilings(output)?.gflops;
         output.text(format_args!(
             "{:>5} {:>5} {:>5}  {:<6} {:>9} {:>8} {:>6}",
             "m", "n", "k", "packed", "time", "GFLOP/s", "share"
@@ -236,8 +240,7 @@ impl KernelArgs {
     }
 
     fn attention(&self, output: &Output) -> Result<()> {
-        let peak = fma_gflops();
-        ceilings(peak, copy_gbs(), output)?;
+        let peak = ceilings(output)?.gflops;
         output.text(format_args!(
             "{:<7} {:>5} {:>5} {:>5} {:>6} {:>5}  {:<8} {:>9} {:>8} {:>6}",
             "case", "batch", "heads", "width", "tokens", "text", "pass", "time", "GFLOP/s", "share"
@@ -274,12 +277,14 @@ impl KernelArgs {
 }
 
 /// What shares are shares of.
-fn ceilings(peak: f64, copy: f64, output: &Output) -> Result<()> {
-    let threads = par::threads();
+fn ceilings(output: &Output) -> Result<Ceilings> {
+    let (threads, ceilings) = (par::threads(), Ceilings::measure());
+    let Ceilings { gflops, gbs } = ceilings;
     output.text(format_args!(
-        "{threads} threads: {peak:.0} GFLOP/s of multiply-adds, {copy:.1} GB/s copied from memory; \
+        "{threads} threads: {gflops:.0} GFLOP/s of multiply-adds, {gbs:.1} GB/s copied from memory; \
          times are the shortest\n"
-    ))
+    ))?;
+    Ok(ceilings)
 }
 
 /// Seconds for people: `1.23 ms`.

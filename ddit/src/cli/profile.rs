@@ -5,8 +5,8 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use ddit::bench::peak::{copy_gbs, fma_gflops};
-use ddit::bench::profile::{Ceilings, table, trace};
+use ddit::bench::peak::Ceilings;
+use ddit::bench::profile::{table, trace};
 
 use super::output::Output;
 
@@ -47,8 +47,7 @@ pub fn run<R>(
         file.flush()?;
     }
     if print {
-        let ceilings = Ceilings { gflops: fma_gflops(), gbs: copy_gbs() };
-        output.note(table(&profile, ceilings));
+        output.note(table(&profile, Ceilings::measure()));
     }
     result
 }

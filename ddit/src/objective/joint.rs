@@ -102,7 +102,7 @@ impl Objective {
         let mut descend = |loss: Var, weight: f64| -> Result<f64> {
             let weight = weight * share;
             if loss.is_tracked() && weight != 0.0 {
-                grads.add(loss.mul_scalar(weight)?.backward()?)?;
+                loss.mul_scalar(weight)?.backward_into(grads)?;
             }
             Ok(loss.item()? * share)
         };

@@ -72,7 +72,7 @@ impl Autoencoder {
             let loss = self.objective.loss(&self.vae, &pictures, &noise)?;
             let values = [loss.total.item()?, loss.absolute, loss.squared, loss.divergence];
             losses.iter_mut().zip(values).for_each(|(sum, value)| *sum += share * value);
-            grads.add(loss.total.mul_scalar(share)?.backward()?)?;
+            loss.total.mul_scalar(share)?.backward_into(&mut grads)?;
         }
         let names = ["loss", "absolute_error", "squared_error", "divergence"];
         Ok(Gradient {

@@ -109,6 +109,25 @@ fn speed_is_a_line_and_can_be_compared() {
 }
 
 #[test]
+fn models_along_an_axis_are_a_line_each() {
+    let world = World::new();
+    let base = ["bench", "scaling", "tiny", "--iters", "1", "--threads", "1"];
+    let lines = world.run(&base).succeeded().lines();
+    assert_eq!(
+        lines.iter().map(|line| line["batch"].as_u64()).collect::<Vec<_>>(),
+        [Some(1), Some(2)]
+    );
+    let tensors = |line: &Value| line["peak_tensors_mb"].as_u64().unwrap();
+    for line in &lines {
+        assert_eq!((&line["sequence"], &line["mode"]), (&8.into(), &"train".into()));
+        assert!(line["median_s"].as_f64().unwrap() > 0.0 && tensors(line) > 0, "{line}");
+        let resident = line["peak_rss_mb"].as_u64();
+        assert!(resident.is_none_or(|all| all >= tensors(line)), "{line}");
+    }
+    world.run(&["bench", "scaling", "depth"]).failed(&["depth", "sequence"]);
+}
+
+#[test]
 fn parts_of_a_pipeline_and_its_files_are_timed() {
     let world = World::new();
     let run = ["--iters", "1", "--threads", "1"];
