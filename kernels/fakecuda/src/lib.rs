@@ -3,8 +3,9 @@
 //! A program that opens the driver at run time, as cudarc does, runs unmodified: contexts, streams,
 //! events, pools, modules, launches, graphs. Kernels are checked as the virtual machine checks them,
 //! launches against the limits of a chosen [card](card::Card), handles and pointers against what was
-//! created and destroyed. An error is a `CUresult` like the driver's; the text behind the last one is
-//! what `cuGetErrorString` gives, so it appears in the caller's own error messages.
+//! created and destroyed, copies to the host against what was ever written. An error is a `CUresult`
+//! like the driver's; the text behind the last one is what `cuGetErrorString` gives, so it appears in
+//! the caller's own error messages.
 //!
 //! # Putting it in place
 //!
@@ -19,9 +20,10 @@
 //! # What differs from a real driver
 //!
 //! Everything happens at once, in the order of the calls; that streams are ordered where they have to
-//! be is checked apart, in `order.rs`. A faulting kernel does not poison the context. How many registers a kernel takes is ptxas's decision,
-//! so their limit is enforced only for kernels that state `.maxnreg`. The number and types of a
-//! launch's arguments are, as with any driver, the caller's word.
+//! be is checked apart, in `order.rs`. A faulting kernel does not poison the context. How many
+//! registers a kernel takes is ptxas's decision, so their limit is enforced only for kernels that
+//! state `.maxnreg`. The number and types of a launch's arguments are, as with any driver, the
+//! caller's word.
 //!
 //! # Safety
 //!

@@ -78,6 +78,14 @@ impl Driver {
                 ("host-to-device copy", memory.write(*to, &from.read(*bytes)?))
             }
             Operation::Download { to, from, bytes } => {
+                if self.machine.checks.uninitialised
+                    && let Ok(Some(byte)) = memory.first_unwritten(*from, *bytes)
+                {
+                    let text = format!(
+                        "device-to-host copy of {bytes} bytes at {from:#x}: nothing wrote byte {byte}"
+                    );
+                    return Err(self.fail(Error::LaunchFailed, text));
+                }
                 let mut data = vec![0; *bytes];
                 let read = memory.read(*from, &mut data);
                 if read.is_ok() {

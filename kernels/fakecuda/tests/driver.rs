@@ -219,6 +219,26 @@ fn a_kernel_that_uses_freed_memory_faults() {
     assert!(format!("{error:?}").contains("UseAfterFree"), "{error:?}");
 }
 
+/// A host that looks at what no copy and no kernel wrote has made a mistake, though no call failed.
+#[test]
+fn memory_that_nobody_wrote_is_not_downloaded() {
+    let (_turn, context) = context();
+    let stream = context.new_stream().unwrap();
+    // SAFETY: that it is read before it is written is what the driver has to catch.
+    let mut buffer = unsafe { stream.alloc::<u32>(16) }.unwrap();
+    let error = format!("{:?}", stream.clone_dtoh(&buffer).unwrap_err());
+    assert!(error.contains("nothing wrote byte 0"), "{error}");
+    stream.memcpy_htod(&[7; 9], &mut buffer.slice_mut(..9)).unwrap();
+    let error = format!("{:?}", stream.clone_dtoh(&buffer).unwrap_err());
+    assert!(error.contains("nothing wrote byte 36"), "{error}");
+    assert_eq!(stream.clone_dtoh(&buffer.slice(..9)).unwrap(), [7; 9]);
+    // What is copied on the device is no more written than it was.
+    let copy = stream.clone_dtod(&buffer).unwrap();
+    assert!(stream.clone_dtoh(&copy).is_err());
+    stream.memset_zeros(&mut buffer).unwrap();
+    assert_eq!(stream.clone_dtoh(&buffer).unwrap(), [0; 16]);
+}
+
 #[test]
 fn pinned_memory_events_and_copies() {
     let (_turn, context) = context();

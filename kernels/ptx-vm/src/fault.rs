@@ -39,13 +39,16 @@ pub enum FaultKind {
     UninitialisedRegister,
     /// Global or shared memory read before anything was written to it.
     UninitialisedMemory,
-    /// Two threads of a block touch one shared cell, one of them writes, no barrier between.
+    /// Two threads of a block touch one shared cell with no barrier between, and neither do both read
+    /// nor are both atomic.
     SharedRace,
-    /// Two blocks of one launch touch one global cell, one of them writes.
+    /// The same of global memory.
     GlobalRace,
+    /// Two blocks of one launch touch one global cell, and neither do both read nor are both atomic.
+    BlockRace,
     /// Shared memory touched while a `cp.async` into it is still in flight.
     AsyncInFlight,
-    /// A `.sync` or `.aligned` instruction that some lanes it needs have not reached.
+    /// A `.sync` or `.aligned` instruction that some lanes it needs have not reached, or ended before.
     DivergentSync,
     /// Some warps wait at a barrier that others ended without reaching.
     MissingBarrier,
@@ -72,7 +75,8 @@ pub struct Fault {
     pub block: [u32; 3],
     /// Thread of the block, counted linearly: warp 32·w + lane.
     pub thread: u32,
-    /// For races: the other thread (shared memory) or the other block (global memory), linearly.
+    /// For races: the other thread, or for [`FaultKind::BlockRace`] the other block, linearly; none if
+    /// there are several.
     pub other: Option<u32>,
     /// What happened.
     pub message: String,

@@ -218,8 +218,8 @@ pub(crate) enum Op {
         valid: Src,
     },
     CopyCommit,
-    /// Waits until at most so many groups are in flight; `None` is `wait_all`.
-    CopyWait(Option<usize>),
+    /// Waits until at most so many groups of each lane are in flight; `None` is `wait_all`.
+    CopyWait(Option<u32>),
     Barrier,
     WarpBarrier {
         mask: Src,

@@ -41,29 +41,42 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Printed, the statistics are a table of the memory instructions, with a `!` where sectors or bank
+//! conflicts cost more than they need; `kernels/examples/bank_conflicts.rs` writes a kernel in Rust,
+//! finds some, and removes them.
+//!
 //! # What is simplified
 //!
 //! Memory is sequentially consistent and warps of a block run one after another between barriers, so
 //! what depends on weak ordering or on the scheduler is not explored: races are found by *whether*
 //! a barrier stands between two accesses, not by their outcome. Threads must not wait for one another
-//! except at barriers. Times are not modelled at all.
+//! except at barriers. Single bytes are not checked for races. Times are not modelled at all.
+//!
+//! Where the manual leaves room, the machine says too much rather than too little: threads that have
+//! ended are missed at barriers, which a GPU releases; `bar.warp.sync` orders memory only where the
+//! whole warp takes part; fences and atomics order nothing but atomics.
 //!
 //! # Reading on
 //!
 //! `syntax` turns text into statements, `decode` statements into `isa`'s operations, `exec` runs them;
-//! `shared` and `memory` hold the data and know who touched it; `float` is the arithmetic Rust lacks.
+//! `shared` and `memory` hold the data; `race` has the rules of who may touch it when, within a block,
+//! `visit` those between blocks, and `footprint` is what a block touched of global memory; `float` is
+//! the arithmetic Rust lacks.
 
 mod decode;
 mod exec;
 mod fault;
 mod float;
+mod footprint;
 mod isa;
 mod lanes;
 mod machine;
 mod memory;
+mod race;
 mod shared;
 mod statistics;
 mod syntax;
+mod visit;
 
 pub use fault::{Fault, FaultKind, ParseError};
 pub use machine::{Arg, Buffer, Checks, Launch, Limits, Machine};

@@ -5,6 +5,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::memory::Memory;
 use crate::statistics::{Counters, Statistics};
 use crate::syntax::Kernel;
+use crate::visit::LAUNCHES;
 use bytemuck::{NoUninit, Pod};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -36,7 +37,7 @@ impl Launch {
 /// Which checks run. With one off the machine does what hardware might: it carries on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checks {
-    /// Data races in shared memory and, between blocks, in global memory.
+    /// Data races, in shared memory and in global memory.
     pub races: bool,
     /// Shared memory touched while a `cp.async` into it is in flight.
     pub async_copies: bool,
@@ -105,7 +106,8 @@ pub struct Machine {
     /// What a launch may use.
     pub limits: Limits,
     /// Moves every `.approx` result by the whole of its documented error, up or down as this seed
-    /// and the result decide: what a kernel computes must not depend on those last bits.
+    /// and the result decide: what a kernel computes must not depend on those last bits. A seed with
+    /// its highest bit changed moves every result the other way.
     pub perturb: Option<u64>,
     launches: u32,
 }
@@ -220,6 +222,10 @@ impl Machine {
         parameters: &[u8],
     ) -> Result<Statistics, Fault> {
         self.check_shape(kernel, launch).map_err(|text| bad_launch(kernel, text))?;
+        if self.launches == LAUNCHES {
+            self.memory.forget_launches();
+            self.launches = 0;
+        }
         self.launches += 1;
         let env = Env {
             kernel,
@@ -326,4 +332,37 @@ fn run<'a>(env: &'a Env<'a>) -> Result<Counters, Fault> {
         };
     }
     worst.map_or(Ok(counters), |(_, fault)| Err(fault))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::syntax::Module;
+
+    /// When numbers of launches begin anew, what was touched under them is forgotten.
+    #[test]
+    fn launches_are_told_apart_for_ever() {
+        let module = Module::parse(
+            ".version 7.0
+.target sm_80
+.address_size 64
+.visible .entry swap(.param .u64 x, .param .u32 first) {
+    .reg .u64 %rd<2>; .reg .u32 %r<3>;
+    ld.param.u64 %rd0, [x]; ld.param.u32 %r0, [first];
+    mov.u32 %r1, %ctaid.x; xor.b32 %r2, %r0, %r1;
+    mad.wide.u32 %rd1, %r2, 4, %rd0;
+    st.global.u32 [%rd1], %r1;
+    ret;
+}",
+        );
+        let module = module.unwrap();
+        let mut machine = Machine::new();
+        let x = machine.alloc::<u32>(2);
+        for (number, first) in [(0, 0u32), (LAUNCHES - 1, 1), (LAUNCHES, 1), (1, 0)] {
+            machine.launches = number;
+            let args = [x.into(), first.into()];
+            machine.launch(&module.kernels[0], Launch::linear(2, 1), &args).unwrap();
+        }
+        assert_eq!(machine.launches, 2);
+    }
 }

@@ -5,6 +5,7 @@
 
 use crate::fault::FaultKind;
 use crate::isa::Rmw;
+use crate::visit::Visit;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -32,7 +33,8 @@ pub(crate) struct Allocation {
     words: Vec<AtomicU32>,
     /// For each word, a bit for each byte that was written.
     written: Vec<AtomicU8>,
-    /// For each two bytes, who touched them in which launch: see [`Mark`]. Made when first needed.
+    /// For each two bytes, which block did what to them in which launch: see [`Visit::after`]. Made
+    /// when first needed.
     marks: OnceLock<Vec<AtomicU64>>,
 }
 
@@ -140,7 +142,11 @@ impl Memory {
     /// Unless the range lies in one live buffer.
     pub fn first_unwritten(&self, address: u64, bytes: usize) -> Result<Option<usize>, FaultKind> {
         let (i, offset) = self.locate(address, bytes, 0)?;
-        Ok((0..bytes).find(|k| !self.allocations[i].is_written(offset + k, 1)))
+        let buffer = &self.allocations[i];
+        if buffer.is_written(offset, bytes) {
+            return Ok(None);
+        }
+        Ok((0..bytes).find(|k| !buffer.is_written(offset + k, 1)))
     }
 
     /// Which buffer holds these bytes, and where in it; `hint` is tried first.
@@ -174,6 +180,11 @@ impl Memory {
         })
     }
 
+    /// Forgets which launches touched what, so that their numbers can be given again.
+    pub(crate) fn forget_launches(&mut self) {
+        self.allocations.iter_mut().for_each(|a| a.marks = OnceLock::new());
+    }
+
     pub(crate) fn allocation(&self, i: usize) -> &Allocation {
         &self.allocations[i]
     }
@@ -185,12 +196,15 @@ impl Memory {
     /// In words: the buffer nearest to an address.
     pub(crate) fn describe(&self, address: u64) -> String {
         let after = self.allocations.partition_point(|a| a.base <= address);
-        match after.checked_sub(1).map(|i| &self.allocations[i]) {
-            Some(a) => {
-                format!("byte {} of a buffer of {} bytes", address - a.base, a.bytes)
-            }
+        match after.checked_sub(1) {
+            Some(i) => self.describe_in(i, (address - self.allocations[i].base) as usize),
             None => "before every buffer".to_owned(),
         }
+    }
+
+    /// In words: a byte of a buffer.
+    pub(crate) fn describe_in(&self, i: usize, byte: usize) -> String {
+        format!("byte {byte} of a buffer of {} bytes", self.allocations[i].bytes)
     }
 }
 
@@ -280,11 +294,11 @@ impl Allocation {
         old
     }
 
-    /// Notes an access by block `block` (from 1) in launch `launch`; returns the block it races with.
+    /// Notes what a block does; or says which other block it races with, if it is one.
     ///
     /// Single bytes are not tracked: cells are two bytes.
     #[inline]
-    pub fn touch(&self, offset: usize, bytes: usize, me: Access) -> Result<(), u32> {
+    pub fn visit(&self, offset: usize, bytes: usize, me: Visit) -> Result<(), Option<u32>> {
         if bytes < 2 {
             return Ok(());
         }
@@ -294,7 +308,7 @@ impl Allocation {
         for cell in &marks[offset / 2..(offset + bytes).div_ceil(2)] {
             let mut old = cell.load(Relaxed);
             loop {
-                let new = me.after(Mark::unpack(old))?.pack();
+                let new = me.after(old)?;
                 if new == old {
                     break;
                 }
@@ -305,61 +319,6 @@ impl Allocation {
             }
         }
         Ok(())
-    }
-}
-
-/// A block touching global memory.
-#[derive(Clone, Copy)]
-pub(crate) struct Access {
-    pub launch: u32,
-    /// Linear index of the block, from 1.
-    pub block: u32,
-    pub write: bool,
-}
-
-/// Who wrote and who read a cell in a launch; 0 is nobody. 20 + 22 + 22 bits.
-#[derive(Clone, Copy)]
-struct Mark {
-    launch: u32,
-    writer: u32,
-    reader: u32,
-}
-
-const BLOCK_BITS: u32 = 22;
-/// More than one block has read.
-const SEVERAL: u32 = (1 << BLOCK_BITS) - 1;
-
-impl Mark {
-    fn unpack(bits: u64) -> Self {
-        let low = |shift: u32| (bits >> shift) as u32 & SEVERAL;
-        Self { launch: (bits >> (2 * BLOCK_BITS)) as u32, writer: low(BLOCK_BITS), reader: low(0) }
-    }
-
-    fn pack(self) -> u64 {
-        u64::from(self.launch) << (2 * BLOCK_BITS)
-            | u64::from(self.writer) << BLOCK_BITS
-            | u64::from(self.reader)
-    }
-}
-
-impl Access {
-    /// The mark this access leaves, or the block it races with.
-    fn after(self, mut mark: Mark) -> Result<Mark, u32> {
-        let (launch, block) = (self.launch & 0xF_FFFF, self.block & SEVERAL);
-        if mark.launch != launch {
-            mark = Mark { launch, writer: 0, reader: 0 };
-        }
-        if mark.writer != 0 && mark.writer != block {
-            return Err(mark.writer - 1);
-        }
-        let read_by_others = mark.reader != 0 && mark.reader != block;
-        match self.write {
-            true if read_by_others => return Err(mark.reader - 1),
-            true => mark.writer = block,
-            false if read_by_others => mark.reader = SEVERAL,
-            false => mark.reader = block,
-        }
-        Ok(mark)
     }
 }
 

@@ -93,70 +93,35 @@ fn blocks_must_not_share_what_one_of_them_writes() {
     let apart = format!("mov.u16 %h0, 9;\n{write}");
     assert_eq!(two_blocks(&apart).unwrap()[0], 9 << 16 | 9);
     let race = two_blocks("st.global.u32 [%rd0], %r1;").unwrap_err();
-    assert_kind(&race, FaultKind::GlobalRace);
+    assert_kind(&race, FaultKind::BlockRace);
     assert!(race.other.is_some_and(|o| o != race.block[0]), "{race}");
     let read_write = "setp.eq.u32 %p0, %r1, 0;
          @%p0 ld.global.u32 %r2, [%rd0+8];
          @!%p0 st.global.u32 [%rd0+8], 1;";
-    assert_kind(&two_blocks(read_write).unwrap_err(), FaultKind::GlobalRace);
-    // All may read, and all may update atomically.
+    assert_kind(&two_blocks(read_write).unwrap_err(), FaultKind::BlockRace);
+    // All may read, and all may update atomically, but not both.
     two_blocks("ld.global.u32 %r2, [%rd0];").unwrap();
     assert_eq!(two_blocks("red.global.add.u32 [%rd0], 2;").unwrap()[0], 9);
+    for access in ["ld.global.u32 %r2, [%rd0];", "st.global.u32 [%rd0], 1;"] {
+        let mixed =
+            format!("setp.eq.u32 %p0, %r1, 0; @%p0 red.global.add.u32 [%rd0], 2; @!%p0 {access}");
+        assert_kind(&two_blocks(&mixed).unwrap_err(), FaultKind::BlockRace);
+    }
 }
 
-/// One warp copies 512 bytes into shared memory, then does `then` and reads 16 of them.
-fn copies(then: &str) -> Result<Vec<u32>, Fault> {
+/// However many blocks there are, one never passes for another.
+#[test]
+fn blocks_far_apart_race_too() {
+    let body = "ld.param.u64 %rd0, [x]; mov.u32 %r0, %ctaid.x;
+         and.b32 %r1, %r0, 0x3fffff; setp.eq.u32 %p0, %r1, 0;
+         @%p0 st.global.u32 [%rd0], %r0; ret;";
+    let text = module(".param .u64 x", body);
     let mut machine = Machine::new();
-    let source: Vec<u32> = (0..128).collect();
-    let (from, out) = (machine.upload(&source), machine.alloc::<u32>(32));
-    let text = module(
-        ".param .u64 from, .param .u64 out",
-        &format!(
-            ".shared .align 16 .b8 tile[512];
-             ld.param.u64 %rd0, [from]; ld.param.u64 %rd1, [out];
-             mov.u32 %r0, %tid.x;
-             mov.u32 %r1, tile;
-             mad.wide.u32 %rd2, %r0, 16, %rd0;
-             mad.lo.u32 %r2, %r0, 16, %r1;
-             cp.async.cg.shared.global [%r2], [%rd2], 16;
-             cp.async.commit_group;
-             xor.b32 %r3, %r0, 31;
-             mad.lo.u32 %r3, %r3, 16, %r1;
-             {then}
-             ld.shared.u32 %r4, [%r3+4];
-             mad.wide.u32 %rd1, %r0, 4, %rd1;
-             st.global.u32 [%rd1], %r4;
-             ret;"
-        ),
-    );
-    run(&mut machine, &text, Launch::linear(1, 32), &[from.into(), out.into()])?;
-    Ok(machine.download(out).unwrap())
-}
-
-#[test]
-fn copies_must_be_waited_for_and_then_met_at_a_barrier() {
-    let reversed: Vec<u32> = (0..32).map(|t| 4 * (31 - t) + 1).collect();
-    let wait = "cp.async.wait_group 0;";
-    assert_eq!(copies(&format!("{wait} bar.sync 0;")).unwrap(), reversed);
-    assert_eq!(copies("cp.async.wait_all; bar.sync 0;").unwrap(), reversed);
-    let kind = |then: &str| copies(then).unwrap_err().kind;
-    assert_eq!(kind("bar.sync 0;"), FaultKind::AsyncInFlight, "no wait");
-    assert_eq!(kind("cp.async.wait_group 1; bar.sync 0;"), FaultKind::AsyncInFlight);
-    assert_eq!(kind(wait), FaultKind::SharedRace, "no barrier");
-    let overwrite = format!("st.shared.u32 [%r2], %r0; {wait} bar.sync 0;");
-    assert_eq!(kind(&overwrite), FaultKind::AsyncInFlight, "written while in flight");
-}
-
-#[test]
-fn copies_fill_with_zeros_beyond_what_is_valid() {
-    let body = ".shared .align 16 .b8 tile[16];
-         mov.u32 %r1, tile; sub.u32 %r2, %r0, %r0;
-         setp.ne.u32 %p0, %r0, 0; @%p0 bra $END;
-         cp.async.ca.shared.global [%r1], [%rd0], 4, %r2;
-         cp.async.wait_all;
-         ld.shared.u32 %r3, [%r1]; st.global.u32 [%rd0], %r3;
-         $END: ret;";
-    assert_eq!(one_warp(body).unwrap()[0], 0);
+    let x = machine.alloc::<u32>(1);
+    let launch = Launch::linear((1 << 22) + 1, 1);
+    let race = run(&mut machine, &text, launch, &[x.into()]).unwrap_err();
+    assert_kind(&race, FaultKind::BlockRace);
+    assert_eq!(race.block[0].abs_diff(race.other.unwrap()), 1 << 22);
 }
 
 #[test]
@@ -230,6 +195,49 @@ fn synchronising_while_apart() {
         &fault(&apart("shfl.sync.down.b32 %f1, %f0, 1, 31, 0x1f;")),
         FaultKind::DivergentSync,
     );
+}
+
+/// Registers for a matrix product, and the product.
+const MMA: [&str; 2] = [
+    "mov.f32 %f0, 0f00000000; mov.f32 %f1, %f0; mov.f32 %f2, %f0; mov.f32 %f3, %f0;
+     mov.b32 %b1, 0; mov.b32 %b2, 0; mov.b32 %b3, 0;",
+    "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32
+         {%f0, %f1, %f2, %f3}, {%b1, %b2}, {%b3}, {%f0, %f1, %f2, %f3};",
+];
+const MATRIX: &str = "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%b0}, [%r1];";
+
+/// `.aligned` means all threads of the warp: one that has ended does not count as there.
+#[test]
+fn synchronising_with_lanes_that_ended() {
+    let [registers, product] = MMA;
+    let ended = |inside: &str| {
+        format!(
+            ".shared .align 16 .b8 tile[512]; {registers} mov.u32 %r1, tile;
+             shl.b32 %r2, %r0, 4; add.u32 %r1, %r1, %r2; st.shared.u32 [%r1], %r0;
+             setp.ge.u32 %p0, %r0, 5; @%p0 ret; {inside} ret;"
+        )
+    };
+    for inside in ["bar.sync 0;", "barrier.sync.aligned 0;", product, MATRIX] {
+        let fault = fault(&ended(inside));
+        assert_kind(&fault, FaultKind::DivergentSync);
+        assert!(fault.message.contains("0000001f of ffffffff"), "{fault}");
+    }
+    // Shuffles and votes wait for those that have not ended.
+    one_warp(&ended("shfl.sync.down.b32 %f1, %f0, 0, 31, 0xffffffff;")).unwrap();
+}
+
+/// The last warp of a block may be a part of one. It has barriers, but no tensor cores.
+#[test]
+fn part_of_a_warp() {
+    let [registers, product] = MMA;
+    let run = |inside: &str| {
+        let text = module("", &format!("{registers} {inside} ret;"));
+        run(&mut Machine::new(), &text, Launch::linear(1, 40), &[])
+    };
+    run("bar.sync 0;").unwrap();
+    let fault = run(product).unwrap_err();
+    assert_kind(&fault, FaultKind::DivergentSync);
+    assert_eq!(fault.thread, 32);
 }
 
 #[test]

@@ -22,13 +22,13 @@ const CHUNK: u32 = THREADS * EACH;
 pub fn forward() -> Kernel {
     Kernel::new("cross_entropy", ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| {
         let forward = Forward::parameters(k);
-        let lane = RowLane::new(k, forward.rows);
+        let lane = RowLane::new(k, forward.sizes.rows);
         let score = forward.scores_of(lane.row);
         let largest = k.var::<F32>(f32::NEG_INFINITY);
-        lane.each(forward.words, |c| largest.set(largest.get().max(score(c))));
+        lane.each(forward.sizes.words, |c| largest.set(largest.get().max(score(c))));
         let largest = lane.largest(largest.get());
         let sum = k.var::<F32>(0.0);
-        lane.each(forward.words, |c| sum.add((score(c) - largest).exp()));
+        lane.each(forward.sizes.words, |c| sum.add((score(c) - largest).exp()));
         let lse = largest + lane.sum(sum.get()).ln();
         k.if_(lane.valid & lane.lane.eq(0), || forward.write(lane.row, lse));
     })
@@ -44,7 +44,7 @@ pub fn forward_wide() -> Kernel {
 
 fn write_forward_wide<'k>(k: &'k Body) {
     let forward = Forward::parameters(k);
-    let (row, thread, words) = (k.block(0), k.thread(), forward.words);
+    let (row, thread, words) = (k.block(0), k.thread(), forward.sizes.words);
     let score = forward.scores_of(row);
     let places = |first: Reg<'k, U32>| {
         let place = first + thread;
@@ -81,43 +81,59 @@ fn write_forward_wide<'k>(k: &'k Body) {
     });
 }
 
-/// The arguments of a forward kernel.
-struct Forward<'k> {
+/// The rows, as every kernel begins its parameters.
+struct Rows<'k> {
     scores: Global<'k, F32>,
     ids: Global<'k, U32>,
     weights: Global<'k, F64>,
     lse: Global<'k, F32>,
-    losses: Global<'k, F64>,
+}
+
+impl<'k> Rows<'k> {
+    fn parameters(k: &'k Body) -> Self {
+        let (scores, ids) = (k.global("scores"), k.global("ids"));
+        Rows { scores, ids, weights: k.global("weights"), lse: k.global("lse") }
+    }
+}
+
+/// How many there are and of what length, and the forbidden word.
+struct Sizes<'k> {
     rows: Reg<'k, U32>,
     words: Reg<'k, U32>,
     forbidden: Reg<'k, U32>,
 }
 
+impl<'k> Sizes<'k> {
+    fn parameters(k: &'k Body) -> Self {
+        Sizes { rows: k.u32("rows"), words: k.u32("words"), forbidden: k.u32("forbidden") }
+    }
+}
+
+/// The arguments of a forward kernel.
+struct Forward<'k> {
+    all: Rows<'k>,
+    losses: Global<'k, F64>,
+    sizes: Sizes<'k>,
+}
+
 impl<'k> Forward<'k> {
     fn parameters(k: &'k Body) -> Self {
-        Forward {
-            scores: k.global("scores"),
-            ids: k.global("ids"),
-            weights: k.global("weights"),
-            lse: k.global("lse"),
-            losses: k.global("losses"),
-            rows: k.u32("rows"),
-            words: k.u32("words"),
-            forbidden: k.u32("forbidden"),
-        }
+        let all = Rows::parameters(k);
+        Forward { all, losses: k.global("losses"), sizes: Sizes::parameters(k) }
     }
 
     /// The scores of a row: −∞ for the forbidden word, and beyond the last.
     fn scores_of(&self, row: Reg<'k, U32>) -> impl Fn(Reg<'k, U32>) -> Reg<'k, F32> + use<'k> {
-        let Forward { words, forbidden, .. } = *self;
-        let scores = self.scores.at(row * words);
+        let Sizes { words, forbidden, .. } = self.sizes;
+        let scores = self.all.scores.at(row * words);
         move |c| scores.at(c).load_where(c.lt(words) & c.ne(forbidden), f32::NEG_INFINITY)
     }
 
     fn write(&self, row: Reg<'k, U32>, lse: Reg<'k, F32>) {
-        self.lse.at(row).store(lse);
-        let right = self.scores.at(row * self.words).at(self.ids.at(row).load()).load();
-        let loss = self.weights.at(row).load() * (lse.to_f64() - right.to_f64());
+        let Rows { scores, ids, weights, .. } = self.all;
+        self.all.lse.at(row).store(lse);
+        let right = scores.at(row * self.sizes.words).at(ids.at(row).load()).load();
+        let loss = weights.at(row).load() * (lse.to_f64() - right.to_f64());
         self.losses.at(row).store(loss);
     }
 }
@@ -138,10 +154,10 @@ fn largest_of_block<'k>(k: &'k Body, x: Reg<'k, F32>) -> Reg<'k, F32> {
 pub fn backward() -> Kernel {
     Kernel::new("cross_entropy_backward", ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| {
         let backward = Backward::parameters(k);
-        let lane = RowLane::new(k, backward.rows);
+        let lane = RowLane::new(k, backward.sizes.rows);
         k.if_(lane.valid, || {
             let slope = backward.slope(k, lane.row);
-            lane.each(backward.words, slope);
+            lane.each(backward.sizes.words, slope);
         });
     })
 }
@@ -150,42 +166,30 @@ pub fn backward() -> Kernel {
 pub fn backward_wide() -> Kernel {
     Kernel::new("cross_entropy_backward_wide", THREADS, [1, 1, 1], |k| {
         let backward = Backward::parameters(k);
-        k.for_(k.thread(), backward.words, THREADS, backward.slope(k, k.block(0)));
+        k.for_(k.thread(), backward.sizes.words, THREADS, backward.slope(k, k.block(0)));
     })
 }
 
 /// The arguments of a backward kernel.
 struct Backward<'k> {
-    scores: Global<'k, F32>,
-    ids: Global<'k, U32>,
-    weights: Global<'k, F64>,
-    lse: Global<'k, F32>,
-    rows: Reg<'k, U32>,
-    words: Reg<'k, U32>,
-    forbidden: Reg<'k, U32>,
+    all: Rows<'k>,
+    sizes: Sizes<'k>,
     dy: Reg<'k, F64>,
 }
 
 impl<'k> Backward<'k> {
     fn parameters(k: &'k Body) -> Self {
-        Backward {
-            scores: k.global("scores"),
-            ids: k.global("ids"),
-            weights: k.global("weights"),
-            lse: k.global("lse"),
-            rows: k.u32("rows"),
-            words: k.u32("words"),
-            forbidden: k.u32("forbidden"),
-            dy: k.f64("dy"),
-        }
+        let all = Rows::parameters(k);
+        Backward { all, sizes: Sizes::parameters(k), dy: k.f64("dy") }
     }
 
     /// What replaces the score of a word of a row.
     fn slope(&self, k: &'k Body, row: Reg<'k, U32>) -> impl Fn(Reg<'k, U32>) + use<'k> {
-        let forbidden = self.forbidden;
-        let scores = self.scores.at(row * self.words);
-        let (lse, right) = (self.lse.at(row).load(), self.ids.at(row).load());
-        let weight = (self.dy * self.weights.at(row).load()).to_f32();
+        let Rows { scores, ids, weights, lse } = self.all;
+        let Sizes { words, forbidden, .. } = self.sizes;
+        let scores = scores.at(row * words);
+        let (lse, right) = (lse.at(row).load(), ids.at(row).load());
+        let weight = (self.dy * weights.at(row).load()).to_f32();
         move |c| {
             let place = scores.at(c);
             let p = (place.load() - lse).exp() * weight;

@@ -1,6 +1,7 @@
 //! Every GPU kernel, run on the virtual machine with all checks on, beside its CPU kernel.
 //!
-//! Where the order of operations is the same, so are the bits.
+//! Where the order of operations is the same, so are the bits. What approximate instructions make is
+//! checked with them as exact as can be, and as far off as a card may be: see [`perturbed`].
 
 mod adamw;
 mod attention;
@@ -15,6 +16,8 @@ mod registry;
 mod rows;
 mod sums;
 mod table;
+
+use std::cell::Cell;
 
 use kernels::ptx::Kernel;
 use kernels::random::philox4x32;
@@ -32,7 +35,26 @@ fn launch(
     let shared = if spec.shared_is_dynamic() { spec.shared } else { 0 };
     let grid = spec.grid(extent).expect("a grid");
     let launch = Launch { grid, block: [spec.threads, 1, 1], shared };
+    gpu.perturb = PERTURB.get();
     gpu.launch(module.kernel(&spec.name).expect("the kernel"), launch, args)
+}
+
+thread_local! {
+    /// What this thread's launches do to the results of approximate instructions.
+    static PERTURB: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Runs a check as it is, then with the result of every approximate instruction off by as much as its
+/// manual allows, in one direction or the other by chance, and then each in the opposite one. Whether
+/// that showed in what `check` answers, which is what it was given.
+fn perturbed(check: impl Fn() -> Vec<f32>) -> bool {
+    let seed = 11;
+    let [exact, one, other] = [None, Some(seed), Some(seed | 1 << 63)].map(|seed| {
+        PERTURB.set(seed);
+        check().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    });
+    PERTURB.set(None);
+    exact != one && exact != other && one != other
 }
 
 /// [`launch`] of what has no fault.

@@ -27,6 +27,17 @@ fn the_list_of_kernels_is_whole() {
     assert_eq!(names.len(), all, "two kernels of one name");
 }
 
+/// Attention alone asks for approximations, and its tests run with them as far off as they may be
+/// (`perturbed`). All other kernels promise bits.
+#[test]
+fn only_attention_is_approximate() {
+    for kernel in registry::kernels() {
+        let name = &kernel.spec().name;
+        let exponentials = name.starts_with("attention") && !name.contains("delta");
+        assert_eq!(kernel.ptx().contains(".approx"), exponentials, "{name}");
+    }
+}
+
 #[test]
 fn every_kernel_has_a_row_and_every_row_has_kernels() {
     let kernels = registry::kernels();

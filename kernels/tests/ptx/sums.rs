@@ -117,3 +117,14 @@ fn maxima_are_the_first_that_the_cpu_finds() {
         assert_bits("spread", &gpu.download(dx).expect("a buffer"), &want);
     }
 }
+
+#[test]
+fn the_largest_of_a_wide_row_needs_its_barrier() {
+    let n = 700;
+    let mut gpu = Machine::new();
+    let (x, y) = (gpu.upload(&numbers(n, 1.0, 8)), gpu.alloc::<f32>(1));
+    let args = [x.into(), y.into(), gpu.alloc::<u32>(1).into(), 1u32.into(), (n as u32).into()];
+    let broken = ptx::max_rows(true).without_sync(0).expect("a barrier");
+    launch(&mut gpu, &broken, [1, 1, 1], &args).expect_err("a race");
+    assert!(ptx::max_rows(true).without_sync(1).is_none());
+}

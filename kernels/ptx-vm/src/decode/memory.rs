@@ -93,6 +93,9 @@ fn atomic(m: &Mnemonic<'_>, args: Args<'_, '_>) -> Result<Op> {
     if what.space == Space::Param || what.ty.bytes() < 4 || floats && rmw != Rmw::Add {
         return Err("this atomic is not supported".into());
     }
+    if what.space == Space::Global && m.has("cta") {
+        return Err("atomics of a block's scope in global memory are not supported".into());
+    }
     let dst = if first == 1 { args.dst(0)? } else { Dst::Sink };
     let b = if sources == 2 { args.src(first + 2)? } else { Src::Imm(0) };
     Ok(Op::Atomic { rmw, what, dst, a: args.src(first + 1)?, b })
@@ -104,7 +107,7 @@ fn copy(m: &Mnemonic<'_>, args: Args<'_, '_>) -> Result<Op> {
         ["async", "wait_all"] => args.exactly(0).map(|()| Op::CopyWait(None)),
         ["async", "wait_group"] => {
             args.exactly(1)?;
-            Ok(Op::CopyWait(Some(args.immediate(0)? as usize)))
+            Ok(Op::CopyWait(Some(args.immediate(0)? as u32)))
         }
         ["async", "ca" | "cg", "shared" | "shared::cta", "global", ..] => {
             let bytes = args.immediate(2)? as usize;

@@ -22,10 +22,12 @@ pub(super) fn decode(m: &Mnemonic<'_>, args: Args<'_, '_>) -> Result<Op> {
     }
 }
 
-/// `bar.sync 0`: the barrier of the whole block. Named barriers of parts of it are not supported.
+/// `bar.sync 0`, which is `barrier.sync.aligned 0`: the barrier of the whole block. Named barriers of
+/// parts of it are not supported, nor are those that lanes may come to apart.
 fn barrier(m: &Mnemonic<'_>, args: Args<'_, '_>) -> Result<Op> {
     args.exactly(1)?;
-    if m.has("sync") && args.immediate(0)? == 0 {
+    let aligned = m.name == "bar" || m.has("aligned");
+    if aligned && m.has("sync") && args.immediate(0)? == 0 {
         return Ok(Op::Barrier);
     }
     Err("only barrier 0 of the whole block is supported".into())

@@ -97,8 +97,9 @@ mod tests {
             } else {
                 downs += 1
             }
-            let ulps = perturb(x.to_bits(), ErrorBound::Ulp(2), 7).abs_diff(x.to_bits());
-            assert_eq!(ulps, 2);
+            let moved = |seed| perturb(x.to_bits(), ErrorBound::Ulp(2), seed);
+            assert_eq!(moved(7).abs_diff(x.to_bits()), 2);
+            assert_eq!(moved(7).abs_diff(moved(7 | 1 << 63)), 4, "the other way");
         }
         assert!(ups > 50 && downs > 50);
         assert_eq!(perturb(0, ErrorBound::Absolute(1.0), 0), 0);

@@ -1,7 +1,7 @@
 //! What the lanes of a warp do together: shuffles, votes, matrix loads, tensor-core products.
 
 use super::Block;
-use super::memory::addresses;
+use super::place::addresses;
 use super::warp::{Warp, lanes};
 use crate::fault::{FaultKind, Trap};
 use crate::float::{from_bf16, from_f16, from_tf32};
@@ -58,14 +58,14 @@ impl Block<'_> {
         transposed: bool,
         active: u32,
     ) -> Result<(), Trap> {
-        self.converged(warp, active, "ldmatrix")?;
+        self.converged(active, FULL, "ldmatrix")?;
         let rows = addresses(warp, Space::Shared, address, active)?;
         for (matrix, dst) in dst.iter().enumerate() {
             let mut elements = [[0u16; 8]; 8];
             for row in 0..8 {
                 let lane = 8 * matrix + row;
                 let Some(at) = self.shared_place(lane, rows[lane], 16, 16)? else { continue };
-                let now = self.stamp(warp, lane);
+                let now = self.now(warp, lane);
                 let bytes = self.shared.read(at, 16, now)?;
                 for (element, pair) in elements[row].iter_mut().zip(bytes.as_chunks::<2>().0) {
                     *element = u16::from_le_bytes(*pair);

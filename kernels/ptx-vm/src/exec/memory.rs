@@ -1,10 +1,12 @@
-//! Loads, stores, atomics and asynchronous copies.
+//! Loads, stores and atomics.
 
 use super::Block;
-use super::warp::{Copy, Warp, lanes};
+use super::place::addresses;
+use super::warp::{Warp, lanes};
 use crate::fault::{FaultKind, Trap};
-use crate::isa::{Address, Dst, FULL, LANES, Rmw, Space, Src, Transfer, Ty, W64};
-use crate::memory::{Access, rmw};
+use crate::isa::{Dst, LANES, Rmw, Space, Src, Transfer, Ty, W64};
+use crate::memory::rmw;
+use crate::race::Access;
 
 impl Block<'_> {
     pub(super) fn load(
@@ -19,7 +21,9 @@ impl Block<'_> {
         let addresses = addresses(warp, what.space, what.address, active)?;
         self.count(pc, what.space, &addresses, total, active);
         let mut values = [[0u64; LANES]; 4];
-        if let Some((i, at)) = self.coalesced(warp, what.space, &addresses, total, active, false) {
+        if let Some((i, at)) =
+            self.coalesced(warp, what.space, &addresses, total, active, Access::Read)
+        {
             self.counters.read(i, total * LANES);
             let from = self.env.memory.allocation(i);
             for (k, value) in values.iter_mut().enumerate().take(dst.len()) {
@@ -83,13 +87,12 @@ impl Block<'_> {
             }
             Space::Shared => {
                 if let Some(at) = self.shared_place(lane, address, total, total)? {
-                    let now = self.stamp(warp, lane);
-                    split(self.shared.read(at, total, now)?, &mut out);
+                    split(self.shared.read(at, total, self.now(warp, lane))?, &mut out);
                 }
             }
             Space::Global => {
                 if let Some((i, at)) =
-                    self.global_place(warp, lane, address, total, total, false)?
+                    self.global_place(warp, lane, address, total, total, Access::Read)?
                 {
                     self.counters.read(i, total);
                     let from = self.env.memory.allocation(i);
@@ -115,7 +118,9 @@ impl Block<'_> {
         for (value, src) in values.iter_mut().zip(src) {
             *value = warp.wide(*src, active)?;
         }
-        if let Some((i, at)) = self.coalesced(warp, what.space, &addresses, total, active, true) {
+        if let Some((i, at)) =
+            self.coalesced(warp, what.space, &addresses, total, active, Access::Write)
+        {
             self.counters.written(i, total * LANES);
             let to = self.env.memory.allocation(i);
             for (k, value) in values.iter().enumerate().take(src.len()) {
@@ -127,18 +132,16 @@ impl Block<'_> {
         }
         for lane in lanes(active) {
             let address = addresses[lane];
+            let mut bytes = [0u8; 32];
+            for (k, part) in bytes[..total].chunks_exact_mut(each).enumerate() {
+                put(part, values[k][lane]);
+            }
+            let data = &bytes[..total];
             if what.space == Space::Shared {
                 if let Some(at) = self.shared_place(lane, address, total, total)? {
-                    let mut bytes = [0u8; 32];
-                    for (k, part) in bytes[..total].chunks_exact_mut(each).enumerate() {
-                        put(part, values[k][lane]);
-                    }
-                    let now = self.stamp(warp, lane);
-                    self.shared.write(at, &bytes[..total], now)?;
+                    self.shared.write(at, data, self.now(warp, lane))?;
                 }
-            } else if let Some((i, at)) =
-                self.global_place(warp, lane, address, total, total, true)?
-            {
+            } else if let Some((i, at)) = self.global_store(warp, lane, address, data)? {
                 self.counters.written(i, total);
                 let to = self.env.memory.allocation(i);
                 (0..src.len()).for_each(|k| to.store(at + k * each, each, values[k][lane]));
@@ -161,12 +164,14 @@ impl Block<'_> {
         let (a, b) = (warp.wide(a, active)?, warp.wide(b, active)?);
         let mut old = [0; LANES];
         for lane in lanes(active) {
-            let f = |old| rmw(op, what.ty, old, a[lane], b[lane]);
+            let (address, f) = (addresses[lane], |old| rmw(op, what.ty, old, a[lane], b[lane]));
             if what.space == Space::Shared {
-                if let Some(at) = self.shared_place(lane, addresses[lane], bytes, bytes)? {
-                    old[lane] = self.shared.update(at, bytes, f);
+                if let Some(at) = self.shared_place(lane, address, bytes, bytes)? {
+                    old[lane] = self.shared.update(at, bytes, self.now(warp, lane), f)?;
                 }
-            } else if let Some((i, at)) = self.place(warp, lane, addresses[lane], bytes, bytes)? {
+            } else if let Some((i, at)) =
+                self.global_place(warp, lane, address, bytes, bytes, Access::Update)?
+            {
                 self.counters.read(i, bytes);
                 self.counters.written(i, bytes);
                 old[lane] = self.env.memory.allocation(i).update(at, bytes, f);
@@ -175,186 +180,6 @@ impl Block<'_> {
         warp.set_wide(dst, &old, active);
         Ok(())
     }
-
-    /// `cp.async`: the bytes are read now and written when the group is waited for; those beyond
-    /// `valid` are zero.
-    pub(super) fn copy(
-        &mut self,
-        warp: &mut Warp,
-        pc: usize,
-        [shared, global]: [Address; 2],
-        bytes: usize,
-        valid: Src,
-        active: u32,
-    ) -> Result<(), Trap> {
-        let to = addresses(warp, Space::Shared, shared, active)?;
-        let from = addresses(warp, Space::Global, global, active)?;
-        let valid = warp.narrow(valid, active)?.map(|v| (v as usize).min(bytes));
-        let reading =
-            lanes(active).filter(|lane| valid[*lane] > 0).fold(0, |m, lane| m | 1 << lane);
-        self.count(pc, Space::Global, &from, bytes, reading);
-        self.count(pc, Space::Shared, &to, bytes, active);
-        for lane in lanes(active) {
-            let mut data = [0u8; 16];
-            let size = valid[lane];
-            if size > 0
-                && let Some((i, at)) =
-                    self.global_place(warp, lane, from[lane], size, bytes, false)?
-            {
-                self.counters.read(i, size);
-                self.env.memory.allocation(i).read(at, &mut data[..size]);
-            }
-            if let Some(at) = self.shared_place(lane, to[lane], bytes, bytes)? {
-                let now = self.stamp(warp, lane);
-                self.shared.begin_copy(at, bytes, now)?;
-                warp.open.push(Copy { lane: lane as u8, at: at as u32, size: bytes as u8, data });
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the oldest groups until `keep` are left; without a number, everything in flight.
-    pub(super) fn wait(&mut self, warp: &mut Warp, keep: Option<usize>) {
-        if keep.is_none() {
-            let open = std::mem::take(&mut warp.open);
-            warp.groups.push_back(open);
-        }
-        while warp.groups.len() > keep.unwrap_or(0) {
-            for copy in warp.groups.pop_front().into_iter().flatten() {
-                let now = self.stamp(warp, copy.lane.into());
-                self.shared.end_copy(copy.at as usize, &copy.data[..copy.size.into()], now);
-            }
-        }
-    }
-
-    fn count(&mut self, pc: usize, space: Space, addresses: &W64, bytes: usize, active: u32) {
-        match space {
-            Space::Param => {}
-            Space::Shared => {
-                self.counters.shared(pc, lanes(active).map(|lane| (lane, addresses[lane])), bytes);
-            }
-            Space::Global => {
-                self.counters.global(pc, lanes(active).map(|lane| addresses[lane]), bytes);
-            }
-        }
-    }
-
-    /// Where in shared memory an access lies; `None` if it is out of bounds and that is allowed.
-    pub(super) fn shared_place(
-        &self,
-        lane: usize,
-        address: u64,
-        bytes: usize,
-        align: usize,
-    ) -> Result<Option<usize>, Trap> {
-        self.aligned(lane, address, align)?;
-        let (at, size) = (address as usize, self.shared.size());
-        if at.checked_add(bytes).is_some_and(|end| end <= size) {
-            return Ok(Some(at));
-        }
-        if !self.env.checks.bounds {
-            return Ok(None);
-        }
-        let text = format!("shared[{at}..{}] is beyond its {size} bytes", at.saturating_add(bytes));
-        Err(Trap::new(FaultKind::OutOfBounds, lane, text))
-    }
-
-    /// Where in global memory a full warp's access of consecutive addresses lies, checked as a whole;
-    /// `None` if it is not of that kind or a check fails: then lane by lane finds out where.
-    fn coalesced(
-        &self,
-        warp: &mut Warp,
-        space: Space,
-        addresses: &W64,
-        total: usize,
-        active: u32,
-        write: bool,
-    ) -> Option<(usize, usize)> {
-        let first = addresses[0];
-        let next = |lane: usize| addresses[lane] == first.wrapping_add((lane * total) as u64);
-        if space != Space::Global || active != FULL || !(1..LANES).all(next) {
-            return None;
-        }
-        self.global_place(warp, 0, first, total * LANES, total, write).ok()?
-    }
-
-    /// Where in global memory a plain access lies, checked for races and, if it reads, for
-    /// initialisation.
-    fn global_place(
-        &self,
-        warp: &mut Warp,
-        lane: usize,
-        address: u64,
-        bytes: usize,
-        align: usize,
-        write: bool,
-    ) -> Result<Option<(usize, usize)>, Trap> {
-        let Some((i, at)) = self.place(warp, lane, address, bytes, align)? else { return Ok(None) };
-        let (env, buffer) = (self.env, self.env.memory.allocation(i));
-        if env.checks.uninitialised && !write && !buffer.is_written(at, bytes) {
-            let text = format!("nothing was written to {}", env.memory.describe(address));
-            return Err(Trap::new(FaultKind::UninitialisedMemory, lane, text));
-        }
-        if env.checks.races {
-            let me = Access { launch: env.number, block: self.linear + 1, write };
-            buffer.touch(at, bytes, me).map_err(|other| {
-                let text = format!(
-                    "block {} {} {}, which block {other} touches in the same launch",
-                    self.linear,
-                    if write { "writes" } else { "reads" },
-                    env.memory.describe(address)
-                );
-                Trap::new(FaultKind::GlobalRace, lane, text).against(other)
-            })?;
-        }
-        Ok(Some((i, at)))
-    }
-
-    /// Which buffer an access lies in and where.
-    #[inline]
-    fn place(
-        &self,
-        warp: &mut Warp,
-        lane: usize,
-        address: u64,
-        bytes: usize,
-        align: usize,
-    ) -> Result<Option<(usize, usize)>, Trap> {
-        self.aligned(lane, address, align)?;
-        match self.env.memory.locate(address, bytes, warp.hint) {
-            Ok(found) => {
-                warp.hint = found.0;
-                Ok(Some(found))
-            }
-            Err(_) if !self.env.checks.bounds => Ok(None),
-            Err(kind) => {
-                let place = self.env.memory.describe(address);
-                let text = format!("{bytes} bytes at {address:#x}: {place}");
-                Err(Trap::new(kind, lane, text))
-            }
-        }
-    }
-
-    fn aligned(&self, lane: usize, address: u64, align: usize) -> Result<(), Trap> {
-        // Sizes are powers of two: no division, of which there would be one for each lane.
-        if address & (align as u64 - 1) == 0 || !self.env.checks.alignment {
-            return Ok(());
-        }
-        let text = format!("address {address:#x} is not a multiple of {align}");
-        Err(Trap::new(FaultKind::Misaligned, lane, text))
-    }
-}
-
-/// The address of each lane; those of shared memory wrap at 32 bits.
-pub(super) fn addresses(
-    warp: &Warp,
-    space: Space,
-    address: Address,
-    active: u32,
-) -> Result<W64, Trap> {
-    let base = warp.wide(address.base, active)?;
-    let at = base.map(|b| b.wrapping_add_signed(address.offset));
-    Ok(if space == Space::Shared { at.map(|a| u64::from(a as u32)) } else { at })
 }
 
 /// 1, 2, 4 or 8 bytes as a number. The lengths are spelt out so that each is one instruction.

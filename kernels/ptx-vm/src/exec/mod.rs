@@ -2,14 +2,18 @@
 
 mod alu;
 mod collective;
+mod copies;
 mod memory;
+mod place;
 mod step;
 mod warp;
 
 use crate::fault::{Fault, FaultKind, Trap};
+use crate::footprint::Footprint;
 use crate::machine::{Checks, Launch, Limits};
 use crate::memory::Memory;
-use crate::shared::{Shared, SharedChecks, Stamp};
+use crate::race::{Now, Stamp};
+use crate::shared::{Shared, SharedChecks};
 use crate::statistics::Counters;
 use crate::syntax::Kernel;
 use warp::Warp;
@@ -32,6 +36,7 @@ pub(crate) struct Env<'a> {
 pub(crate) struct Block<'a> {
     env: &'a Env<'a>,
     shared: Shared,
+    footprint: Footprint,
     warps: Vec<Warp>,
     pub counters: Counters,
     id: [u32; 3],
@@ -54,6 +59,7 @@ impl<'a> Block<'a> {
         Self {
             env,
             shared: Shared::new(size, shared_checks),
+            footprint: Footprint::new(env.memory.count()),
             warps: (0..warps).map(warp).collect(),
             counters: Counters::new(kernel, env.memory),
             id: [0; 3],
@@ -70,6 +76,7 @@ impl<'a> Block<'a> {
         self.left = self.env.limits.instructions;
         self.counters.blocks += 1;
         self.shared.reset();
+        self.footprint.reset();
         let mut warps = std::mem::take(&mut self.warps);
         let threads = self.env.launch.threads();
         warps.iter_mut().for_each(|w| w.restart(self.id, threads));
@@ -105,15 +112,11 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// When and by whom: for the shadow of shared memory.
-    fn stamp(&self, warp: &Warp, lane: usize) -> Stamp {
-        Stamp {
-            epoch: self.shared.epoch(),
-            step: warp.step,
-            issue: warp.issue,
-            warp: warp.index as u16,
-            lane: lane as u8,
-        }
+    /// When and by whom: for the shadows of shared and global memory.
+    fn now(&self, warp: &Warp, lane: usize) -> Now {
+        let (epoch, issue) = (self.shared.epoch(), warp.issue);
+        let stamp = Stamp { epoch, issue, warp: warp.index as u16, lane: lane as u8 };
+        Now { stamp, ordered: warp.ordered }
     }
 
     #[cold]

@@ -1,9 +1,10 @@
 //! One instruction of one warp: guard, bookkeeping, and what is not arithmetic, memory or collective.
 
 use super::Block;
+use super::copies::commit;
 use super::warp::{Warp, lanes};
 use crate::fault::{FaultKind, Trap};
-use crate::isa::{CmpFn, Dst, LANES, Logic, Op, Src};
+use crate::isa::{CmpFn, Dst, FULL, LANES, Logic, Op, Src};
 
 impl Block<'_> {
     /// Runs the instruction the selected lanes stand at.
@@ -48,19 +49,18 @@ impl Block<'_> {
             Op::CopyAsync { shared, global, bytes, valid } => {
                 self.copy(warp, pc, [*shared, *global], *bytes, *valid, lanes)?;
             }
-            Op::CopyCommit => {
-                let group = std::mem::take(&mut warp.open);
-                warp.groups.push_back(group);
-            }
-            Op::CopyWait(keep) => self.wait(warp, *keep),
+            Op::CopyCommit => commit(warp, lanes),
+            Op::CopyWait(keep) => self.wait(warp, *keep, lanes),
             Op::Barrier => {
-                self.converged(warp, lanes, "bar.sync")?;
+                self.converged(lanes, warp.all, "bar.sync")?;
                 warp.at_barrier = true;
             }
             Op::WarpBarrier { mask } => {
                 let mask = warp.narrow(*mask, lanes)?;
                 self.joined(warp, &mask, lanes, "bar.warp.sync")?;
-                warp.step += 1;
+                if lanes == warp.live {
+                    warp.ordered = warp.issue;
+                }
             }
             Op::ActiveMask { dst } => warp.set_narrow(*dst, &[lanes; LANES], lanes),
             Op::Shuffle { .. } | Op::Vote { .. } | Op::Redux { .. } => {
@@ -70,7 +70,7 @@ impl Block<'_> {
                 self.load_matrix(warp, pc, dst, *address, *transposed, lanes)?;
             }
             Op::Mma { ty, k, d, a, b, c } => {
-                self.converged(warp, lanes, "mma.sync")?;
+                self.converged(lanes, FULL, "mma.sync")?;
                 super::collective::mma(warp, *ty, *k, d, [a, b, c])?;
             }
             Op::Nop => {}
@@ -78,12 +78,12 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// An `.aligned` instruction needs all lanes of the warp that have not ended.
-    pub(super) fn converged(&self, warp: &Warp, lanes: u32, what: &str) -> Result<(), Trap> {
-        if lanes == warp.live || !self.env.checks.divergence {
+    /// An `.aligned` instruction needs all these lanes of the warp: one that has ended is missed.
+    pub(super) fn converged(&self, lanes: u32, needed: u32, what: &str) -> Result<(), Trap> {
+        if lanes == needed || !self.env.checks.divergence {
             return Ok(());
         }
-        let text = format!("{what} is reached by lanes {lanes:08x} of {:08x}", warp.live);
+        let text = format!("{what} is reached by lanes {lanes:08x} of {needed:08x}");
         Err(Trap::of_lanes(FaultKind::DivergentSync, lanes, text))
     }
 

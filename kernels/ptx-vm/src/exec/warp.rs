@@ -8,12 +8,13 @@ use crate::fault::{FaultKind, Trap};
 use crate::isa::{Dst, FULL, LANES, Order, Special, Src, W32, W64};
 use crate::machine::Launch;
 use crate::syntax::Registers;
-use std::collections::VecDeque;
 
 /// One asynchronous copy in flight: the bytes it will write.
 #[derive(Clone, Copy)]
 pub(crate) struct Copy {
     pub lane: u8,
+    /// Groups that its lane had committed before.
+    pub group: u32,
     pub at: u32,
     pub size: u8,
     pub data: [u8; 16],
@@ -40,19 +41,21 @@ pub(crate) struct Warp {
     pub pc: usize,
     /// The running lanes.
     pub mask: u32,
+    /// Lanes it began with.
+    pub all: u32,
     /// Lanes that have not ended.
     pub live: u32,
     /// Where each lane is, while they are not all in one place.
     lane_pc: [u32; LANES],
     diverged: bool,
     pub at_barrier: bool,
-    /// Warp barriers so far.
-    pub step: u32,
     /// Instructions so far.
     pub issue: u32,
-    /// Committed groups of copies, oldest first, and the one being filled.
-    pub groups: VecDeque<Vec<Copy>>,
-    pub open: Vec<Copy>,
+    /// Which of them was the last warp barrier; 0 before the first.
+    pub ordered: u32,
+    /// Copies in flight, oldest first, and how many groups of them each lane has committed.
+    pub copies: Vec<Copy>,
+    pub committed: [u32; LANES],
     /// The buffer last touched.
     pub hint: usize,
 }
@@ -82,14 +85,15 @@ impl Warp {
             check,
             pc: 0,
             mask: 0,
+            all: 0,
             live: 0,
             lane_pc: [0; LANES],
             diverged: false,
             at_barrier: false,
-            step: 0,
             issue: 0,
-            groups: VecDeque::new(),
-            open: Vec::new(),
+            ordered: 0,
+            copies: Vec::new(),
+            committed: [0; LANES],
             hint: 0,
         }
     }
@@ -101,12 +105,12 @@ impl Warp {
             set.fill(0);
         }
         let lanes = (threads as usize - self.index * LANES).min(LANES);
-        self.live = if lanes == LANES { FULL } else { (1 << lanes) - 1 };
-        self.mask = self.live;
+        self.all = if lanes == LANES { FULL } else { (1 << lanes) - 1 };
+        (self.live, self.mask) = (self.all, self.all);
         (self.pc, self.diverged, self.at_barrier) = (0, false, false);
-        (self.step, self.issue) = (0, 0);
-        self.groups.clear();
-        self.open.clear();
+        (self.issue, self.ordered) = (0, 0);
+        self.copies.clear();
+        self.committed = [0; LANES];
     }
 
     /// Picks the lanes to run next: those furthest behind. False when none is left.

@@ -7,7 +7,7 @@ use kernels::ptx::{Kernel, Storage};
 use ptx_vm::{Arg, Buffer, Fault, Machine};
 
 use super::{BATCH, Case, HEADS, SCALE, assert_no_conflicts, rounded};
-use crate::launch;
+use crate::{launch, perturbed};
 
 /// The backward pass: every segment asks.
 impl Case {
@@ -157,13 +157,17 @@ fn the_gradient_of_the_bias_is_that_of_the_reference() {
     ];
     for case in cases {
         let kernel = Backward::bias_gradient(case.width as u32);
-        let dbias = case.bias_gradient(&kernel).unwrap_or_else(|fault| panic!("{fault}"));
         let want = case.gradients().dbias;
-        // dP is a sum of products of float32 that were stored in bf16, P is not rounded at all.
         let largest = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-        for (i, (got, want)) in dbias.iter().zip(&want).enumerate() {
-            assert!((f64::from(*got) - want).abs() < 1e-5 * largest, "{i}: {got} {want}");
-        }
+        let shown = perturbed(|| {
+            let dbias = case.bias_gradient(&kernel).unwrap_or_else(|fault| panic!("{fault}"));
+            // dP is a sum of products of float32 that were stored in bf16, P is not rounded at all.
+            for (i, (got, want)) in dbias.iter().zip(&want).enumerate() {
+                assert!((f64::from(*got) - want).abs() < 1e-5 * largest, "{i}: {got} {want}");
+            }
+            dbias
+        });
+        assert!(shown, "exponentials are approximate");
         let mut tried = 0;
         while let Some(broken) = kernel.without_sync(tried) {
             assert!(case.bias_gradient(&broken).is_err(), "sync number {tried} is missed");
@@ -200,15 +204,22 @@ fn gradients_are_those_of_the_reference() {
             assert!(error < largest / 128.0, "{what} {i}: {got} {want}");
         }
     };
+    // Not in every case: few of the last bits survive the rounding to bf16.
+    let mut shown = false;
     for case in cases {
         let (backward, want) = (case.backward(), case.gradients());
         for segment in 0..case.segments.len() {
-            let dq = case.query_gradients(&backward.queries(), segment);
-            close("dq", &dq.unwrap_or_else(|fault| panic!("{fault}")), &want.dq[segment]);
-            let gradients = case.key_gradients(&backward.keys(), segment);
-            let [dk, dv] = gradients.unwrap_or_else(|fault| panic!("{fault}"));
-            close("dk", &dk, &want.dk[segment]);
-            close("dv", &dv, &want.dv[segment]);
+            shown |= perturbed(|| {
+                let dq = case.query_gradients(&backward.queries(), segment);
+                let dq = dq.unwrap_or_else(|fault| panic!("{fault}"));
+                close("dq", &dq, &want.dq[segment]);
+                let gradients = case.key_gradients(&backward.keys(), segment);
+                let [dk, dv] = gradients.unwrap_or_else(|fault| panic!("{fault}"));
+                close("dk", &dk, &want.dk[segment]);
+                close("dv", &dv, &want.dv[segment]);
+                [dq, dk, dv].concat()
+            });
         }
     }
+    assert!(shown, "exponentials are approximate");
 }
