@@ -98,6 +98,17 @@ fn scaled() -> Kernel {
     })
 }
 
+/// y[i] = 2·x[i] for 64 of them, by loads of four.
+fn scaled_by_fours() -> Kernel {
+    Kernel::new("scaled_by_fours", 16, [64, 1, 1], |k| {
+        let (x, y) = (k.global::<F32>("x"), k.global::<F32>("y"));
+        let i = k.thread() * 4;
+        for (j, x) in x.at(i).load_n(4).into_iter().enumerate() {
+            y.at(i).plus(j).store(x * 2.0);
+        }
+    })
+}
+
 #[test]
 fn launches_are_checked() {
     let (_turn, gpu) = gpu();
@@ -133,6 +144,12 @@ fn launches_are_checked() {
     refused("4294967296 does not fit 32 bits", e.unwrap_err());
     let e = kernel().input(&x).output(&mut z).float(2.0).number(100).run([100, 70_000, 1]);
     refused("more than 65535", e.unwrap_err());
+    let e = kernel().input(&x).output(&mut z).float(2.0).number(100).run([1 << 32, 1, 1]);
+    refused("[4294967296, 1, 1] does not fit 32 bits", e.unwrap_err());
+    let odd = x.narrow(0, 2, 64).unwrap();
+    let e = gpu.kernel("scaled_by_fours", scaled_by_fours).unwrap();
+    let e = e.input(&odd).output(&mut z).run([64, 1, 1]).unwrap_err();
+    assert!(e.to_string().contains("parameter x: it begins 8 bytes behind a multiple"), "{e}");
     // What the kernel itself does wrong the machine sees: memory has 100 elements.
     let e = kernel().input(&x).output(&mut z).float(2.0).number(101).run([101, 1, 1]);
     refused("OutOfBounds", e.unwrap_err());

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use kernels::Real;
+use kernels::gather::{self, ptx::Groups};
 use kernels::ptx::Storage;
-use kernels::{Real, gather};
 use tensor::{Cuda, DType, Device, Element, Error, Result, Shape, Tensor, bf16, f16};
 
 use super::product::stored;
@@ -112,28 +113,32 @@ impl Op<1> for ScatterRows {
     }
 }
 
-/// The numbers of rows, in a GPU's memory.
-fn ids_on(gpu: &Cuda, ids: &[usize]) -> Result<Tensor> {
-    let numbers = ids.iter().map(|&id| id as i32).collect();
-    Tensor::from_vec(numbers, [ids.len()])?.to_device(&Device::Cuda(gpu.clone()))
+/// Numbers of rows or places, in a GPU's memory.
+fn numbers_on(gpu: &Cuda, numbers: &[usize]) -> Result<Tensor> {
+    let narrow = numbers.iter().map(|&number| number as i32).collect();
+    Tensor::from_vec(narrow, [numbers.len()])?.to_device(&Device::Cuda(gpu.clone()))
 }
 
 fn rows_on(gpu: &Cuda, x: &Tensor, ids: &[usize]) -> Result<Tensor> {
     let (width, pair) = (x.shape()[1..].iter().product(), [stored("index_rows", x)?, Storage::F32]);
     let mut y = Tensor::uninit_on(Some(gpu), x.shape().with_length(0, ids.len()), DType::F32);
-    let (x, numbers) = (x.contiguous(), ids_on(gpu, ids)?);
+    let (x, ids, len) = (x.contiguous(), numbers_on(gpu, ids)?, y.numel());
     let kernel = gpu.kernel(&format!("gather {pair:?}"), || gather::ptx::gather(pair))?;
-    kernel.input(&x).input(&numbers).output(&mut y).number(width).run([width, ids.len(), 1])?;
+    kernel.input(&x).input(&ids).output(&mut y).numbers([width, len]).run([len, 1, 1])?;
     Ok(y)
 }
 
 fn scatter_on(gpu: &Cuda, dy: &Tensor, ids: &[usize], shape: &Shape) -> Result<Tensor> {
-    let width = shape[1..].iter().product();
+    let width: usize = shape[1..].iter().product();
     let mut dx = Tensor::zeros_on(Some(gpu), shape, DType::F32);
-    let (dy, numbers) = (dy.contiguous(), ids_on(gpu, ids)?);
-    let kernel = gpu.kernel("scatter_add", gather::ptx::scatter_add)?;
-    let kernel = kernel.input(&dy).input(&numbers).output(&mut dx).numbers([width, ids.len()]);
-    kernel.run([width, ids.len(), 1])?;
+    let (dy, groups) = (dy.contiguous(), Groups::of(ids));
+    let len = groups.rows.len() * width;
+    let [order, starts, rows] = [&groups.order, &groups.starts, &groups.rows];
+    let (order, starts, rows) =
+        (numbers_on(gpu, order)?, numbers_on(gpu, starts)?, numbers_on(gpu, rows)?);
+    let launch = gpu.kernel("scatter_add", gather::ptx::scatter_add)?;
+    let launch = launch.input(&dy).input(&order).input(&starts).input(&rows).output(&mut dx);
+    launch.numbers([width, len]).run([len, 1, 1])?;
     Ok(dx)
 }
 

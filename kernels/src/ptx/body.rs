@@ -92,14 +92,22 @@ impl Body {
     // Parameters.
 
     fn parameter<T: Type>(&self, name: &str, kind: Kind) -> Reg<'_, T> {
-        self.state.borrow_mut().parameters.push(Parameter { name: name.to_owned(), kind });
+        let parameter = Parameter { name: name.to_owned(), kind, align: 1 };
+        self.state.borrow_mut().parameters.push(parameter);
         self.op(&format!("ld.param.{}", T::SUFFIX), &[&format!("[{name}]")])
     }
 
     /// The next parameter: a pointer to elements in global memory.
     pub fn global<T: Element>(&self, name: &str) -> Global<'_, T> {
+        let number = self.state.borrow().parameters.len();
         let generic: Reg<U64> = self.parameter(name, Kind::Pointer(T::NAME));
-        Pointer::new(self.op("cvta.to.global.u64", &[&generic]))
+        Pointer::of_parameter(self.op("cvta.to.global.u64", &[&generic]), number)
+    }
+
+    /// Notes an access of so many bytes through a parameter.
+    pub(super) fn accessed(&self, parameter: usize, bytes: u32) {
+        let align = &mut self.state.borrow_mut().parameters[parameter].align;
+        *align = bytes.max(*align);
     }
 
     /// The next parameter: a number.

@@ -14,6 +14,10 @@ const TARGET: &str = "sm_80";
 /// Shared memory that needs no consent of the driver's; more is asked for at launch.
 const STATIC_SHARED: u32 = 48 << 10;
 
+/// The greatest extent of a problem, and the most elements that an operand reaches: kernels count
+/// them in 32 bits, and a last block to its end.
+pub const MOST: usize = u32::MAX as usize - 0xffff;
+
 /// What a parameter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -46,6 +50,8 @@ pub struct Parameter {
     pub name: String,
     /// Its type.
     pub kind: Kind,
+    /// Of a pointer, what it has to be a multiple of: the bytes of the widest access through it.
+    pub align: u32,
 }
 
 /// What a launch has to know of a kernel.
@@ -72,10 +78,14 @@ impl KernelSpec {
 
     /// Blocks along each axis for a problem of this extent.
     ///
-    /// Errors: more blocks than a grid has (2³¹ − 1 along x, 65535 along y and z).
+    /// Errors: more than [`MOST`]; more blocks than a grid has (2³¹ − 1 along x, 65535 along y and
+    /// z).
     pub fn grid(&self, extent: [usize; 3]) -> Result<[u32; 3], String> {
         let mut grid = [0; 3];
         for axis in 0..3 {
+            if extent[axis] > MOST {
+                return Err(format!("{}: extent {extent:?} does not fit 32 bits", self.name));
+            }
             let blocks = extent[axis].div_ceil(self.per_block[axis] as usize);
             let most = if axis == 0 { i32::MAX as usize } else { u16::MAX.into() };
             if blocks > most {

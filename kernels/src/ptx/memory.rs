@@ -49,6 +49,8 @@ pub struct Pointer<'k, S: Space, T> {
     base: Reg<'k, S::Address>,
     /// Bytes added to `base` by the instruction that uses it.
     displacement: u32,
+    /// The kernel's parameter that it was made of, if it was one.
+    parameter: Option<usize>,
     ty: PhantomData<T>,
 }
 
@@ -69,7 +71,19 @@ const WIDEST: u32 = 16;
 
 impl<'k, S: Space, T: Element> Pointer<'k, S, T> {
     pub(super) fn new(base: Reg<'k, S::Address>) -> Self {
-        Pointer { base, displacement: 0, ty: PhantomData }
+        Pointer { base, displacement: 0, parameter: None, ty: PhantomData }
+    }
+
+    /// What the parameter of this number points to.
+    pub(super) fn of_parameter(base: Reg<'k, S::Address>, number: usize) -> Self {
+        Pointer { parameter: Some(number), ..Pointer::new(base) }
+    }
+
+    /// Notes an access of so many bytes.
+    fn accessed(self, bytes: u32) {
+        if let Some(parameter) = self.parameter {
+            self.base.body.accessed(parameter, bytes);
+        }
     }
 
     /// The same, so many bytes further on.
@@ -90,12 +104,12 @@ impl<'k, S: Space, T: Element> Pointer<'k, S, T> {
 
     /// The element.
     pub fn load(self) -> Reg<'k, T::Value> {
-        T::load(self, 1)[0]
+        T::load(self, 1, None)[0]
     }
 
     /// `n` adjacent elements, by the widest loads; the address is a multiple of their size.
     pub fn load_n(self, n: usize) -> Vec<Reg<'k, T::Value>> {
-        T::load(self, n)
+        T::load(self, n, None)
     }
 
     /// Writes the element.
@@ -108,16 +122,14 @@ impl<'k, S: Space, T: Element> Pointer<'k, S, T> {
         T::store(self, values);
     }
 
-    /// The element where `p` holds, else `otherwise`; nothing is read there.
+    /// The element where `p` holds, else `otherwise`; nothing is read there, and no branch taken.
     pub fn load_where(
         self,
         p: Reg<'k, Pred>,
         otherwise: impl Source<'k, T::Value>,
     ) -> Reg<'k, T::Value> {
-        let body = self.base.body;
-        let value = body.var(otherwise);
-        body.if_(p, || value.set(self.load()));
-        value.get()
+        let (value, otherwise) = (T::load(self, 1, Some(p))[0], otherwise.reg(self.base.body));
+        if otherwise.known() == Some(0) { value } else { Reg::select(p, value, otherwise) }
     }
 
     /// As instructions name the place.
@@ -125,15 +137,29 @@ impl<'k, S: Space, T: Element> Pointer<'k, S, T> {
         format!("[{}+{}]", self.base, self.displacement)
     }
 
-    /// Loads `n` words of `bytes` each, as vectors where there are several.
-    pub(super) fn load_words<W: Type>(self, suffix: &str, bytes: u32, n: usize) -> Vec<Reg<'k, W>> {
+    /// Loads `n` words of `bytes` each, as vectors where there are several; zeros where a guard does
+    /// not hold.
+    pub(super) fn load_words<W: Type>(
+        self,
+        suffix: &str,
+        bytes: u32,
+        n: usize,
+        guard: Option<Reg<'k, Pred>>,
+    ) -> Vec<Reg<'k, W>> {
         let body = self.base.body;
         let words: Vec<Reg<W>> = (0..n).map(|_| body.fresh()).collect();
+        let guard = guard.map_or_else(String::new, |p| {
+            for word in &words {
+                body.emit(&format!("mov.{} {word}, {}", W::SUFFIX, W::constant(0)));
+            }
+            format!("@{p} ")
+        });
         let wide = (WIDEST / bytes) as usize;
         for (i, vector) in words.chunks(wide).enumerate() {
             let (v, list) = vector_of(vector);
             let place = self.displaced(i as u32 * WIDEST).address();
-            body.emit(&format!("ld.{}{v}.{suffix} {list}, {place}", S::NAME));
+            self.accessed(bytes * vector.len() as u32);
+            body.emit(&format!("{guard}ld.{}{v}.{suffix} {list}, {place}", S::NAME));
         }
         words
     }
@@ -144,6 +170,7 @@ impl<'k, S: Space, T: Element> Pointer<'k, S, T> {
         for (i, vector) in words.chunks(wide).enumerate() {
             let (v, list) = vector_of(vector);
             let place = self.displaced(i as u32 * WIDEST).address();
+            self.accessed(bytes * vector.len() as u32);
             self.base.body.emit(&format!("st.{}{v}.{suffix} {place}, {list}", S::NAME));
         }
     }
@@ -176,6 +203,7 @@ impl<'k, T: Element> Shared<'k, T> {
     /// [`wait_copies`](super::Body::wait_copies).
     pub fn copy_async(self, from: Global<'k, T>, p: Reg<'k, Pred>) {
         let body = self.base.body;
+        from.accessed(WIDEST);
         let size = Reg::select(p, body.value::<U32>(WIDEST), body.value::<U32>(0));
         let (to, from) = (self.address(), from.address());
         body.emit(&format!("cp.async.cg.shared.global {to}, {from}, {WIDEST}, {size}"));

@@ -33,7 +33,8 @@
 //!   round to nearest and are not fused by the assembler, denormals stay, elementary functions are
 //!   the same polynomials.
 //! * Sums are made in one order, that of the CPU where a kernel says so; no float atomics.
-//! * Indices are of 32 bits: an operand has fewer than 2³² elements.
+//! * Indices are of 32 bits: extents and operands have at most [`MOST`] elements, which launches
+//!   check.
 //! * Blocks do not wait for each other.
 
 mod body;
@@ -50,7 +51,7 @@ mod value;
 mod var;
 
 pub use body::{Body, WARP};
-pub use kernel::{Kernel, KernelSpec, Kind, Parameter, module};
+pub use kernel::{Kernel, KernelSpec, Kind, MOST, Parameter, module};
 pub use memory::{Global, GlobalSpace, Pointer, Shared, SharedSpace, Space};
 pub(crate) use types::with_stored;
 pub use types::{B16, B32, Bf16, Element, F16, F32, F64, Pred, Storage, Stored, Type, U32, U64};

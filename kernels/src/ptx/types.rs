@@ -112,8 +112,12 @@ pub trait Element: Copy + 'static {
     const BYTES: u32;
 
     /// Loads `n` adjacent elements by the widest instructions; the address is a multiple of their
-    /// size, up to 16 bytes.
-    fn load<'k, S: Space>(from: Pointer<'k, S, Self>, n: usize) -> Vec<Reg<'k, Self::Value>>;
+    /// size, up to 16 bytes. Where a `guard` does not hold nothing is read, and they are zeros.
+    fn load<'k, S: Space>(
+        from: Pointer<'k, S, Self>,
+        n: usize,
+        guard: Option<Reg<'k, Pred>>,
+    ) -> Vec<Reg<'k, Self::Value>>;
 
     /// Stores adjacent elements; alignment as [`load`](Self::load).
     fn store<S: Space>(to: Pointer<'_, S, Self>, values: &[Reg<'_, Self::Value>]);
@@ -125,8 +129,12 @@ macro_rules! stored_as_it_is {
             type Value = $element;
             const NAME: &'static str = $element::SUFFIX;
             const BYTES: u32 = $bytes;
-            fn load<'k, S: Space>(from: Pointer<'k, S, Self>, n: usize) -> Vec<Reg<'k, $element>> {
-                from.load_words($element::SUFFIX, $bytes, n)
+            fn load<'k, S: Space>(
+                from: Pointer<'k, S, Self>,
+                n: usize,
+                guard: Option<Reg<'k, Pred>>,
+            ) -> Vec<Reg<'k, $element>> {
+                from.load_words($element::SUFFIX, $bytes, n, guard)
             }
             fn store<S: Space>(to: Pointer<'_, S, Self>, values: &[Reg<'_, $element>]) {
                 to.store_words($element::SUFFIX, $bytes, values);
@@ -145,13 +153,17 @@ impl Element for Bf16 {
     const NAME: &'static str = "bf16";
     const BYTES: u32 = 2;
 
-    fn load<'k, S: Space>(from: Pointer<'k, S, Self>, n: usize) -> Vec<Reg<'k, F32>> {
+    fn load<'k, S: Space>(
+        from: Pointer<'k, S, Self>,
+        n: usize,
+        guard: Option<Reg<'k, Pred>>,
+    ) -> Vec<Reg<'k, F32>> {
         if n == 1 {
             // A 16-bit load into a 32-bit register fills up with zeros.
-            let bits: Reg<U32> = from.load_words("u16", 2, 1)[0];
+            let bits: Reg<U32> = from.load_words("u16", 2, 1, guard)[0];
             return vec![(bits << 16).bits()];
         }
-        let pairs = from.load_words::<B32>("b32", 4, n / 2);
+        let pairs = from.load_words::<B32>("b32", 4, n / 2, guard);
         pairs.into_iter().flat_map(|pair| pair.halves_of_bf16()).collect()
     }
 
@@ -174,12 +186,16 @@ impl Element for F16 {
     const NAME: &'static str = "f16";
     const BYTES: u32 = 2;
 
-    fn load<'k, S: Space>(from: Pointer<'k, S, Self>, n: usize) -> Vec<Reg<'k, F32>> {
+    fn load<'k, S: Space>(
+        from: Pointer<'k, S, Self>,
+        n: usize,
+        guard: Option<Reg<'k, Pred>>,
+    ) -> Vec<Reg<'k, F32>> {
         if n == 1 {
-            let half: Reg<B16> = from.load_words("b16", 2, 1)[0];
+            let half: Reg<B16> = from.load_words("b16", 2, 1, guard)[0];
             return vec![half.widen()];
         }
-        let pairs = from.load_words::<B32>("b32", 4, n / 2);
+        let pairs = from.load_words::<B32>("b32", 4, n / 2, guard);
         pairs.into_iter().flat_map(|pair| pair.halves_of_f16()).collect()
     }
 

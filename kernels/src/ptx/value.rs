@@ -93,7 +93,7 @@ impl<'k, T: Type> Reg<'k, T> {
     }
 
     /// The bits of a constant.
-    fn known(self) -> Option<u64> {
+    pub(super) fn known(self) -> Option<u64> {
         match self.name {
             Name::Register(_) => None,
             Name::Constant(bits) => Some(bits),

@@ -46,8 +46,26 @@ fn the_text_of_a_kernel() {
     assert_eq!(kernel.ptx(), want);
     let kinds: Vec<Kind> = kernel.spec().parameters.iter().map(|p| p.kind).collect();
     assert_eq!(kinds, [Kind::Pointer("f32"), Kind::F32]);
+    assert_eq!(kernel.spec().parameters[0].align, 4);
     assert_eq!(kernel.spec().grid([65, 2, 1]), Ok([3, 2, 1]));
     assert!(kernel.spec().grid([1, 70_000, 1]).is_err(), "65535 blocks along y at most");
+    assert!(kernel.spec().grid([1 << 32, 1, 1]).is_err(), "indices of 32 bits");
+}
+
+/// What a pointer has to be a multiple of is the widest access through it, however it was moved.
+#[test]
+fn parameters_know_their_widest_access() {
+    let kernel = Kernel::new("widths", 32, [32, 1, 1], |k| {
+        let (x, y) = (k.global::<F32>("x"), k.global::<Bf16>("y"));
+        let (z, unused) = (k.global::<F16>("z"), k.global::<F32>("unused"));
+        let tile = k.shared::<F32>(4);
+        tile.copy_async(x.at(k.thread() * 4).plus(4), k.thread().lt(1));
+        y.at(k.thread() * 2).store_n(&z.load_n(4)[..2]);
+        x.plus(1).load();
+        let _ = unused;
+    });
+    let aligns: Vec<u32> = kernel.spec().parameters.iter().map(|p| p.align).collect();
+    assert_eq!(aligns, [16, 4, 8, 1]);
 }
 
 /// Runs one thread of a kernel that writes `n` numbers.

@@ -82,13 +82,13 @@ fn check_rows(centered: bool, gain: Gain, [samples, per_sample, width]: [usize; 
     let parts: Buffer<f32> = gpu.alloc(groups * chunks * 2 * width);
     let arrays = [x_in.into(), dy_in.into(), mean_out.into(), rstd_out.into(), parts.into()];
     let args = [&arrays[..], &sizes([width, group, chunks])].concat();
-    let extent = [width, groups * chunks, 1];
+    let extent = [groups * chunks, width, 1];
     run(&mut gpu, &RowNorm::slope_parts(Storage::F32), extent, &args);
     for (which, want) in [(0, &dgain), (1, &dshift)] {
         let out: Buffer<f32> = gpu.alloc(groups * width);
         let first = parts.address + (4 * which * width) as u64;
         let args = [&[first.into(), out.into()][..], &sizes([width, chunks])].concat();
-        run(&mut gpu, &RowNorm::add_slope_parts(), [width, groups, 1], &args);
+        run(&mut gpu, &RowNorm::add_slope_parts(), [groups, width, 1], &args);
         assert_bits("slopes", &gpu.download(out).expect("a buffer"), want);
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use kernels::ptx::{Kernel, KernelSpec, Kind};
+use kernels::ptx::{Kernel, KernelSpec, Kind, MOST, Parameter};
 
 use super::driver::{Function, Word};
 use super::{Cuda, locked};
 use crate::buffer::Storage;
+use crate::layout::Layout;
 use crate::{DType, Error, Result, Tensor};
 
 /// A kernel as the driver has it.
@@ -133,8 +134,10 @@ impl<'a> Launch<'a> {
     /// Queues the launch for a problem of this extent; of none, if that is empty.
     ///
     /// Errors: arguments that are not the kernel's, in number or type; a tensor that lies elsewhere,
-    /// is lost, or is not contiguous where it has to be; an extent of too many blocks; the driver's,
-    /// of this launch or an earlier one.
+    /// is lost, is not contiguous where it has to be, begins where the kernel's widest access cannot,
+    /// or reaches over more elements than kernels count; an extent of too many blocks; the driver's,
+    /// of this launch or an earlier one. (Whether a kernel stays within its operands is what the
+    /// virtual machine checks in tests.)
     #[track_caller]
     pub fn run(self, extent: [usize; 3]) -> Result<()> {
         let Self { gpu, loaded, arguments } = self;
@@ -150,15 +153,15 @@ impl<'a> Launch<'a> {
         // They have to live until the launch is queued.
         let mut tables = Vec::new();
         for (argument, parameter) in arguments.into_iter().zip(&spec.parameters) {
-            words.push(word(gpu, argument, parameter.kind, &mut tables).map_err(
-                |(message, tensor)| {
+            let word =
+                word(gpu, argument, parameter, &mut tables).map_err(|(message, tensor)| {
                     let error = error(format!("parameter {}: {message}", parameter.name));
                     match tensor {
                         Some(operand) => error.operand("argument", operand),
                         None => error,
                     }
-                },
-            )?);
+                })?;
+            words.push(word);
         }
         let grid = match spec.grid(extent) {
             Ok(grid) => grid,
@@ -192,21 +195,47 @@ fn takes(pointer: &str, dtype: DType) -> bool {
     }
 }
 
+/// Errors unless a kernel's indices, of 32 bits, count all elements that are reached.
+fn counted(layout: &Layout) -> Result<(), String> {
+    match layout.span() {
+        reached if reached > MOST => {
+            Err(format!("it reaches over {reached} elements, more than the {MOST} of a kernel"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Errors unless a kernel's widest access may begin here.
+fn aligned(address: u64, align: u32) -> Result<(), String> {
+    match address % u64::from(align) {
+        0 => Ok(()),
+        off => Err(format!("it begins {off} bytes behind a multiple of the kernel's {align}")),
+    }
+}
+
 /// An argument as the kernel takes it, or what is wrong with it.
 fn word(
     gpu: &Cuda,
     argument: Argument<'_>,
-    kind: Kind,
+    &Parameter { kind, align, .. }: &Parameter,
     tables: &mut Vec<Tensor>,
 ) -> Result<Word, (String, Option<crate::Operand>)> {
     let wrong = |message: String, x: &Tensor| (message, Some(x.into()));
-    let pointer = |x: &Tensor| match &*x.storage {
+    let pointer_to = |x: &Tensor, start: usize, align: u32| match &*x.storage {
         Storage::Device(memory) if memory.gpu() == gpu => match memory.address() {
-            Ok(start) => Ok(Word::Pointer(start + (x.layout.offset() * x.dtype().size()) as u64)),
+            Ok(address) => {
+                let first = (x.layout.offset() + start) * x.dtype().size();
+                let address = address + first as u64;
+                match counted(&x.layout).and_then(|()| aligned(address, align)) {
+                    Ok(()) => Ok(Word::Pointer(address)),
+                    Err(message) => Err(wrong(message, x)),
+                }
+            }
             Err(text) => Err(wrong(format!("it is lost: {text}"), x)),
         },
         _ => Err(wrong(format!("it is not in the memory of {gpu}"), x)),
     };
+    let pointer = |x: &Tensor| pointer_to(x, 0, align);
     let typed = |x: &Tensor| match kind {
         Kind::Pointer(name) if takes(name, x.dtype()) => pointer(x),
         _ => Err(wrong(format!("expected {}", told(kind)), x)),
@@ -224,18 +253,13 @@ fn word(
             own(y);
             packed(y)
         }
-        Argument::Place(y, start) => match packed(y)? {
-            Word::Pointer(address) => {
-                Ok(Word::Pointer(address + (start * y.dtype().size()) as u64))
-            }
-            _ => unreachable!("a tensor's word is a pointer"),
-        },
+        Argument::Place(y, start) => packed(y).and_then(|_| pointer_to(y, start, align)),
         Argument::Table(tensors) => {
             if !matches!(kind, Kind::Pointer("u64")) {
                 return Err(number("a table of tensors"));
             }
             let address = |x: &Tensor| match x.is_contiguous() && x.dtype() == DType::F32 {
-                true => match pointer(x)? {
+                true => match pointer_to(x, 0, 1)? {
                     Word::Pointer(address) => Ok(address.cast_signed()),
                     _ => unreachable!("a pointer is one"),
                 },
@@ -268,5 +292,25 @@ fn told(kind: Kind) -> String {
         Kind::U32 => "a whole number".to_owned(),
         Kind::F32 => "a float32".to_owned(),
         Kind::F64 => "a float64".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Shape;
+
+    #[test]
+    fn operands_beyond_32_bits_and_odd_places_are_refused() {
+        let of = |shape: &[usize]| counted(&Layout::contiguous(Shape::from(shape), 7));
+        assert_eq!(of(&[1 << 15, (1 << 17) - 2]), Ok(()));
+        let message = of(&[1 << 15, 1 << 17]).unwrap_err();
+        assert!(message.contains("4294967296 elements"), "{message}");
+        // A view of one column reaches as far as the matrix.
+        let column = Layout::contiguous(Shape::from([1 << 20, 1 << 13]), 0).narrow(1, 3, 1);
+        assert!(counted(&column).is_err());
+        assert_eq!(of(&[1 << 40, 0]), Ok(()));
+        assert_eq!((aligned(64, 16), aligned(0, 16), aligned(6, 2)), (Ok(()), Ok(()), Ok(())));
+        assert!(aligned(72, 16).unwrap_err().contains("8 bytes behind a multiple"));
     }
 }

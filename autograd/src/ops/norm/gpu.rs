@@ -96,13 +96,13 @@ impl Norm<'_> {
         let launch = gpu.kernel("slope parts", || RowNorm::slope_parts(Storage::F32))?;
         let launch = launch.input(&x).input(&dy).input(mean).input(rstd).output(&mut parts);
         let launch = launch.numbers([width, per_sample, chunks]);
-        launch.run([width, samples * chunks, 1])?;
+        launch.run([samples * chunks, width, 1])?;
         let [mut gain, mut shift] = [shape; 2].map(new);
         for (which, sums) in [&mut gain, &mut shift].into_iter().enumerate() {
             let parts = parts.narrow(0, which * width, parts.numel() - which * width)?;
             let launch = gpu.kernel("add slope parts", RowNorm::add_slope_parts)?;
             let launch = launch.input(&parts).output(sums).numbers([width, chunks]);
-            launch.run([width, samples, 1])?;
+            launch.run([samples, width, 1])?;
         }
         Ok((dx, Some([gain, shift])))
     }

@@ -24,18 +24,14 @@ pub(in crate::ops) fn add(
         return Ok(y);
     }
     if inner == 1 {
-        let (rows, count) = (x.reshape([outer, n])?, n.div_ceil(ptx::PART as usize));
-        let mut sums = Vec::with_capacity(outer);
-        for row in 0..outer {
-            let row = rows.select(0, row)?;
-            let (mut parts, mut y) = (new(count, DType::F64), new(1, DType::F32));
-            let kernel = gpu.kernel("sum_parts", ptx::row_parts)?;
-            kernel.input(&row).output(&mut parts).number(n).run([count, 1, 1])?;
-            let kernel = gpu.kernel("add_parts", ptx::add_parts)?;
-            kernel.input(&parts).output(&mut y).number(count).run([1, 1, 1])?;
-            sums.push(y);
-        }
-        return Tensor::cat(&sums.iter().collect::<Vec<_>>(), 0);
+        let each = n.div_ceil(ptx::PART as usize);
+        let total = outer * each;
+        let (mut parts, mut y) = (new(total, DType::F64), new(outer, DType::F32));
+        let kernel = gpu.kernel("sum_parts", ptx::row_parts)?.input(x).output(&mut parts);
+        kernel.numbers([total, n, each]).run([total, 1, 1])?;
+        let kernel = gpu.kernel("add_parts", ptx::add_parts)?.input(&parts).output(&mut y);
+        kernel.number(each).run([outer, 1, 1])?;
+        return Ok(y);
     }
     let mut x = x.clone();
     loop {

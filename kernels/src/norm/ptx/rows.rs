@@ -77,23 +77,22 @@ impl RowNorm {
 
     /// Parts of the gradients of gain and shift: of 64 rows the sums of dy·x̂, then of dy, \[parts,
     /// 2, C\] in float32. Parameters: x, dy, mean, rstd, parts, width, rows (of all that are summed
-    /// together), chunks = ⌈rows / 64⌉. The extent of the grid is C by the number of parts.
+    /// together), chunks = ⌈rows / 64⌉. The extent of the grid is the number of parts by C.
     pub fn slope_parts(storage: Storage) -> Kernel {
         let name = format!("norm_slope_parts_{}", storage.name());
         with_stored!(storage, S => {
-            Kernel::new(&name, COLUMN_THREADS, [COLUMN_THREADS, 1, 1], write_slope_parts::<S>)
+            Kernel::new(&name, COLUMN_THREADS, [1, COLUMN_THREADS, 1], write_slope_parts::<S>)
         })
     }
 
     /// The sum of those parts, in order: out \[samples, C\]. Parameters: parts (its first element
-    /// is that of the first part that is wanted), out, width, chunks. The extent of the grid is C
-    /// by the samples.
+    /// is that of the first part that is wanted), out, width, chunks. The extent of the grid is the
+    /// samples by C.
     pub fn add_slope_parts() -> Kernel {
-        Kernel::new("norm_add_slope_parts", COLUMN_THREADS, [COLUMN_THREADS, 1, 1], |k| {
+        Kernel::new("norm_add_slope_parts", COLUMN_THREADS, [1, COLUMN_THREADS, 1], |k| {
             let (parts, out) = (k.global::<F32>("parts"), k.global::<F32>("out"));
             let (width, chunks) = (k.u32("width"), k.u32("chunks"));
-            let column = k.block(0).mad(COLUMN_THREADS, k.thread());
-            let sample = k.block(1);
+            let (sample, column) = (k.block(0), k.block(1).mad(COLUMN_THREADS, k.thread()));
             k.if_(column.lt(width), || {
                 let first = (sample * chunks * 2).mad(width, column);
                 let sum = k.var::<F32>(0.0);
@@ -228,8 +227,7 @@ fn write_slope_parts<S: Stored>(k: &Body) {
     let [x, dy] = ["x", "dy"].map(|name| k.global::<S>(name));
     let [mean, rstd, parts] = ["mean", "rstd", "parts"].map(|name| k.global::<F32>(name));
     let [width, rows, chunks] = ["width", "rows", "chunks"].map(|name| k.u32(name));
-    let column = k.block(0).mad(COLUMN_THREADS, k.thread());
-    let part = k.block(1);
+    let (part, column) = (k.block(0), k.block(1).mad(COLUMN_THREADS, k.thread()));
     k.if_(column.lt(width), || {
         let first_of_all = part / chunks * rows;
         let skipped = part % chunks * ROWS as u32;

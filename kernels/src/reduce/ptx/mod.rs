@@ -35,29 +35,31 @@ pub const ROWS: u32 = super::cpu::ROWS as u32;
 /// Elements of a row that a warp of [`row_parts`] adds.
 pub const PART: u32 = (BLOCK * BLOCKS) as u32;
 
-/// Sums of parts of a row, each [`PART`] elements. Parameters: x, parts (float64), n. The extent of
-/// the grid is the parts.
+/// Sums of parts of rows, each [`PART`] elements. Parameters: x, parts \[rows, each\] (float64),
+/// total (parts of all rows), n, each (parts of a row). The extent of the grid is all parts.
 pub fn row_parts() -> Kernel {
     Kernel::new("sum_parts", THREADS, [THREADS / WARP, 1, 1], |k| {
-        let (x, parts, n) = (k.global::<F32>("x"), k.global::<F64>("parts"), k.u32("n"));
+        let (x, parts) = (k.global::<F32>("x"), k.global::<F64>("parts"));
+        let [total, n, each] = ["total", "n", "each"].map(|name| k.u32(name));
         let (part, lane) = warp_and_lane(k);
-        let first = part * PART;
-        k.if_(first.lt(n), || {
+        k.if_(part.lt(total), || {
+            let (row, first) = (part / each, part % each * PART);
             let len = (n - first).min(PART);
-            let total = sum_blocks(k, x.at(first), len, lane);
+            let total = sum_blocks(k, x.at(row.mad(n, first)), len, lane);
             k.if_(lane.eq(0), || parts.at(part).store(total));
         });
     })
 }
 
-/// The sum of parts, in order. Parameters: parts (float64), y (float32), n. The extent of the grid
-/// is 1.
+/// The sums of rows' parts, in order. Parameters: parts \[rows, n\] (float64), y (float32), n. The
+/// extent of the grid is the rows.
 pub fn add_parts() -> Kernel {
     Kernel::new("add_parts", THREADS, [1, 1, 1], |k| {
         let (parts, y, n) = (k.global::<F64>("parts"), k.global::<F32>("y"), k.u32("n"));
-        let total = k.var::<F64>(0.0);
+        let (row, total) = (k.block(0), k.var::<F64>(0.0));
+        let parts = parts.at(row * n);
         in_order(k, THREADS, n, |i| parts.at(i).load(), |_, part| total.add(part));
-        k.if_(k.thread().eq(0), || y.store(total.get().to_f32()));
+        k.if_(k.thread().eq(0), || y.at(row).store(total.get().to_f32()));
     })
 }
 
