@@ -14,6 +14,7 @@ use crate::{Error, Result, Tensor};
 /// let x = Tensor::ones([2, 3], DType::F32);
 /// assert_eq!(x.to_device(&Device::Cpu)?.device(), Device::Cpu);
 /// assert!("cpu".parse::<Device>().is_ok() && "tpu".parse::<Device>().is_err());
+/// assert!("cuda:+1".parse::<Device>().unwrap_err().to_string().contains("is no device"));
 /// # Ok(())
 /// # }
 /// ```
@@ -52,7 +53,8 @@ impl FromStr for Device {
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once(':').unwrap_or((text, "0")) {
             ("cpu", "0") => Ok(Self::Cpu),
-            ("cuda", ordinal) if ordinal.parse::<u8>().is_ok() => {
+            // Rust's numbers may begin with a plus.
+            ("cuda", ordinal) if ordinal.parse::<u8>().is_ok() && !ordinal.starts_with('+') => {
                 Self::cuda(ordinal.parse().expect("digits"))
             }
             _ => Err(Error::value("device", format!("`{text}` is no device"))
