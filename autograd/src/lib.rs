@@ -50,6 +50,6 @@ pub use ops::conv2d::Conv;
 pub use params::Params;
 pub use profile::{Pass, Profile, ProfileEvent, ProfileRow, profile};
 pub use saved::{Aux, Role, SavedReport, SavedRow};
-pub use scope::{no_grad, scope};
+pub use scope::{autocast, is_autocast, no_grad, scope};
 pub use spec::Spec;
 pub use var::Var;

@@ -8,6 +8,7 @@ use tensor::Result;
 
 thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(true) };
+    static AUTOCAST: Cell<bool> = const { Cell::new(false) };
     static PATH: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
 
@@ -47,6 +48,31 @@ pub(crate) fn with<R>(switch: &'static LocalKey<Cell<bool>>, on: bool, f: impl F
 /// Whether operations on tracked variables give tracked variables here.
 pub(crate) fn is_recording() -> bool {
     RECORDING.get()
+}
+
+/// Runs `f` with a GPU's products on its tensor cores: operands of matrix products, linear layers
+/// and attention are rounded to bf16, whatever they are stored as. Sums are float32, and so are
+/// results and all other operations; what kernels for tensor cores cannot take (rows that are no
+/// multiple of 8 elements, odd widths of heads) is computed in float32.
+///
+/// A backward pass does as the switch stands when it runs: call it in here too. The switch is the
+/// thread's. On the CPU nothing changes: there bf16 is storage alone.
+/// Source: Micikevicius et al. 2018, "Mixed precision training"; bf16 needs no scaling of losses.
+///
+/// ```
+/// use autograd::{Var, autocast};
+/// use tensor::{DType, Tensor};
+/// let x = Var::parameter(Tensor::ones([8, 8], DType::F32));
+/// let loss = autocast(|| x.matmul(&x)?.sum_all()?.backward());
+/// assert!(loss.is_ok());
+/// ```
+pub fn autocast<R>(f: impl FnOnce() -> R) -> R {
+    with(&AUTOCAST, true, f)
+}
+
+/// Whether this is run by [`autocast`].
+pub fn is_autocast() -> bool {
+    AUTOCAST.get()
 }
 
 /// Runs a module's forward pass under its name: errors from inside, and errors of the backward

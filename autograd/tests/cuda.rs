@@ -2,15 +2,22 @@
 //! virtual machine behind the stand-in for the driver, with all its checks on.
 #![cfg(target_os = "linux")]
 
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
 use autograd::optim::{AdamW, AdamWConfig, Ema};
 use autograd::spec::{Case, Draw, Spec};
 use autograd::{Backward, Keep, Kept, Op, Params, Var, apply, ops};
+use kernels::ptx::registry;
 use tensor::rng::Rng;
 use tensor::{DType, Device, ErrorKind, Result, Tensor};
 
+#[path = "cuda/attention.rs"]
+mod attention;
+
 /// Operations whose results have other bits on a GPU, and by how much relative to the largest element
-/// or to one. Products of bf16 on tensor cores are summed in another order; attention is made of other
-/// operations, the gradients of scores that are one layer's are made by another product, and those of
+/// or to one. Products of bf16 on tensor cores are summed in another order, and so is attention; the
+/// gradients of scores that are one layer's are made by another product, and those of
 /// filters are added picture by picture.
 const OTHER_BITS: [(&str, f64); 8] = [
     ("matmul", 1e-6),
@@ -32,6 +39,37 @@ fn each() -> u64 {
 fn gpu() -> Device {
     cuda::install();
     Device::cuda(0).expect("the stand-in has a GPU")
+}
+
+/// What stands for a kernel where the registry has examples: its name without the width of rows, the
+/// size of filters, the number of axes and of segments beyond two.
+fn example(name: &str) -> String {
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let without_size = |part: &str| {
+        for kind in ["held", "strided", "scattered"] {
+            if part.strip_prefix(kind).is_some_and(is_number) {
+                return kind.to_owned();
+            }
+        }
+        match (part.split_once('x'), part.strip_prefix('s')) {
+            (Some((rows, columns)), _) if is_number(rows) && is_number(columns) => "filter".into(),
+            (_, Some(segments)) if is_number(segments) && segments > "2" => "s2".into(),
+            _ => part.to_owned(),
+        }
+    };
+    name.split('_').map(without_size).collect::<Vec<_>>().join("_")
+}
+
+/// Every kernel that was launched so far is one that the assembler's check walks over.
+fn assert_listed() {
+    static LISTED: OnceLock<HashSet<String>> = OnceLock::new();
+    let listed = LISTED.get_or_init(|| {
+        registry::kernels().iter().map(|kernel| example(&kernel.spec().name)).collect()
+    });
+    let launched = cuda::install().statistics();
+    let names = launched.lines().filter_map(|line| line.split('\t').next());
+    let missing: Vec<&str> = names.filter(|name| !listed.contains(&example(name))).collect();
+    assert!(missing.is_empty(), "not in the registry: {missing:?}");
 }
 
 /// A copy on a device that is as contiguous, or not, as the original.
@@ -111,6 +149,7 @@ fn every_operation_is_on_a_gpu_what_it_is_on_the_cpu() {
     let gpu = gpu();
     let wrong: Vec<String> = ops::all().flat_map(|op| wrong(op, &gpu)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_listed();
 }
 
 /// An operation of somebody's own, for the CPU.
@@ -185,7 +224,6 @@ fn products_of_bf16_are_those_of_the_same_numbers() {
         a.matmul(&b.transpose(0, 1).unwrap()).unwrap().value()
     };
     let want = product(a.clone(), b.clone());
-    cuda::install().reset_statistics();
     let got = product(a.to_device(&gpu).unwrap(), b.to_device(&gpu).unwrap());
     assert!(cuda::install().statistics().contains("gemm_tensor_cores_nt_bf16_f32_store"));
     assert!(compare(&want, &got).0 < 1e-6);

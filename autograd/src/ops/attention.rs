@@ -6,7 +6,8 @@ use kernels::attention::{
 };
 use tensor::{DType, Element, Error, Result, Tensor};
 
-use crate::{Gradient, Keep, Kept, OpMany, Var, apply_many};
+use super::product::check_floats;
+use crate::{Gradient, Keep, Kept, OpMany, Var, apply_many, compute_dtype};
 
 mod cases;
 mod gpu;
@@ -38,8 +39,9 @@ impl<'a> Segment<'a> {
 ///
 /// O = softmax(scale·Q·Kᵀ + bias)·V for each head, as if Q, K and V were the concatenation of the
 /// segments along the tokens. Answers come for the segments with queries, in their order. A sample
-/// without any key has the answer 0. No score is kept; but a GPU makes it of products and a softmax,
-/// and keeps them.
+/// without any key has the answer 0. No score is kept, on a GPU neither: operands in bf16 (or under
+/// [`autocast`](crate::autocast())) with heads 32, 64 or 128 wide go to its tensor cores, where P
+/// and its gradient are rounded to bf16; all others are computed in float32.
 /// Source: Vaswani et al. 2017, eq. (1); Esser et al. 2024, figure 2; Dao et al. 2022, algorithm 1.
 ///
 /// Shapes: q, k, v \[B, S, H·D\] (of each segment), bias \[H, ΣS of queries, ΣS of keys\] →
@@ -62,13 +64,7 @@ pub fn attention(
         parts.push(Part { queries: segment.q.is_some(), key_len });
     }
     operands.extend(bias);
-    let op = AttentionOp { parts, heads, scale, bias: bias.is_some() };
-    if segments.iter().any(|segment| segment.k.value().cuda().is_some()) {
-        let operands: Vec<Tensor> = operands.iter().map(|x| x.value()).collect();
-        op.check(&operands.iter().collect::<Vec<_>>())?;
-        return gpu::composed(&op, segments, bias);
-    }
-    apply_many(op, &operands)
+    apply_many(AttentionOp { parts, heads, scale, bias: bias.is_some() }, &operands)
 }
 
 /// What a segment is, without its operands.
@@ -87,19 +83,15 @@ struct AttentionOp {
     bias: bool,
 }
 
-/// Calls `$f` for f32 or f64, by the type of `$x`; errors for anything else.
-macro_rules! by_dtype {
-    ($x:expr, $f:ident($($argument:expr),*)) => {
-        match $x.dtype() {
-            DType::F32 => $f::<f32>($($argument),*),
-            DType::F64 => $f::<f64>($($argument),*),
-            _ => Err(Error::dtype("attention", "elements are not floats").operand("input", $x)),
-        }
-    };
+/// On the CPU, halves are widened.
+fn widened(x: &[&Tensor]) -> Vec<Tensor> {
+    x.iter().map(|x| x.to_dtype(compute_dtype(x.dtype()))).collect()
 }
 
 impl OpMany for AttentionOp {
     const NAME: &'static str = "attention";
+    const HALF: bool = true;
+    const CUDA: bool = true;
     /// Log-sum-exp of the scores \[B, H, S\] of each part with queries.
     type Aux = Vec<Tensor>;
 
@@ -111,7 +103,15 @@ impl OpMany for AttentionOp {
 
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
         self.check(x)?;
-        by_dtype!(x[0], forward(self, x))
+        if let Some(gpu) = x[0].cuda() {
+            return gpu::forward(gpu, self, x);
+        }
+        let x = widened(x);
+        let x: Vec<&Tensor> = x.iter().collect();
+        match x[0].dtype() {
+            DType::F64 => forward::<f64>(self, &x),
+            _ => forward::<f32>(self, &x),
+        }
     }
 
     fn vjp(
@@ -129,7 +129,17 @@ impl OpMany for AttentionOp {
         });
         let outputs: Vec<Answer> = outputs.collect();
         let wants_bias = self.bias && needs[needs.len() - 1];
-        let gradients = by_dtype!(x[0], backward(self, &x, &outputs, wants_bias))?;
+        let gradients = match x[0].cuda() {
+            Some(gpu) => gpu::backward(gpu, self, &x, &outputs, wants_bias)?,
+            None => {
+                let x = widened(&x);
+                let x: Vec<&Tensor> = x.iter().collect();
+                match x[0].dtype() {
+                    DType::F64 => backward::<f64>(self, &x, &outputs, wants_bias)?,
+                    _ => backward::<f32>(self, &x, &outputs, wants_bias)?,
+                }
+            }
+        };
         let wanted = gradients.into_iter().zip(needs).map(|(dx, &needed)| dx.filter(|_| needed));
         Ok(wanted.map(|dx| dx.map(|dx| Var::constant(dx).into())).collect())
     }
@@ -145,6 +155,7 @@ impl AttentionOp {
         if self.parts.is_empty() {
             return fail("there is no segment".into());
         }
+        check_floats(Self::NAME, &x.iter().map(|x| ("operand", *x)).collect::<Vec<_>>())?;
         if let Some(x) = x[..x.len() - usize::from(self.bias)].iter().find(|x| x.rank() != 3) {
             return fail(format!("expected operands [B, S, H·D], not {}", x.shape()));
         }

@@ -6,6 +6,8 @@ use kernels::gemm::{Reader, Stored, Strided};
 use kernels::ptx::Storage;
 use tensor::{Cuda, DType, Element, Error, Result, Shape, Tensor, bf16, f16};
 
+use crate::scope;
+
 /// A type that products are computed in.
 pub(super) trait Float: Real + Element {
     /// The last two axes of `x` as a matrix, those before as a batch, wherever they lie in memory.
@@ -74,8 +76,8 @@ impl End<'_> {
 
 /// `y = end(a·b)` on a GPU, for a \[.., m, k\] and b \[.., k, n\] of the same batch; y is packed.
 ///
-/// Products of bf16 go to the tensor cores if their rows are aligned and of even length; all others
-/// have the CPU's bits.
+/// Products of bf16, and of all floats under [`autocast`](crate::autocast()), go to the tensor cores
+/// if their rows are aligned and of even length; all others have the CPU's bits.
 pub(super) fn multiply_on(
     gpu: &Cuda,
     [a, b]: [&Tensor; 2],
@@ -88,15 +90,13 @@ pub(super) fn multiply_on(
         k = 1;
         let zeros = |shape: [usize; 3]| Tensor::zeros_on(Some(gpu), shape, DType::F32);
         [Side::new(&zeros([batch, m, 1]))?, Side::new(&zeros([batch, 1, n]))?]
-    } else if a.dtype() == b.dtype() {
-        [Side::new(a)?, Side::new(b)?]
     } else {
-        [Side::new(&a.to_dtype(DType::F32))?, Side::new(&b.to_dtype(DType::F32))?]
+        sides([a, b])?
     };
     let operands = stored("product", &a.x)?;
     let (transposed, writing) = ([a.transposed, b.transposed], end.writing());
     let gemm = Gemm { operands, output: Storage::F32, transposed, writing };
-    let tensor_cores = operands == Storage::Bf16 && n % 2 == 0 && a.is_aligned() && b.is_aligned();
+    let tensor_cores = operands == Storage::Bf16 && fit_tensor_cores([&a, &b], n);
     let kernel = match tensor_cores {
         true => gpu.kernel(&format!("tensor cores {gemm:?}"), || gemm.tensor_cores())?,
         false => gpu.kernel(&format!("exact {gemm:?}"), || gemm.exact())?,
@@ -119,6 +119,34 @@ pub(super) fn multiply_on(
 /// The last two axes as a matrix, those before as one axis.
 fn matrices(x: &Tensor) -> Result<Tensor> {
     if x.rank() == 2 { x.unsqueeze(0) } else { x.flatten(0, x.rank() as isize - 3) }
+}
+
+/// Both operands in one element type: their own if it is the same, else float32; under
+/// [`autocast`](crate::autocast()) bf16, if tensor cores then take them.
+fn sides([a, b]: [&Tensor; 2]) -> Result<[Side; 2]> {
+    let as_type = |dtype| -> Result<[Side; 2]> {
+        Ok([Side::new(&converted(a, dtype)?)?, Side::new(&converted(b, dtype)?)?])
+    };
+    if scope::is_autocast() {
+        let [a, b] = as_type(DType::BF16)?;
+        if fit_tensor_cores([&a, &b], b.x.shape()[2]) {
+            return Ok([a, b]);
+        }
+    }
+    as_type(if a.dtype() == b.dtype() { a.dtype() } else { DType::F32 })
+}
+
+/// The elements in another type. Where columns are adjacent they stay so: reading goes along them.
+fn converted(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    match x.strides() {
+        [.., 1, next] if *next != 1 => x.transpose(-1, -2)?.to_dtype(dtype).transpose(-1, -2),
+        _ => Ok(x.to_dtype(dtype)),
+    }
+}
+
+/// Whether tensor cores take these operands of bf16, for rows of `n`.
+fn fit_tensor_cores(sides: [&Side; 2], n: usize) -> bool {
+    n.is_multiple_of(2) && sides.iter().all(|side| side.is_aligned())
 }
 
 /// One operand as a GPU's product reads it.

@@ -72,7 +72,7 @@ pub const COUNTERPARTS: &[Counterpart] = &[
             "group_norm_slopes",
         ],
     ),
-    row("attention::forward", &["attention_"]),
+    row("attention::forward", &["attention_", "attention_exact_"]),
     row(
         "attention::backward",
         &[
@@ -80,6 +80,7 @@ pub const COUNTERPARTS: &[Counterpart] = &[
             "attention_backward_queries_",
             "attention_backward_keys_",
             "attention_backward_bias_",
+            "attention_exact_backward_",
         ],
     ),
     row("conv::forward", &["conv_exact_"]),

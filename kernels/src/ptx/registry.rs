@@ -1,7 +1,7 @@
 //! Every kernel that can be launched: what the assembler's check walks over.
 
 use super::{Kernel, Storage};
-use crate::attention::ptx::{Attention, Backward};
+use crate::attention::ptx::{Attention, Backward, Exact};
 use crate::conv::ptx::{Convolution, Transposed, WeightGradient, fold_filters, sum_filters};
 use crate::elementwise::exprs::{
     Abs, Add, AddScalar, Clamp, Div, Exp, GeluTanh, Ln, Maximum, Minimum, Mul, MulScalar, Neg,
@@ -13,8 +13,8 @@ use crate::gemm::ptx::{Gemm, Writing};
 use crate::norm::ptx::{Gain, MOST_HELD, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
-/// The kernels, each of one name. Formulas with constants and kernels for one width are here with
-/// one example of them.
+/// The kernels, each of one name. Of formulas with constants, of kernels for one width of rows or one
+/// size of filters, for more than four axes and for more than two segments there are examples.
 pub fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     formulas(&mut all);
@@ -58,6 +58,8 @@ fn formulas(all: &mut Vec<Kernel>) {
     each!(unary: Neg, MulScalar(0.5), AddScalar(0.5), Clamp { low: -1.0, high: 1.0 }, Exp, Ln, Sqrt,
         Square, Recip, Abs, Relu, Tanh, Sigmoid, Silu, GeluTanh, Softplus);
     each!(binary: Add, Sub, Mul, Div, Maximum, Minimum);
+    // The slope of a linear layer's GELU, under the operation's name.
+    pointwise("linear_gelu", &Chain(GeluTanh), all);
 }
 
 fn layouts() -> impl Iterator<Item = Layout> {
@@ -127,27 +129,37 @@ fn group_norms(all: &mut Vec<Kernel>) {
     all.extend([ptx::group_backward_sums(), ptx::group_slopes()]);
 }
 
+/// Which operands of a product are stored transposed.
+const SIDES: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
+
 fn products(all: &mut Vec<Kernel>) {
     use Storage::{Bf16, F32};
-    for transposed in [[false, false], [false, true], [true, false]] {
-        let plain = Gemm { operands: F32, output: F32, transposed, writing: Writing::Store };
-        for writing in [Writing::Store, Writing::Add] {
-            all.push(Gemm { writing, ..plain }.exact());
-            all.push(Gemm { writing, ..plain }.tensor_cores());
-            for output in [F32, Bf16] {
-                all.push(Gemm { operands: Bf16, output, writing, ..plain }.tensor_cores());
-            }
+    // What operations launch: operands as they lie, sums in float32, with whatever a layer adds.
+    for transposed in SIDES {
+        for writing in [Writing::Store, Writing::Bias, Writing::BiasGelu, Writing::GateResidual] {
+            let gemm = |operands| Gemm { operands, output: F32, transposed, writing };
+            all.extend(Storage::ALL.map(|operands| gemm(operands).exact()));
+            all.extend([F32, Bf16].map(|operands| gemm(operands).tensor_cores()));
         }
     }
-    // What layers add to their products: weights are [n, k], and a convolution's filters are rows.
+    // The other writers, and outputs in bf16: weights are [n, k], and a convolution's filters rows.
+    for transposed in [[false, false], [false, true], [true, false]] {
+        let add = Gemm { operands: F32, output: F32, transposed, writing: Writing::Add };
+        all.extend([add.exact(), add.tensor_cores()]);
+        all.push(Gemm { operands: Bf16, ..add }.tensor_cores());
+        for writing in [Writing::Store, Writing::Add] {
+            all.push(Gemm { operands: Bf16, output: Bf16, transposed, writing }.tensor_cores());
+        }
+    }
+    let row_bias =
+        Gemm { operands: F32, output: F32, transposed: [false, false], writing: Writing::RowBias };
+    all.extend([row_bias.exact(), row_bias.tensor_cores()]);
     for (transposed, writing) in [
         ([false, true], Writing::Bias),
         ([false, true], Writing::BiasGelu),
         ([false, true], Writing::GateResidual),
         ([false, false], Writing::RowBias),
     ] {
-        let single = Gemm { operands: F32, output: F32, transposed, writing };
-        all.extend([single.exact(), single.tensor_cores()]);
         all.push(Gemm { operands: Bf16, output: Bf16, transposed, writing }.tensor_cores());
     }
 }
@@ -160,16 +172,30 @@ fn attentions(all: &mut Vec<Kernel>) {
             }
         }
     }
+    let joint = Attention { width: 64, segments: 2, bias: true, output: Storage::F32 };
+    all.push(joint.forward());
     all.extend([Storage::F32, Storage::Bf16].map(Backward::delta));
-    for (width, segments, bias) in
-        [(32, 1, false), (32, 2, false), (64, 1, false), (64, 2, false), (64, 1, true)]
-    {
+    for (width, segments, bias) in [
+        (32, 1, false),
+        (32, 2, false),
+        (64, 1, false),
+        (64, 2, false),
+        (64, 1, true),
+        (64, 2, true),
+    ] {
         for output in [Storage::F32, Storage::Bf16] {
             let backward = Backward { width, segments, bias, output };
             all.extend([backward.queries(), backward.keys()]);
         }
     }
     all.extend([32, 64].map(Backward::bias_gradient));
+    for operands in Storage::ALL {
+        for (segments, bias) in [(1, false), (2, false), (1, true), (2, true)] {
+            let exact = Exact { operands, segments, bias };
+            all.extend([exact.forward(), exact.queries(), exact.keys()]);
+        }
+        all.push(Exact::bias_gradient(operands));
+    }
 }
 
 fn convolutions(all: &mut Vec<Kernel>) {

@@ -1,7 +1,7 @@
 //! Attention.
 
 use half::bf16;
-use kernels::attention::ptx::Attention;
+use kernels::attention::ptx::{Attention, Exact, exact};
 use kernels::attention::{Problem, Reference, Segment, View, reference};
 use kernels::ptx::{Kernel, Storage};
 use ptx_vm::{Arg, Buffer, Fault, Machine, Statistics};
@@ -16,6 +16,8 @@ pub struct Case {
     /// Tokens of each segment, and those of each sample that are no padding.
     pub segments: Vec<(usize, [usize; 2])>,
     pub bias: bool,
+    /// By the kernels in float32, or by tensor cores.
+    pub exact: bool,
 }
 
 const BATCH: usize = 2;
@@ -76,25 +78,51 @@ impl Case {
     }
 
     fn kernel(&self) -> Kernel {
-        let (width, segments) = (self.width as u32, self.segments.len());
-        Attention { width, segments, bias: self.bias, output: Storage::F32 }.forward()
+        let (width, segments, bias) = (self.width as u32, self.segments.len(), self.bias);
+        match self.exact {
+            true => Exact { operands: Storage::F32, segments, bias }.forward(),
+            false => Attention { width, segments, bias, output: Storage::F32 }.forward(),
+        }
+    }
+
+    /// Where an operand is on the machine, as these kernels take it, and the size of an element.
+    fn upload_operand(&self, gpu: &mut Machine, x: &[f32]) -> (u64, usize) {
+        if self.exact {
+            return (gpu.upload(x).address, 4);
+        }
+        let bits: Vec<u16> = x.iter().map(|&x| bf16::from_f32(x).to_bits()).collect();
+        (gpu.upload(&bits).address, 2)
+    }
+
+    /// What comes before all other parameters.
+    fn first_args(&self) -> Vec<Arg> {
+        if self.exact { vec![Arg::from(self.width as u32)] } else { Vec::new() }
+    }
+
+    /// The extent of a grid for so many rows.
+    fn extent(&self, rows: usize) -> [usize; 3] {
+        [rows, if self.exact { HEADS * exact::parts(self.width) } else { HEADS }, BATCH]
+    }
+
+    /// How many of a segment's keys are padding, by sample.
+    fn padding(&self, segment: usize) -> [u32; BATCH] {
+        let (tokens, lens) = self.segments[segment];
+        lens.map(|len| (tokens - len) as u32)
     }
 
     pub fn got(&self, kernel: &Kernel) -> Result<([Vec<f32>; 2], Statistics), Fault> {
         let mut gpu = Machine::new();
         let (queries, channels) = (self.segments[0].0, self.channels());
-        let mut args = Vec::new();
+        let mut args = self.first_args();
         let mut first_keys = Vec::new();
         let mut first = 0;
-        for (i, (tokens, lens)) in self.segments.iter().enumerate() {
-            let fused: Vec<u16> =
-                self.qkv(i).iter().map(|&x| bf16::from_f32(x).to_bits()).collect();
-            let fused = gpu.upload(&fused);
+        for (i, (tokens, _)) in self.segments.iter().enumerate() {
+            let (fused, bytes) = self.upload_operand(&mut gpu, &self.qkv(i));
             for which in if i == 0 { 0..3 } else { 1..3 } {
-                args.push(Arg::from(fused.address + (2 * which * channels) as u64));
+                args.push(Arg::from(fused + (bytes * which * channels) as u64));
                 args.extend([tokens * 3 * channels, 3 * channels].map(|n| Arg::from(n as u32)));
             }
-            args.push(gpu.upload(&lens.map(|len| len as u32)).into());
+            args.extend([Arg::from(*tokens as u32), gpu.upload(&self.padding(i)).into()]);
             first_keys.push(Arg::from(first as u32));
             first += tokens;
         }
@@ -107,27 +135,41 @@ impl Case {
         let lse: Buffer<f32> = gpu.alloc(BATCH * HEADS * queries);
         args.extend([o.into(), lse.into(), Arg::from(queries as u32), Arg::from(HEADS as u32)]);
         args.push(SCALE.into());
-        let statistics = launch(&mut gpu, kernel, [queries, HEADS, BATCH], &args)?;
+        let statistics = launch(&mut gpu, kernel, self.extent(queries), &args)?;
         Ok(([o, lse].map(|buffer| gpu.download(buffer).expect("a buffer")), statistics))
     }
 }
 
+/// Heads of odd widths, and of several blocks' channels; with edges of every tile, and a sample
+/// without keys.
+pub fn exact_cases() -> [Case; 3] {
+    let exact = true;
+    [
+        Case { width: 20, segments: vec![(9, [9, 0]), (130, [129, 0])], bias: false, exact },
+        Case { width: 67, segments: vec![(37, [37, 3]), (2, [0, 2])], bias: true, exact },
+        Case { width: 3, segments: vec![(70, [64, 1])], bias: true, exact },
+    ]
+}
+
 #[test]
 fn answers_are_those_of_the_reference() {
+    let exact = false;
     let cases = [
-        Case { width: 32, segments: vec![(70, [70, 3])], bias: true },
-        Case { width: 64, segments: vec![(9, [9, 0]), (130, [129, 0])], bias: false },
-        Case { width: 128, segments: vec![(5, [5, 2])], bias: false },
+        Case { width: 32, segments: vec![(70, [70, 3])], bias: true, exact },
+        Case { width: 64, segments: vec![(9, [9, 0]), (130, [129, 0])], bias: false, exact },
+        Case { width: 128, segments: vec![(5, [5, 2])], bias: false, exact },
     ];
-    for case in cases {
+    for case in cases.into_iter().chain(exact_cases()) {
         let none = vec![Vec::new(); case.segments.len()];
         let want = case.reference(1, &none);
         let (want_o, want_lse) = (&want.o[0], &want.lse[0]);
+        // P is rounded to bf16, and values are at most 1: half a unit in 2⁻⁸, twice over. In
+        // float32, scores of a few units are rounded, and so are sums of a hundred products.
+        let tolerance = if case.exact { 2e-6 } else { 4e-3 };
         let shown = perturbed(|| {
             let ([o, lse], _) = case.got(&case.kernel()).unwrap_or_else(|fault| panic!("{fault}"));
-            // P is rounded to bf16, and values are at most 1: half a unit in 2⁻⁸, twice over.
             for (i, (got, want)) in o.iter().zip(want_o).enumerate() {
-                assert!((f64::from(*got) - want).abs() < 4e-3, "o {i}: {got} {want}");
+                assert!((f64::from(*got) - want).abs() < tolerance, "o {i}: {got} {want}");
             }
             for (i, (got, want)) in lse.iter().zip(want_lse).enumerate() {
                 let same = *want == f64::NEG_INFINITY && *got == f32::NEG_INFINITY;
@@ -135,7 +177,7 @@ fn answers_are_those_of_the_reference() {
             }
             [o, lse].concat()
         });
-        assert!(shown, "exponentials are approximate");
+        assert_eq!(shown, !case.exact, "only what is not exact has approximate exponentials");
     }
 }
 
@@ -143,7 +185,7 @@ fn answers_are_those_of_the_reference() {
 #[test]
 fn attention_has_no_bank_conflicts() {
     for width in [32, 64, 128] {
-        let case = Case { width, segments: vec![(64, [64, 64])], bias: false };
+        let case = Case { width, segments: vec![(64, [64, 64])], bias: false, exact: false };
         let (_, statistics) = case.got(&case.kernel()).expect("no fault");
         assert_no_conflicts(&statistics);
     }
@@ -153,17 +195,22 @@ fn attention_has_no_bank_conflicts() {
 /// an even number of tiles, or after an odd one.
 #[test]
 fn no_barrier_and_no_wait_can_be_missing() {
-    let cases = [100, 150].map(|n| Case {
-        width: 32,
-        segments: vec![(n, [n, n]), (70, [70, 70])],
-        bias: false,
-    });
+    let case = |n, width, exact| {
+        let segments = vec![(n, [n, n]), (70, [70, 70])];
+        Case { width, segments, bias: false, exact }
+    };
+    // Of float32 one case is enough: two tiles a segment, and two panels a tile.
+    let (cases, exact) =
+        (vec![case(100, 32, false), case(150, 32, false)], vec![case(65, 17, true)]);
     let kernels = [
-        Run::Forward(cases[0].kernel()),
-        Run::Queries(cases[0].backward().queries()),
-        Run::Keys(cases[0].backward().keys()),
+        (&cases, Run::Forward(cases[0].kernel()), 8),
+        (&cases, Run::Queries(cases[0].queries_kernel()), 8),
+        (&cases, Run::Keys(cases[0].keys_kernel()), 8),
+        (&exact, Run::Forward(exact[0].kernel()), 6),
+        (&exact, Run::Queries(exact[0].queries_kernel()), 10),
+        (&exact, Run::Keys(exact[0].keys_kernel()), 14),
     ];
-    for kernel in kernels {
+    for (cases, kernel, syncs) in kernels {
         let mut tried = 0;
         while let Some(broken) = kernel.without_sync(tried) {
             let faults = cases.iter().any(|case| match &broken {
@@ -174,7 +221,9 @@ fn no_barrier_and_no_wait_can_be_missing() {
             assert!(faults, "without its sync number {tried} nobody finds fault with it");
             tried += 1;
         }
-        assert_eq!(tried, 8, "two at the start, two a segment, two between them");
+        // On tensor cores two at the start, two a segment, two between them. In float32, in each
+        // segment, two a product along the width and one or three for those along the tile.
+        assert_eq!(tried, syncs);
     }
 }
 

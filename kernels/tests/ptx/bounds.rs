@@ -96,7 +96,7 @@ fn product(operands: Storage) -> Turns {
 fn attention(width: usize) -> Turns {
     let [(kernel, less), (_, more)] = [128, 256].map(|keys| {
         let segments = vec![(64, [64; 2]), (keys, [keys; 2])];
-        let case = attention::Case { width, segments, bias: false };
+        let case = attention::Case { width, segments, bias: false, exact: false };
         let kernel =
             Attention { width: width as u32, segments: 2, bias: false, output: Storage::F32 };
         let kernel = kernel.forward();

@@ -6,13 +6,13 @@
 use std::f32::consts::LOG2_E;
 
 use super::{
-    Backward, Bias, ROWS, Segment, View, WARP_ROWS, accumulate, copy_rows, finite, multiply, place,
-    store_rows,
+    Asking, Backward, Bias, ROWS, Segment, View, WARP_ROWS, accumulate, copy_rows, finite,
+    multiply, place, store_rows,
 };
 use crate::ptx::mma::Sums;
 use crate::ptx::rows::RowLane;
 use crate::ptx::tile::{Rows, Side, Tile};
-use crate::ptx::{B32, Bf16, Body, F32, Global, Reg, Shared, Stored, U32, WARP};
+use crate::ptx::{B32, Bf16, Body, F32, Reg, Shared, Stored, U32, WARP};
 
 /// Rows of a tile that a kernel goes over: scores and their gradients exist side by side.
 const TILE: u32 = 32;
@@ -35,11 +35,12 @@ pub(super) fn delta<S: Stored>(k: &Body) {
 
 pub(super) fn queries<D: Stored>(k: &Body, backward: &Backward) {
     let width = backward.width;
-    let [q, d_o] = ["q", "d_o"].map(|name| View::parameters(k, name, width));
+    let channel = k.block(1) * width;
+    let [q, d_o] = ["q", "d_o"].map(|name| View::parameters(k, name, channel));
     let [lse, delta] = ["lse", "delta"].map(|name| k.global::<F32>(name));
     let segments: Vec<_> =
-        (0..backward.segments).map(|i| Segment::parameters(k, i, width)).collect();
-    let bias = backward.bias.then(|| Bias::parameters(k, segments.len(), "key"));
+        (0..backward.segments).map(|i| Segment::parameters(k, i, channel)).collect();
+    let bias = backward.bias.then(|| Bias::parameters(k, segments.len(), "key", k.block(1)));
     let dq = k.global::<D>("dq");
     let (queries, heads, scale) = (k.u32("queries"), k.u32("heads"), k.f32("scale"));
     let first_query = k.block(0) * ROWS;
@@ -59,7 +60,7 @@ pub(super) fn queries<D: Stored>(k: &Body, backward: &Backward) {
         let biases = bias.as_ref().map(|bias| {
             [0, 8].map(|down| {
                 let row = first_query + row + down;
-                bias.data.at(row.mad(bias.row_stride, bias.first[number]))
+                bias.at(row, bias.first[number])
             })
         });
         pair.each(number > 0, [segment.k, segment.v], segment.len, |first, [keys, values]| {
@@ -93,34 +94,18 @@ pub(super) fn probability<'k>(
     (score - lse).exp2_approximate()
 }
 
-/// One segment of queries, as their keys see it.
-struct Asking<'k> {
-    q: View<'k>,
-    d_o: View<'k>,
-    lse: Global<'k, F32>,
-    delta: Global<'k, F32>,
-    queries: Reg<'k, U32>,
-}
-
-impl<'k> Asking<'k> {
-    fn parameters(k: &'k Body, number: usize, width: u32) -> Self {
-        let [q, d_o] =
-            ["q", "d_o"].map(|name| View::parameters(k, &format!("{name}{number}"), width));
-        let [lse, delta] = ["lse", "delta"].map(|name| k.global::<F32>(&format!("{name}{number}")));
-        Asking { q, d_o, lse, delta, queries: k.u32(&format!("queries{number}")) }
-    }
-}
-
 pub(super) fn keys<D: Stored>(k: &Body, backward: &Backward) {
     let width = backward.width;
-    let [keys, values] = ["k", "v"].map(|name| View::parameters(k, name, width));
-    let len = k.global::<U32>("key_len").at(k.block(2)).load();
+    let channel = k.block(1) * width;
+    let [keys, values] = ["k", "v"].map(|name| View::parameters(k, name, channel));
+    let padding = k.global::<U32>("padding");
     let segments: Vec<_> =
-        (0..backward.segments).map(|i| Asking::parameters(k, i, width)).collect();
-    let bias = backward.bias.then(|| Bias::parameters(k, segments.len(), "query"));
+        (0..backward.segments).map(|i| Asking::<Bf16, Bf16>::parameters(k, i, channel)).collect();
+    let bias = backward.bias.then(|| Bias::parameters(k, segments.len(), "query", k.block(1)));
     let (dk, dv) = (k.global::<D>("dk"), k.global::<D>("dv"));
     let (tokens, heads, scale) = (k.u32("keys"), k.u32("heads"), k.f32("scale"));
     let first_key = k.block(0) * ROWS;
+    let len = tokens - padding.at(k.block(2)).load();
     let [keys, values] = hold(k, width, [keys, values], [first_key, len]);
     let pair = Pair::new(k, width);
     let [row, column] = place(k);
@@ -142,10 +127,9 @@ pub(super) fn keys<D: Stored>(k: &Body, backward: &Backward) {
                     let (at, inside) = (of_head.mad(queries, query), query.lt(queries));
                     let [lse, delta] = [asking.lse, asking.delta]
                         .map(|array| array.at(at).load_where(inside, 0.0));
-                    let bias = bias.as_ref().map(|bias| {
-                        let row = (bias.first[number] + query) * bias.row_stride;
-                        (bias.data.at(row + key), inside)
-                    });
+                    let bias = bias
+                        .as_ref()
+                        .map(|bias| (bias.at(bias.first[number] + query, key), inside));
                     (finite(lse) * LOG2_E, delta, bias)
                 })
                 .collect();
@@ -192,7 +176,7 @@ fn each<'k>(
 fn hold<'k>(
     k: &'k Body,
     width: u32,
-    views: [View<'k>; 2],
+    views: [View<'k, Bf16>; 2],
     range: [Reg<'k, U32>; 2],
 ) -> [Vec<[Reg<'k, B32>; 4]>; 2] {
     let tiles = views.map(|view| {
@@ -238,7 +222,7 @@ impl<'k> Pair<'k> {
     fn each(
         &self,
         again: bool,
-        views: [View<'k>; 2],
+        views: [View<'k, Bf16>; 2],
         end: Reg<'k, U32>,
         f: impl Fn(Reg<'k, U32>, [Fragments<'k>; 2]),
     ) {

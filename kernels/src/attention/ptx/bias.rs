@@ -3,20 +3,44 @@
 use std::f32::consts::LOG2_E;
 
 use super::backward::probability;
-use super::{ROWS, Views, WARP_ROWS, copy_rows, finite, multiply, place};
+use super::{ROWS, Views, WARP_ROWS, copy_rows, finite, multiply};
 use crate::ptx::mma::Sums;
 use crate::ptx::tile::{Rows, Side, Tile};
-use crate::ptx::{Body, F32, Shared, U32, WARP};
+use crate::ptx::{Body, F32, Global, Reg, Shared, U32, WARP};
 
 /// Keys of a block.
 pub(super) const KEYS: u32 = 64;
 
+/// The bias and its gradient between a segment of queries and one of keys.
+pub(super) struct Place<'k> {
+    pub bias: Global<'k, F32>,
+    pub dbias: Global<'k, F32>,
+    strides: [Reg<'k, U32>; 2],
+    first_query: Reg<'k, U32>,
+    first_key: Reg<'k, U32>,
+}
+
+impl<'k> Place<'k> {
+    pub fn parameters(k: &'k Body) -> Self {
+        let [bias, dbias] = ["bias", "dbias"].map(|name| k.global::<F32>(name));
+        let strides = ["bias_head_stride", "bias_row_stride"].map(|name| k.u32(name));
+        let [first_query, first_key] = ["first_query", "first_key"].map(|name| k.u32(name));
+        Place { bias, dbias, strides, first_query, first_key }
+    }
+
+    /// The index of a head's query and key in both.
+    pub fn at(&self, head: Reg<'k, U32>, query: Reg<'k, U32>, key: Reg<'k, U32>) -> Reg<'k, U32> {
+        let [head_stride, row_stride] = self.strides;
+        let row = (self.first_query + query).mad(row_stride, self.first_key + key);
+        head.mad(head_stride, row)
+    }
+}
+
 pub(super) fn gradient<'k>(k: &'k Body, width: u32) {
     let views = ["q", "d_o", "k", "v"].map(|name| Views::parameters(k, name));
     let [lse, delta] = ["lse", "delta"].map(|name| k.global::<F32>(name));
-    let key_len = k.global::<U32>("key_len");
-    let [bias, dbias] = ["bias", "dbias"].map(|name| k.global::<F32>(name));
-    let [head_stride, row_stride] = ["bias_head_stride", "bias_row_stride"].map(|name| k.u32(name));
+    let padding = k.global::<U32>("padding");
+    let place = Place::parameters(k);
     let [queries, keys, heads, batch] =
         ["queries", "keys", "heads", "batch"].map(|name| k.u32(name));
     let scale = k.f32("scale");
@@ -31,21 +55,20 @@ pub(super) fn gradient<'k>(k: &'k Body, width: u32) {
     let [k_tile, v_tile] = [2, 3].map(|i| fragments(&tiles[i], Side::Right, k.value(0)));
 
     // This lane's elements of the tile: their places, whether they exist, the bias.
-    let [row, column] = place(k);
+    let [row, column] = super::place(k);
     let sums: Vec<Sums> = (0..KEYS / 8).map(|_| Sums::new(k)).collect();
     let elements: Vec<_> = (0..KEYS / 8)
         .flat_map(|j| [(0, 8 * j), (0, 8 * j + 1), (8, 8 * j), (8, 8 * j + 1)])
         .map(|(down, right)| {
             let (query, key) = (first_query + row + down, first_key + column + right);
-            let at = head.mad(head_stride, query.mad(row_stride, key));
-            let exists = query.lt(queries) & key.lt(keys);
-            (key, at, exists, bias.at(at).load_where(exists, 0.0))
+            let (at, exists) = (place.at(head, query, key), query.lt(queries) & key.lt(keys));
+            (key, at, exists, place.bias.at(at).load_where(exists, 0.0))
         })
         .collect();
     let parts = || sums.iter().flat_map(|sums| sums.parts());
 
     k.for_(0, batch, 1, |sample| {
-        let len = key_len.at(sample).load();
+        let len = keys - padding.at(sample).load();
         let ranges =
             [[first_query, queries], [first_query, queries], [first_key, len], [first_key, len]];
         for ((tile, view), range) in tiles.iter().zip(views).zip(ranges) {
@@ -80,6 +103,6 @@ pub(super) fn gradient<'k>(k: &'k Body, width: u32) {
         k.barrier();
     });
     for (sum, (_, at, exists, _)) in parts().zip(&elements) {
-        k.if_(*exists, || dbias.at(*at).store(sum.get()));
+        k.if_(*exists, || place.dbias.at(*at).store(sum.get()));
     }
 }

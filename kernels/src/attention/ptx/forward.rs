@@ -29,9 +29,10 @@ const KEYS: u32 = 64;
 
 pub(super) fn write<D: Stored>(k: &Body, attention: &Attention) {
     let Attention { width, segments, .. } = *attention;
-    let q = View::parameters(k, "q", width);
-    let segments: Vec<_> = (0..segments).map(|i| Segment::parameters(k, i, width)).collect();
-    let bias = attention.bias.then(|| Bias::parameters(k, segments.len(), "key"));
+    let channel = k.block(1) * width;
+    let q = View::parameters(k, "q", channel);
+    let segments: Vec<_> = (0..segments).map(|i| Segment::parameters(k, i, channel)).collect();
+    let bias = attention.bias.then(|| Bias::parameters(k, segments.len(), "key", k.block(1)));
     let (o, lse) = (k.global::<D>("o"), k.global::<F32>("lse"));
     let (queries, heads, scale) = (k.u32("queries"), k.u32("heads"), k.f32("scale"));
 
@@ -160,7 +161,7 @@ impl<'k> Warp<'k> {
     ) {
         let rows: [(_, Reg<Pred>); 2] = [0, 8].map(|down| {
             let row = self.row + down;
-            (bias.data.at(row.mad(bias.row_stride, first_of_segment)), row.lt(queries))
+            (bias.at(row, first_of_segment), row.lt(queries))
         });
         self.each_score(scores, |half, score, column| {
             let (data, exists) = rows[half];

@@ -1,10 +1,16 @@
-//! Attention for the GPU, without the S×S matrix: bf16 operands, tensor cores, float32 softmax.
+//! Attention for the GPU, without the S×S matrix.
+//!
+//! | kernels | operands | width of a head | arithmetic |
+//! |---|---|---|---|
+//! | [`Attention`], [`Backward`] | bf16 | 32, 64 (forward also 128) | tensor cores, float32 softmax |
+//! | [`Exact`] | float32, bf16, f16 | any | float32 |
 //!
 //! As on the CPU, segments are attended to as if they were concatenated. A launch answers the
-//! queries of one segment over the keys of all.
+//! queries of one segment over the keys of all. Both families take the same parameters.
 
 mod backward;
 mod bias;
+pub mod exact;
 mod forward;
 
 use crate::num::Num;
@@ -14,6 +20,7 @@ use crate::ptx::tile::{CHUNK, Tile};
 use crate::ptx::{
     B32, Bf16, Body, F32, Global, Kernel, Reg, Shared, Storage, Stored, U32, WARP, with_stored,
 };
+pub use exact::Exact;
 
 /// Threads of a block: four warps.
 const THREADS: u32 = 128;
@@ -40,8 +47,8 @@ impl Attention {
     ///
     /// Views of operands are a pointer to element (0, 0, 0, 0) and the elements from sample to
     /// sample and from token to token, multiples of 8 as the pointers are of 16 bytes. Parameters:
-    /// the view of q; for each segment the views of k and v and its key lengths \[B\] (u32); where
-    /// there is a bias \[H, Q, K\] (float32) the pointer to the first query's row, the elements
+    /// the view of q; for each segment the views of k and v, the number of its keys and how many of
+    /// each sample's are padding, from the last one back \[B\] (u32); where there is a bias \[H, Q, K\] (float32) the pointer to the first query's row, the elements
     /// from head to head and from row to row, and each segment's first key; then o \[B, Q, H·D\],
     /// lse \[B, H, Q\] (float32), queries, heads, scale (float32). The extent of the grid is the
     /// queries by heads by samples.
@@ -100,9 +107,8 @@ impl Backward {
     }
 
     /// dQ of one segment. Parameters: the views of q and of the answer's gradient (bf16), lse and
-    /// delta \[B, H, Q\], for each segment the views of k and v and its key lengths \[B\] (u32),
-    /// those of the bias as [`Attention::forward`] has them, dq \[B, Q, H·D\], queries, heads,
-    /// scale. The extent of the grid is the queries by heads by samples.
+    /// delta \[B, H, Q\], the segments and the bias as [`Attention::forward`] has them, dq \[B, Q,
+    /// H·D\], queries, heads, scale. The extent of the grid is the queries by heads by samples.
     pub fn queries(&self) -> Kernel {
         let name = self.name("queries");
         with_stored!(self.output, D => {
@@ -110,8 +116,8 @@ impl Backward {
         })
     }
 
-    /// dK and dV of one segment. Parameters: the views of k and v, key lengths \[B\] (u32), for
-    /// each segment of queries the views of q and of the answer's gradient, lse, delta and the
+    /// dK and dV of one segment. Parameters: the views of k and v, padding \[B\] (u32), for each
+    /// segment of queries the views of q and of the answer's gradient, lse, delta and the
     /// number of its queries; where there is a bias the pointer to the first key's column, the
     /// elements from head to head and from row to row, and each segment's first query; dk and dv
     /// \[B, K, H·D\], keys, heads, scale. The extent of the grid is the keys by heads by samples.
@@ -124,10 +130,9 @@ impl Backward {
 
     /// The gradient of the bias between one segment of queries and one of keys: Σ dS over the
     /// samples, in order. Parameters: the views of q, of the answer's gradient, of k and of v;
-    /// lse and delta \[B, H, Q\], key lengths \[B\] (u32); bias and its gradient dbias (float32),
-    /// pointers to the first query's row and the first key's column, the elements from head to head
-    /// and from row to row of both; queries, keys, heads, batch, scale. The extent of the grid is
-    /// the keys by queries by heads.
+    /// lse and delta \[B, H, Q\], padding \[B\] (u32); bias and its gradient dbias (float32), the
+    /// elements from head to head and from row to row of both, the first query and the first key;
+    /// queries, keys, heads, batch, scale. The extent of the grid is the keys by queries by heads.
     ///
     /// Elements that a head's sample has no key for get nothing. The bias is read once and dbias
     /// written once: their tile stays in registers while the samples go by.
@@ -146,58 +151,76 @@ impl Backward {
 
 /// One operand of one head.
 #[derive(Clone, Copy)]
-struct View<'k> {
-    data: Global<'k, Bf16>,
+struct View<'k, S> {
+    data: Global<'k, S>,
     /// Elements from token to token.
     row_stride: Reg<'k, U32>,
 }
 
-impl<'k> View<'k> {
-    /// Declares it; the block's sample and head are chosen.
-    fn parameters(k: &'k Body, name: &str, width: u32) -> Self {
-        Views::parameters(k, name).of(k.block(2), k.block(1) * width)
+impl<'k, S: Stored> View<'k, S> {
+    /// Declares it: of the block's sample, and of the head that begins at this channel.
+    fn parameters(k: &'k Body, name: &str, channel: Reg<'k, U32>) -> Self {
+        Views::parameters(k, name).of(k.block(2), channel)
     }
 }
 
 /// One operand of all heads.
 #[derive(Clone, Copy)]
-struct Views<'k> {
-    data: Global<'k, Bf16>,
+struct Views<'k, S> {
+    data: Global<'k, S>,
     /// Elements from sample to sample,
     batch_stride: Reg<'k, U32>,
     /// and from token to token.
     row_stride: Reg<'k, U32>,
 }
 
-impl<'k> Views<'k> {
+impl<'k, S: Stored> Views<'k, S> {
     fn parameters(k: &'k Body, name: &str) -> Self {
-        let data = k.global::<Bf16>(name);
+        let data = k.global::<S>(name);
         let [batch_stride, row_stride] =
             ["batch_stride", "row_stride"].map(|stride| k.u32(&format!("{name}_{stride}")));
         Views { data, batch_stride, row_stride }
     }
 
     /// That of one sample, and of the head that begins at a channel.
-    fn of(self, sample: Reg<'k, U32>, channel: Reg<'k, U32>) -> View<'k> {
+    fn of(self, sample: Reg<'k, U32>, channel: Reg<'k, U32>) -> View<'k, S> {
         let Views { data, batch_stride, row_stride } = self;
         View { data: data.at(sample.mad(batch_stride, channel)), row_stride }
     }
 }
 
 /// One segment of keys and values of one head.
-struct Segment<'k> {
-    k: View<'k>,
-    v: View<'k>,
+struct Segment<'k, S> {
+    k: View<'k, S>,
+    v: View<'k, S>,
     /// Keys that are no padding.
     len: Reg<'k, U32>,
 }
 
-impl<'k> Segment<'k> {
-    fn parameters(k: &'k Body, number: usize, width: u32) -> Self {
-        let [keys, values] =
-            ["k", "v"].map(|n| View::parameters(k, &format!("{n}{number}"), width));
-        let lens = k.global::<U32>(&format!("key_len{number}"));
-        Segment { k: keys, v: values, len: lens.at(k.block(2)).load() }
+impl<'k, S: Stored> Segment<'k, S> {
+    fn parameters(k: &'k Body, number: usize, channel: Reg<'k, U32>) -> Self {
+        let [key, v] = ["k", "v"].map(|n| View::parameters(k, &format!("{n}{number}"), channel));
+        let keys = k.u32(&format!("keys{number}"));
+        let padding = k.global::<U32>(&format!("padding{number}"));
+        Segment { k: key, v, len: keys - padding.at(k.block(2)).load() }
+    }
+}
+
+/// One segment of queries and gradients of their answers, as its keys see it.
+struct Asking<'k, S, G> {
+    q: View<'k, S>,
+    d_o: View<'k, G>,
+    lse: Global<'k, F32>,
+    delta: Global<'k, F32>,
+    queries: Reg<'k, U32>,
+}
+
+impl<'k, S: Stored, G: Stored> Asking<'k, S, G> {
+    fn parameters(k: &'k Body, number: usize, channel: Reg<'k, U32>) -> Self {
+        let q = View::parameters(k, &format!("q{number}"), channel);
+        let d_o = View::parameters(k, &format!("d_o{number}"), channel);
+        let [lse, delta] = ["lse", "delta"].map(|name| k.global::<F32>(&format!("{name}{number}")));
+        Asking { q, d_o, lse, delta, queries: k.u32(&format!("queries{number}")) }
     }
 }
 
@@ -207,7 +230,7 @@ fn copy_rows<'k>(
     k: &'k Body,
     tile: &Tile<'k>,
     [rows, width]: [u32; 2],
-    view: View<'k>,
+    view: View<'k, Bf16>,
     [first, end]: [Reg<'k, U32>; 2],
     slot: Reg<'k, U32>,
 ) {
@@ -293,12 +316,17 @@ struct Bias<'k> {
 
 impl<'k> Bias<'k> {
     /// Declares it; `what` there are `segments` of.
-    fn parameters(k: &'k Body, segments: usize, what: &str) -> Self {
+    fn parameters(k: &'k Body, segments: usize, what: &str, head: Reg<'k, U32>) -> Self {
         let data = k.global::<F32>("bias");
         let [head_stride, row_stride] =
             ["bias_head_stride", "bias_row_stride"].map(|name| k.u32(name));
         let first = (0..segments).map(|i| k.u32(&format!("first_{what}{i}"))).collect();
-        Bias { data: data.at(k.block(1) * head_stride), row_stride, first }
+        Bias { data: data.at(head * head_stride), row_stride, first }
+    }
+
+    /// That of a query and a key.
+    fn at(&self, query: Reg<'k, U32>, key: Reg<'k, U32>) -> Global<'k, F32> {
+        self.data.at(query.mad(self.row_stride, key))
     }
 }
 

@@ -9,10 +9,10 @@ pub(crate) const THREADS: u32 = 256;
 pub(crate) const ROWS: u32 = 128;
 pub(crate) const COLUMNS: u32 = 64;
 /// its panels' depth, which divides [`KC`],
-const DEPTH: u32 = 16;
+pub(crate) const DEPTH: u32 = 16;
 /// and a thread's part of it.
-const ROWS_EACH: u32 = 8;
-const COLUMNS_EACH: u32 = 4;
+pub(crate) const ROWS_EACH: u32 = 8;
+pub(crate) const COLUMNS_EACH: u32 = 4;
 
 /// What A or B is read through.
 pub(crate) trait Reader<'k> {
@@ -121,7 +121,7 @@ pub(crate) fn multiply<'k>(
 }
 
 /// The products of one k of a thread's rows and columns.
-fn add_products(a: Shared<F32>, b: Shared<F32>, sums: &[Var<F32>]) {
+pub(crate) fn add_products(a: Shared<F32>, b: Shared<F32>, sums: &[Var<F32>]) {
     let (a, b) = (a.load_n(ROWS_EACH as usize), b.load_n(COLUMNS_EACH as usize));
     for (&a, sums) in a.iter().zip(sums.chunks(b.len())) {
         for (&b, sum) in b.iter().zip(sums) {
@@ -151,10 +151,10 @@ struct Panel<'k, 'r> {
 }
 
 /// Elements between the rows of a panel: 16 bytes, so that vectors stay aligned.
-const PAD: u32 = 4;
+pub(crate) const PAD: u32 = 4;
 
 /// Neighbours along k that read a sector of 32 bytes.
-const ALONG: u32 = 8;
+pub(crate) const ALONG: u32 = 8;
 
 impl<'k, 'r> Panel<'k, 'r> {
     /// The panel of `len` rows (of A) or columns (of B) from `first` on, of a matrix with `end`.
