@@ -13,8 +13,7 @@ use crate::gemm::ptx::{Gemm, Writing};
 use crate::norm::ptx::{Gain, MOST_HELD, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
-/// The kernels, each of one name. Formulas with constants and kernels for one width are here with
-/// one example of them.
+/// The kernels, each of one name. Kernels for one width are here with one example of them.
 pub fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     formulas(&mut all);
