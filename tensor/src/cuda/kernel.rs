@@ -21,8 +21,10 @@ impl Cuda {
     /// A launch of the kernel of that name, which `make` makes the first time: then its text goes to
     /// the driver, which translates it for the card (some ten milliseconds).
     ///
-    /// The name tells the kernel from all others, with everything that `make` puts into it, such as
-    /// constants of a formula. (Builds with debug assertions compare the texts.)
+    /// The name tells the kernel from all others, with everything that `make` puts into it. (Builds
+    /// with debug assertions compare the texts.) Kernels stay until the GPU is closed: what differs
+    /// from call to call is an argument and no part of a name, so that there are no more of them than
+    /// operations, element types and layouts that a program has.
     ///
     /// Errors: the driver refuses the text.
     #[track_caller]
@@ -169,7 +171,8 @@ impl<'a> Launch<'a> {
         }
         let shared = if spec.shared_is_dynamic() { spec.shared } else { 0 };
         let block = [spec.threads, 1, 1];
-        match gpu.0.queue.launch(&loaded.function, [grid, block], shared, &words) {
+        let launch = || gpu.0.queue.launch(&loaded.function, [grid, block], shared, &words);
+        match gpu.turn().and_then(|()| launch()) {
             Ok(()) => Ok(()),
             Err(text) => Err(error(text)),
         }
@@ -202,7 +205,10 @@ fn word(
     let wrong = |message: String, x: &Tensor| (message, Some(x.into()));
     let pointer = |x: &Tensor| match &*x.storage {
         Storage::Device(memory) if memory.gpu() == gpu => match memory.address() {
-            Ok(start) => Ok(Word::Pointer(start + (x.layout.offset() * x.dtype().size()) as u64)),
+            Ok(start) => {
+                gpu.reached(&x.storage);
+                Ok(Word::Pointer(start + (x.layout.offset() * x.dtype().size()) as u64))
+            }
             Err(text) => Err(wrong(format!("it is lost: {text}"), x)),
         },
         _ => Err(wrong(format!("it is not in the memory of {gpu}"), x)),
