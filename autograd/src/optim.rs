@@ -70,7 +70,7 @@ impl Clipped {
     /// The norm of `grads` of these variables, and the factor that limits it to `limit`:
     /// limit/norm, with nothing added.
     ///
-    /// Sums are in float64 and in the order of the variables.
+    /// Sums are in float64 and in the order of the variables. On a GPU this waits for them.
     ///
     /// Errors: a gradient that is neither f32 nor f64.
     pub fn of<'a>(
@@ -80,20 +80,33 @@ impl Clipped {
     ) -> Result<Self> {
         let gradients = vars.into_iter().filter_map(|var| grads.get(var));
         let gradients: Vec<Tensor> = gradients.map(Tensor::contiguous).collect();
-        let squares: f64 = match gradients.first().and_then(Tensor::cuda) {
-            Some(gpu) => gpu::squares_on(gpu, &gradients)?.iter().sum(),
-            None => {
-                let squares = |gradient: &Tensor| match gradient.dtype() {
-                    DType::F64 => Ok(reduce::sum_squares(gradient.slice::<f64>()?)),
-                    _ => Ok(reduce::sum_squares(gradient.slice::<f32>()?)),
-                };
-                gradients.iter().map(squares).sum::<Result<f64>>()?
-            }
+        let [norm, _] = match gradients.first().and_then(Tensor::cuda).cloned() {
+            Some(gpu) => gpu::Norms::of(&gpu, [gradients, Vec::new()], limit)?.read()?,
+            None => [norm(&gradients)?, 0.0],
         };
-        let norm = squares.sqrt();
-        let factor = limit.filter(|&limit| norm > limit).map_or(1.0, |limit| limit / norm);
-        Ok(Self { norm, factor })
+        Ok(Self::limited(norm, limit))
     }
+
+    fn limited(norm: f64, limit: Option<f64>) -> Self {
+        let factor = limit.filter(|&limit| norm > limit).map_or(1.0, |limit| limit / norm);
+        Self { norm, factor }
+    }
+}
+
+/// The norm of all gradients together, in this machine's memory.
+fn norm(gradients: &[Tensor]) -> Result<f64> {
+    let squares = |gradient: &Tensor| match gradient.dtype() {
+        DType::F64 => Ok(reduce::sum_squares(gradient.slice::<f64>()?)),
+        _ => Ok(reduce::sum_squares(gradient.slice::<f32>()?)),
+    };
+    Ok(gradients.iter().map(squares).sum::<Result<f64>>()?.sqrt())
+}
+
+/// What gradients are multiplied with.
+enum Factor {
+    Here(f64),
+    /// One float32 in the GPU's memory: NaN says that nothing is to change.
+    There(Tensor),
 }
 
 /// AdamW over the trained parameters of a store.
@@ -151,7 +164,9 @@ impl AdamW {
     /// Moves every parameter that has a gradient, and the average of all. Parameters without one
     /// are left as they are: no decay either.
     ///
-    /// If a norm is not finite nothing changes, and no step is counted: see [`Clipped::norm`].
+    /// If a norm is not finite nothing changes, and no step is counted: see [`Clipped::norm`]. A GPU
+    /// finds that out by itself: norm, factor and update are queued at once, and only then does this
+    /// wait for the norm.
     ///
     /// Errors: a gradient that is not like its parameter.
     pub fn step(&mut self, grads: &Grads, lr: f64) -> Result<Clipped> {
@@ -161,26 +176,55 @@ impl AdamW {
     }
 
     fn update(&mut self, grads: &Grads, lr: f64) -> Result<Clipped> {
-        let vars = |clipped| {
-            let slots = self.slots.iter().filter(move |slot| slot.clipped == clipped);
-            slots.map(|slot| &slot.var)
+        let limit = self.config.clip;
+        let limited = |[norm, other]: [f64; 2]| {
+            [Clipped::limited(norm, limit), Clipped::limited(other, None)]
         };
-        let clipped = Clipped::of(grads, vars(true), self.config.clip)?;
-        let exempt = Clipped::of(grads, vars(false), None)?;
-        if let Some(wrong) = [clipped, exempt].into_iter().find(|found| !found.norm.is_finite()) {
+        let wrong = |found: [Clipped; 2]| found.into_iter().find(|found| !found.norm.is_finite());
+        let groups = [true, false].map(|clipped| {
+            let slots = self.slots.iter().filter(|slot| slot.clipped == clipped);
+            let gradients = slots.filter_map(|slot| grads.get(&slot.var));
+            gradients.map(Tensor::contiguous).collect::<Vec<Tensor>>()
+        });
+        let gpu = self.slots.first().and_then(|slot| slot.m.cuda()).cloned();
+        let found = match gpu {
+            Some(gpu) => {
+                let norms = gpu::Norms::of(&gpu, groups, limit)?;
+                self.advance(grads, lr, norms.factors()?)?;
+                limited(norms.read()?)
+            }
+            None => {
+                let found = limited([norm(&groups[0])?, norm(&groups[1])?]);
+                if wrong(found).is_none() {
+                    self.advance(grads, lr, found.map(|found| Factor::Here(found.factor)))?;
+                }
+                found
+            }
+        };
+        if let Some(wrong) = wrong(found) {
             return Ok(wrong);
         }
         self.steps += 1;
-        let AdamWConfig { betas, eps, weight_decay, ema, .. } = self.config;
-        let ema_decay = ema.map_or(1.0, |ema| ema.decay(self.steps));
         for slot in &mut self.slots {
-            let clip = if slot.clipped { clipped.factor } else { 1.0 };
+            slot.updates += u64::from(grads.get(&slot.var).is_some());
+        }
+        Ok(found[0])
+    }
+
+    /// Moves everything by the step that comes after those counted; gradients of the two groups,
+    /// those that are limited and the others, are multiplied with these factors.
+    fn advance(&mut self, grads: &Grads, lr: f64, factors: [Factor; 2]) -> Result<()> {
+        let AdamWConfig { betas, eps, weight_decay, ema, .. } = self.config;
+        let ema_decay = ema.map_or(1.0, |ema| ema.decay(self.steps + 1));
+        for slot in &mut self.slots {
+            let factor = &factors[usize::from(!slot.clipped)];
+            let clip = if let Factor::Here(factor) = factor { *factor } else { 1.0 };
             let number = slot.updates + 1;
             let update = Update { lr, betas, eps, weight_decay, clip, number, ema_decay };
             let gradient = grads.get(&slot.var).map(Tensor::contiguous);
-            slot.step(&update, gradient.as_ref())?;
+            slot.step(&update, factor, gradient.as_ref())?;
         }
-        Ok(clipped)
+        Ok(())
     }
 
     /// Steps done.
@@ -272,19 +316,18 @@ impl Slot {
         value + 2 * (value + bytes_of([&self.m, &self.v].into_iter().chain(&self.ema)))
     }
 
-    fn step(&mut self, u: &Update, gradient: Option<&Tensor>) -> Result<()> {
-        let Some(g) = gradient else { return self.average(u) };
+    fn step(&mut self, u: &Update, factor: &Factor, gradient: Option<&Tensor>) -> Result<()> {
+        let Some(g) = gradient else { return self.average(u, factor) };
         if g.shape() != self.var.shape() || g.dtype() != self.var.dtype() {
             return Err(Error::shape("adamw", "the gradient is not like its parameter")
                 .operand("parameter", &self.var)
                 .operand("gradient", g)
                 .key(&*self.name));
         }
-        self.updates += 1;
-        match (g.cuda(), g.dtype()) {
-            (Some(gpu), _) => self.step_on(gpu, u, g),
-            (None, DType::F64) => self.step_in::<f64>(u, g),
-            (None, _) => self.step_in::<f32>(u, g),
+        match (factor, g.dtype()) {
+            (Factor::There(factor), _) => self.step_on(u, factor, g),
+            (Factor::Here(_), DType::F64) => self.step_in::<f64>(u, g),
+            (Factor::Here(_), _) => self.step_in::<f32>(u, g),
         }
     }
 
@@ -299,15 +342,15 @@ impl Slot {
     }
 
     /// The average alone moves, of a parameter that got no gradient.
-    fn average(&mut self, u: &Update) -> Result<()> {
+    fn average(&mut self, u: &Update, factor: &Factor) -> Result<()> {
         let Some(ema) = &mut self.ema else { return Ok(()) };
-        let p = self.var.value();
-        match (p.cuda(), p.dtype()) {
-            (Some(gpu), _) => gpu::average_on(gpu, u, &p, ema)?,
-            (None, DType::F64) => {
-                adamw::ema(u.ema_decay, p.contiguous().slice::<f64>()?, ema.slice_mut()?);
+        let p = self.var.value().contiguous();
+        match (factor, p.dtype()) {
+            (Factor::There(factor), _) => gpu::average_on(u, factor, &p, ema)?,
+            (Factor::Here(_), DType::F64) => {
+                adamw::ema(u.ema_decay, p.slice::<f64>()?, ema.slice_mut()?)
             }
-            (None, _) => adamw::ema(u.ema_decay, p.contiguous().slice::<f32>()?, ema.slice_mut()?),
+            (Factor::Here(_), _) => adamw::ema(u.ema_decay, p.slice::<f32>()?, ema.slice_mut()?),
         }
         Ok(())
     }

@@ -13,10 +13,12 @@
 use tensor::rng::Rng;
 use tensor::{Result, Tensor};
 
+mod agree;
 mod check;
 
 pub use crate::draw::{Draw, Layout};
 use crate::{Backward, Var, compute_dtype};
+pub use agree::{Agreement, Difference, OTHER_BITS, agree, difference};
 pub use check::{OpReport, check_op};
 
 /// An operation's entry in the registry.

@@ -29,6 +29,12 @@ pub trait Num:
 
     /// The constant `c` as a number of the same kind (and lane count) as `self`.
     fn lift(self, c: f64) -> Self;
+    /// A number that whoever uses the formula chose, as [`lift`](Self::lift) would give it. A GPU's
+    /// kernel takes it as a parameter, so that it is one kernel whatever the number.
+    #[inline(always)]
+    fn parameter(self, c: f64) -> Self {
+        self.lift(c)
+    }
     /// `self · a + b`, rounded once.
     fn mul_add(self, a: Self, b: Self) -> Self;
     /// Square root.

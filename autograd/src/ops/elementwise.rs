@@ -4,13 +4,13 @@
 //! [`Var`], its gradient and second derivative, and an entry of the registry.
 
 use std::any::TypeId;
-use std::fmt::Debug;
 
 use kernels::elementwise::exprs::*;
 use kernels::elementwise::{
     Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, SlopeOf, Unary, map, ptx,
 };
 use kernels::ptx::Storage;
+use tensor::cuda::Launch;
 use tensor::{Cuda, DType, Element, Error, Result, Tensor};
 
 use crate::{Keep, Kept, Op, Spec, Var, apply};
@@ -106,7 +106,7 @@ binary! {
 /// `f` at every index of the operands' common shape.
 ///
 /// Errors: shapes do not broadcast; elements other than f32 or, on the CPU, f64, or of both.
-pub(crate) fn pointwise<const K: usize, F: Pointwise<K> + Debug + 'static>(
+pub(crate) fn pointwise<const K: usize, F: Pointwise<K> + 'static>(
     f: &F,
     name: &'static str,
     x: [&Tensor; K],
@@ -115,8 +115,8 @@ pub(crate) fn pointwise<const K: usize, F: Pointwise<K> + Debug + 'static>(
         single: &|s, x, y| map(f, s, x, y),
         double: &|s, x, y| map(f, s, x, y),
         gpu: &|layout| ptx::kernel(name, f, [Storage::F32; 2], layout),
-        // Its name, its type, and the constants in it.
-        formula: &|| format!("{name} {:?} {f:?}", TypeId::of::<F>()),
+        formula: TypeId::of::<F>(),
+        parameters: &|| ptx::parameters(f),
     };
     pointwise_by(name, x, &kernels)
 }
@@ -129,8 +129,9 @@ struct Kernels<'f, const K: usize> {
     single: Kernel<'f, K, f32>,
     double: Kernel<'f, K, f64>,
     gpu: &'f dyn Fn(ptx::Layout) -> kernels::ptx::Kernel,
-    /// What tells the formula from all others.
-    formula: &'f dyn Fn() -> String,
+    /// What tells its GPU kernels from those of all other formulas, whatever its parameters.
+    formula: TypeId,
+    parameters: &'f dyn Fn() -> Vec<f32>,
 }
 
 /// What [`pointwise`] does for every formula alike, compiled once for all of them.
@@ -150,7 +151,7 @@ fn pointwise_by<const K: usize>(
     }
     let mut y = Tensor::uninit_on(x[0].cuda(), shape, x[0].dtype());
     match (x[0].cuda(), x[0].dtype()) {
-        (Some(gpu), DType::F32) => launch(gpu, kernels, x, &mut y)?,
+        (Some(gpu), DType::F32) => launch(gpu, name, kernels, x, &mut y)?,
         (None, DType::F32) => run(kernels.single, x, &mut y)?,
         (None, DType::F64) => run(kernels.double, x, &mut y)?,
         _ => {
@@ -181,6 +182,7 @@ fn run<const K: usize, T: Element>(
 
 fn launch<const K: usize>(
     gpu: &Cuda,
+    name: &str,
     kernels: &Kernels<'_, K>,
     x: [&Tensor; K],
     y: &mut Tensor,
@@ -193,10 +195,11 @@ fn launch<const K: usize>(
     let aligned = views.iter().all(|view| view.is_aligned(ptx::VECTOR));
     let launch = ptx::Launch::new(&shape, views.each_ref().map(Tensor::strides), aligned);
     let ptx::Launch { layout, numbers, len } = launch.map_err(|text| Error::shape("gpu", text))?;
-    let name = format!("{} {layout:?}", (kernels.formula)());
+    let name = format!("{name} {:?} {layout:?}", kernels.formula);
     let kernel = gpu.kernel(&name, || (kernels.gpu)(layout))?;
     let kernel = views.iter().fold(kernel, |kernel, view| kernel.view(view)).output(y);
-    kernel.numbers(numbers.into_iter().map(|n| n as usize)).run([len, 1, 1])
+    let kernel = kernel.numbers(numbers.into_iter().map(|n| n as usize));
+    (kernels.parameters)().into_iter().fold(kernel, Launch::float).run([len, 1, 1])
 }
 
 /// y = f(x).

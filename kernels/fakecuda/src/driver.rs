@@ -188,6 +188,15 @@ impl Driver {
         }
     }
 
+    /// What may wait for everything is an error while any stream is being captured.
+    pub fn no_capture(&mut self, what: &str) -> Status {
+        if !self.objects.values().any(|object| matches!(object, Object::Stream(Some(_)))) {
+            return Ok(());
+        }
+        Err(self
+            .fail(Error::StreamCaptureUnsupported, format!("{what} while a stream is captured")))
+    }
+
     /// Waiting for a stream that is being captured is an error.
     pub fn not_captured(&mut self, stream: usize, what: &str) -> Status {
         match self.captured(stream)? {

@@ -42,6 +42,7 @@ impl Driver {
 
     /// Does it now and waits for it: the functions without `Async` in their names.
     pub fn perform_and_wait(&mut self, operation: &Operation) -> Status {
+        self.no_capture("a copy that is waited for")?;
         self.perform(DEFAULT_STREAM, operation)?;
         self.order.synchronised(DEFAULT_STREAM);
         Ok(())

@@ -308,6 +308,11 @@ fn a_captured_graph_runs_when_launched() {
     let n = 64u32;
     stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
     assert!(format!("{:?}", stream.synchronize().unwrap_err()).contains("CAPTURE_UNSUPPORTED"));
+    let late = context.load_module(Ptx::from_src(vector_add("sm_80"))).map(drop).unwrap_err();
+    assert!(
+        format!("{late:?}").contains("loading a module while a stream is captured"),
+        "{late:?}"
+    );
     // A buffer of the graph's own, between two launches.
     {
         let mut twice = stream.alloc_zeros::<f32>(64).unwrap();

@@ -3,7 +3,8 @@
 //! To add one: a struct with an `impl` here, and one line in the list of `autograd`'s
 //! `ops/elementwise.rs`. Kernel, derivatives, method, tests and benchmark follow.
 //!
-//! Bodies are straight-line: a choice is [`Num::select`], a constant is lifted from a value.
+//! Bodies are straight-line: a choice is [`Num::select`], a constant is lifted from a value, and a
+//! number that the formula holds is a [`Num::parameter`].
 
 use std::f64::consts::PI;
 
@@ -34,7 +35,7 @@ impl Unary for MulScalar {
     const SLOPE_OF: SlopeOf = SlopeOf::Nothing;
     #[inline(always)]
     fn f<N: Num>(&self, x: N) -> N {
-        x * x.lift(self.0)
+        x * x.parameter(self.0)
     }
 }
 
@@ -48,7 +49,7 @@ impl Unary for AddScalar {
     const SLOPE_OF: SlopeOf = SlopeOf::Nothing;
     #[inline(always)]
     fn f<N: Num>(&self, x: N) -> N {
-        x + x.lift(self.0)
+        x + x.parameter(self.0)
     }
 }
 
@@ -67,7 +68,7 @@ impl Unary for Clamp {
     const EQUATION: &'static str = "min(max(x, low), high)";
     #[inline(always)]
     fn f<N: Num>(&self, x: N) -> N {
-        let (low, high) = (x.lift(self.low), x.lift(self.high));
+        let (low, high) = (x.parameter(self.low), x.parameter(self.high));
         N::select(x.lt(low), low, N::select(high.lt(x), high, x))
     }
     fn domain(&self) -> Domain {

@@ -9,7 +9,8 @@ use crate::num::{Dual, Num};
 
 /// A formula of `K` operands: what [`map`](super::map) runs.
 ///
-/// Every [`Unary`] is a `Pointwise<1>`, every [`Binary`] a `Pointwise<2>`.
+/// Every [`Unary`] is a `Pointwise<1>`, every [`Binary`] a `Pointwise<2>`. It holds float64 numbers
+/// or nothing, and brings them in by [`Num::parameter`].
 pub trait Pointwise<const K: usize>: Sync {
     /// Whether it is run so seldom that the loop over lanes is not worth compiling.
     const RARE: bool = false;

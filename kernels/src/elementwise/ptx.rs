@@ -108,7 +108,18 @@ fn numbers<const K: usize>(
     Ok((len, numbers))
 }
 
-/// y = f(x₀, x₁, …): operands x0, x1, …, y, then the numbers of a [`Launch`].
+/// The numbers that a formula holds, as its kernels take them: the last arguments.
+pub fn parameters<const K: usize, F: Pointwise<K>>(f: &F) -> Vec<f32> {
+    if const { size_of::<F>() == 0 } {
+        return Vec::new();
+    }
+    // Written once where nobody reads it, the formula says what it asks for.
+    let k = Body::default();
+    k.formula(|| f.at([k.value(0.0_f32); K])).1
+}
+
+/// y = f(x₀, x₁, …): operands x0, x1, …, y, then the numbers of a [`Launch`] and the
+/// [`parameters`] of the formula, which the kernel does not depend on otherwise.
 ///
 /// `from` is how operands are stored, `to` how the result is.
 pub fn kernel<const K: usize, F: Pointwise<K>>(
@@ -118,11 +129,23 @@ pub fn kernel<const K: usize, F: Pointwise<K>>(
     layout: Layout,
 ) -> Kernel {
     // All that is compiled for each formula; the rest is compiled once.
-    kernel_of(name, &|x| f.at(x), storages, layout)
+    let f = Formula { at: &|x| f.at(x), parameters: parameters(f).len() };
+    kernel_of(name, f, storages, layout)
 }
 
 /// A formula over registers.
-type Formula<'f, const K: usize> = &'f dyn for<'k> Fn([Reg<'k, F32>; K]) -> Reg<'k, F32>;
+#[derive(Clone, Copy)]
+struct Formula<'f, const K: usize> {
+    at: &'f dyn for<'k> Fn([Reg<'k, F32>; K]) -> Reg<'k, F32>,
+    parameters: usize,
+}
+
+impl<const K: usize> Formula<'_, K> {
+    /// Writes it down at `x`.
+    fn at<'k>(self, k: &'k Body, x: [Reg<'k, F32>; K]) -> Reg<'k, F32> {
+        k.formula(|| (self.at)(x)).0
+    }
+}
 
 fn kernel_of<const K: usize>(
     name: &str,
@@ -161,18 +184,19 @@ fn operands<const K: usize, S: Stored, D: Stored>(k: &Body) -> ([Global<'_, S>; 
 fn dense<const K: usize, S: Stored, D: Stored>(k: &Body, f: Formula<K>) {
     let (x, y) = operands::<K, S, D>(k);
     let n = k.u32("n");
+    k.formula_parameters(f.parameters);
     let first = k.block(0).mad(THREADS, k.thread()) * VECTOR;
     k.if_(first.lt(n), || {
         k.if_else(
             (first + VECTOR).ge(n + 1),
             || {
-                let one = |i: Reg<'_, U32>| y.at(i).store(f(x.map(|x| x.at(i).load())));
+                let one = |i: Reg<'_, U32>| y.at(i).store(f.at(k, x.map(|x| x.at(i).load())));
                 k.note("the last elements, one by one");
                 k.for_(first, n, 1, one);
             },
             || {
                 let x = x.map(|x| x.at(first).load_n(VECTOR as usize));
-                let value = |i: usize| f(std::array::from_fn(|k| x[k][i]));
+                let value = |i: usize| f.at(k, std::array::from_fn(|k| x[k][i]));
                 let values: Vec<_> = (0..VECTOR as usize).map(value).collect();
                 y.at(first).store_n(&values);
             },
@@ -193,6 +217,7 @@ fn strided<const K: usize, S: Stored, D: Stored>(
     let strides: Vec<Vec<_>> = (0..K + usize::from(scattered))
         .map(|i| (0..rank).map(|axis| stride(i, axis)).collect())
         .collect();
+    k.formula_parameters(f.parameters);
     let index = k.block(0).mad(THREADS, k.thread());
     k.if_(index.lt(n), || {
         let mut rest = index;
@@ -208,7 +233,7 @@ fn strided<const K: usize, S: Stored, D: Stored>(
         }
         let values = std::array::from_fn(|i| x[i].at(offsets[i]).load());
         let to = offsets.get(K).copied().unwrap_or(index);
-        y.at(to).store(f(values));
+        y.at(to).store(f.at(k, values));
     });
 }
 

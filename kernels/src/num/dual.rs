@@ -78,6 +78,10 @@ impl<N: Num> Num for Dual<N> {
         Dual::constant(self.v.lift(c))
     }
     #[inline(always)]
+    fn parameter(self, c: f64) -> Self {
+        Dual::constant(self.v.parameter(c))
+    }
+    #[inline(always)]
     fn mul_add(self, a: Self, b: Self) -> Self {
         Dual { v: self.v.mul_add(a.v, b.v), d: self.d.mul_add(a.v, self.v.mul_add(a.d, b.d)) }
     }

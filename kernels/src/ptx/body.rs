@@ -29,6 +29,10 @@ struct State {
     registers: [u32; TYPES],
     labels: u32,
     shared: u32,
+    /// Registers of a formula's parameters.
+    formula: Vec<u32>,
+    /// What the formula being written asked for so far.
+    asked: Vec<f32>,
 }
 
 /// A line of code.
@@ -123,6 +127,32 @@ impl Body {
     /// The next parameter: a number.
     pub fn f64(&self, name: &str) -> Reg<'_, F64> {
         self.parameter(name, Kind::F64)
+    }
+
+    // Formulas.
+
+    /// The next parameters: `n` numbers that a formula holds, in the order in which it asks for them.
+    pub(crate) fn formula_parameters(&self, n: usize) {
+        let numbers = (0..n).map(|i| self.f32(&format!("c{i}")).number());
+        let numbers: Vec<u32> = numbers.map(|number| number.expect("a register")).collect();
+        self.state.borrow_mut().formula = numbers;
+    }
+
+    /// What a formula writes, and the numbers that it asks for by
+    /// [`parameter`](crate::num::Num::parameter).
+    pub(crate) fn formula<T>(&self, write: impl FnOnce() -> T) -> (T, Vec<f32>) {
+        let written = write();
+        (written, std::mem::take(&mut self.state.borrow_mut().asked))
+    }
+
+    /// The next parameter of the formula being written: its register, or `c` itself where nobody
+    /// made it one.
+    pub(super) fn formula_parameter(&self, c: f32) -> Reg<'_, F32> {
+        let mut state = self.state.borrow_mut();
+        let number = state.formula.get(state.asked.len()).copied();
+        state.asked.push(c);
+        drop(state);
+        number.map_or_else(|| c.reg(self), |number| Reg::register(self, number))
     }
 
     /// An array of `len` elements in the block's shared memory.

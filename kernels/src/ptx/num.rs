@@ -14,6 +14,9 @@ impl<'k> Num for Reg<'k, F32> {
     fn lift(self, c: f64) -> Self {
         self.lift_bits((c as f32).to_bits().into())
     }
+    fn parameter(self, c: f64) -> Self {
+        self.body.formula_parameter(c as f32)
+    }
     fn mul_add(self, a: Self, b: Self) -> Self {
         self.body.op("fma.rn.f32", &[&self, &a, &b])
     }

@@ -13,8 +13,8 @@ use crate::gemm::ptx::{Gemm, Writing};
 use crate::norm::ptx::{Gain, MOST_HELD, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
-/// The kernels, each of one name. Of formulas with constants, of kernels for one width of rows or one
-/// size of filters, for more than four axes and for more than two segments there are examples.
+/// The kernels, each of one name. Of kernels for one width of rows or one size of filters, for more
+/// than four axes and for more than two segments there are examples.
 pub fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     formulas(&mut all);

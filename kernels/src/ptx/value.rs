@@ -92,6 +92,14 @@ impl<'k, T: Type> Reg<'k, T> {
         Reg::constant(self.body, bits)
     }
 
+    /// The number of a register.
+    pub(super) fn number(self) -> Option<u32> {
+        match self.name {
+            Name::Register(number) => Some(number),
+            Name::Constant(_) => None,
+        }
+    }
+
     /// The bits of a constant.
     pub(super) fn known(self) -> Option<u64> {
         match self.name {

@@ -53,6 +53,7 @@ fn on_gpu<const K: usize, F: Pointwise<K>>(
     let y: Buffer<f32> = gpu.alloc(launch.len);
     args.push(y.into());
     args.extend(launch.numbers.iter().map(|&n| Arg::from(n)));
+    args.extend(ptx::parameters(f).into_iter().map(Arg::from));
     run(&mut gpu, &kernel, [launch.len, 1, 1], &args);
     gpu.download(y).expect("a buffer")
 }
@@ -75,6 +76,7 @@ fn check<const K: usize, F: Pointwise<K>>(name: &str, f: &F) {
 }
 
 fn unary<U: Unary>(f: U) {
+    assert!(ptx::parameters(&f).len() * size_of::<f64>() >= size_of::<U>(), "{f:?}");
     check(U::NAME, &f);
     check(&format!("slope of {}", U::NAME), &Chain(f));
     check(&format!("curvature of {}", U::NAME), &ChainSlope(f));
@@ -118,6 +120,28 @@ fn formulas_of_two_operands_have_the_bits_of_the_cpu() {
     binary(Div);
     binary(Maximum);
     binary(Minimum);
+}
+
+/// A formula with other numbers is the same kernels, which are told all the numbers it holds.
+fn takes_its_numbers<U: Unary>(one: U, other: U) {
+    fn same<const K: usize, F: Pointwise<K>>(one: &F, other: &F, held: usize) {
+        for layout in [Layout::Dense, Layout::Strided(2)] {
+            let [one, other] = [one, other].map(|f| ptx::kernel("f", f, SINGLE, layout).ptx());
+            assert_eq!(one, other);
+        }
+        assert!(ptx::parameters(one).len() >= held);
+    }
+    let held = size_of::<U>() / size_of::<f64>();
+    same(&one, &other, held);
+    same(&Chain(one), &Chain(other), held);
+    same(&ChainSlope(one), &ChainSlope(other), held);
+}
+
+#[test]
+fn numbers_of_a_formula_are_parameters_of_its_kernels() {
+    takes_its_numbers(MulScalar(-1.7), MulScalar(3.0));
+    takes_its_numbers(AddScalar(0.3), AddScalar(f64::NAN));
+    takes_its_numbers(Clamp { low: -1.0, high: 0.5 }, Clamp { low: 2.0, high: 2.0 });
 }
 
 /// Every element is read once and written once, a dense kernel's in whole sectors.

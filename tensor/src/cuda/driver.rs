@@ -11,12 +11,17 @@ use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use cudarc::driver::sys::{self, CUfunction_attribute, CUmemPool_attribute};
+use cudarc::driver::sys::{
+    self, CUfunction_attribute, CUgraphInstantiate_flags, CUmemPool_attribute, CUstreamCaptureMode,
+};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, LaunchConfig, PushKernelArg,
+    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, LaunchConfig,
+    PushKernelArg,
 };
 use cudarc::nvrtc::Ptx;
 use kernels::ptx::Kernel;
+
+use super::Card;
 
 /// What the driver says of an error, or we of what it would not survive.
 pub(super) type Result<T> = std::result::Result<T, String>;
@@ -70,10 +75,18 @@ impl Queue {
         Ok(Self { stream: context.new_stream()? })
     }
 
-    /// The card's name, and its compute capability: 8.0 is an A100.
-    pub fn card(&self) -> Result<(String, (i32, i32))> {
+    /// What the driver says of the card, and of itself.
+    pub fn card(&self) -> Result<Card> {
         let context = self.stream.context();
-        Ok((told(context.name())?, told(context.compute_capability())?))
+        let mut version = 0;
+        // SAFETY: writes the number that it is given a place for.
+        told(unsafe { sys::cuDriverGetVersion(&raw mut version) }.result())?;
+        Ok(Card {
+            name: told(context.name())?,
+            capability: told(context.compute_capability())?,
+            memory: told(context.total_mem())?,
+            driver: (version / 1000, version % 1000 / 10),
+        })
     }
 
     /// Memory of at least one byte, whose contents are unspecified.
@@ -103,6 +116,22 @@ impl Queue {
     /// Waits for everything that was asked for.
     pub fn wait(&self) -> Result<()> {
         told(self.stream.synchronize())
+    }
+
+    /// From now on what is asked for is recorded, not done.
+    pub fn begin_capture(&self) -> Result<()> {
+        if !self.stream.context().has_async_alloc() {
+            return Err("the driver has no memory in the order of a stream".to_owned());
+        }
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        told(self.stream.begin_capture(mode))
+    }
+
+    /// Ends that; what was recorded.
+    pub fn end_capture(&self) -> Result<Graph> {
+        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        let graph = told(self.stream.end_capture(flags))?;
+        graph.map(Graph).ok_or_else(|| "the driver recorded nothing".to_owned())
     }
 
     /// The driver's translation of a kernel for its card.
@@ -155,6 +184,21 @@ impl Memory {
     /// Where it begins, as kernels take it.
     pub fn address(&self) -> u64 {
         self.0.device_ptr(self.0.stream()).0
+    }
+
+    /// Leaves the memory to the graph that it is part of.
+    pub fn forget(self) {
+        self.0.leak();
+    }
+}
+
+/// Work that was recorded. What it reaches is alive as long as it is: see `graph`.
+pub(super) struct Graph(CudaGraph);
+
+impl Graph {
+    /// Asks for all of it.
+    pub fn launch(&self) -> Result<()> {
+        told(self.0.launch())
     }
 }
 

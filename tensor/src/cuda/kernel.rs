@@ -22,8 +22,10 @@ impl Cuda {
     /// A launch of the kernel of that name, which `make` makes the first time: then its text goes to
     /// the driver, which translates it for the card (some ten milliseconds).
     ///
-    /// The name tells the kernel from all others, with everything that `make` puts into it, such as
-    /// constants of a formula. (Builds with debug assertions compare the texts.)
+    /// The name tells the kernel from all others, with everything that `make` puts into it. (Builds
+    /// with debug assertions compare the texts.) Kernels stay until the GPU is closed: what differs
+    /// from call to call is an argument and no part of a name, so that there are no more of them than
+    /// operations, element types and layouts that a program has.
     ///
     /// Errors: the driver refuses the text.
     #[track_caller]
@@ -172,7 +174,8 @@ impl<'a> Launch<'a> {
         }
         let shared = if spec.shared_is_dynamic() { spec.shared } else { 0 };
         let block = [spec.threads, 1, 1];
-        match gpu.0.queue.launch(&loaded.function, [grid, block], shared, &words) {
+        let launch = || gpu.0.queue.launch(&loaded.function, [grid, block], shared, &words);
+        match gpu.turn().and_then(|()| launch()) {
             Ok(()) => Ok(()),
             Err(text) => Err(error(text)),
         }
@@ -224,6 +227,7 @@ fn word(
     let pointer_to = |x: &Tensor, start: usize, align: u32| match &*x.storage {
         Storage::Device(memory) if memory.gpu() == gpu => match memory.address() {
             Ok(address) => {
+                gpu.reached(&x.storage);
                 let first = (x.layout.offset() + start) * x.dtype().size();
                 let address = address + first as u64;
                 match counted(&x.layout).and_then(|()| aligned(address, align)) {

@@ -16,6 +16,8 @@ pub(crate) struct Memory {
     contents: Contents,
     bytes: usize,
     gpu: Cuda,
+    /// The graph that it is part of.
+    graph: Option<u64>,
 }
 
 enum Contents {
@@ -29,15 +31,18 @@ enum Contents {
 impl Memory {
     /// So many bytes, whose contents are unspecified; lost if they cannot be had.
     pub fn uninit(gpu: &Cuda, bytes: usize) -> Self {
+        let alloc = || gpu.turn().and_then(|()| gpu.0.queue.alloc(bytes));
         let contents = match bytes {
             0 => Contents::Nothing,
-            _ => gpu.0.queue.alloc(bytes).map_or_else(Contents::Lost, Contents::Held),
+            _ => alloc().map_or_else(Contents::Lost, Contents::Held),
         };
+        let mut graph = None;
         if matches!(contents, Contents::Held(_)) {
             let live = gpu.0.live.fetch_add(bytes, Ordering::Relaxed) + bytes;
             gpu.0.peak.fetch_max(live, Ordering::Relaxed);
+            graph = gpu.allocated();
         }
-        Self { contents, bytes, gpu: gpu.clone() }
+        Self { contents, bytes, gpu: gpu.clone(), graph }
     }
 
     /// So many zeros; lost if they cannot be had.
@@ -61,13 +66,27 @@ impl Memory {
         self.bytes
     }
 
+    /// Whether it is part of a [graph](super::Graph).
+    pub fn is_of_graph(&self) -> bool {
+        self.graph.is_some()
+    }
+
     /// Where it begins, as kernels take it. Errors: why it is lost.
     pub fn address(&self) -> Result<u64, &str> {
         match &self.contents {
+            Contents::Held(_) if self.graph.is_some_and(|graph| !self.gpu.records(graph)) => {
+                Err("it was made while a graph was recorded")
+            }
             Contents::Held(held) => Ok(held.address()),
             Contents::Nothing => Ok(0),
             Contents::Lost(text) => Err(text),
         }
+    }
+
+    /// Whether it may be waited for and read. Errors: why not.
+    fn readable(&self) -> Result<(), String> {
+        self.address()?;
+        self.gpu.may_read()
     }
 
     /// Gives up the elements, for this reason.
@@ -77,8 +96,9 @@ impl Memory {
     }
 
     fn give_back(&mut self) {
-        if matches!(self.contents, Contents::Held(_)) {
+        if let Contents::Held(held) = std::mem::replace(&mut self.contents, Contents::Nothing) {
             self.gpu.0.live.fetch_sub(self.bytes, Ordering::Relaxed);
+            self.gpu.give_back(held, self.graph);
         }
     }
 }
@@ -93,6 +113,9 @@ impl Cuda {
     /// A copy of a tensor that is in this machine's memory.
     pub(crate) fn upload(&self, x: &Tensor) -> Result<Tensor> {
         let x = x.contiguous();
+        if let Some(before) = self.uploaded_before(&x) {
+            return before;
+        }
         let from = x.bytes()?;
         let mut memory = Memory::uninit(self, from.len());
         let sent = match &mut memory.contents {
@@ -104,7 +127,9 @@ impl Cuda {
             return Err(Error::device("to_device", text).operand("input", &x));
         }
         let storage = Arc::new(Storage::Device(memory));
-        Ok(Tensor::from_storage(storage, 0, *x.shape(), x.dtype()))
+        let copy = Tensor::from_storage(storage, 0, *x.shape(), x.dtype());
+        self.uploaded(&x, &copy);
+        Ok(copy)
     }
 }
 
@@ -115,12 +140,12 @@ impl Tensor {
         let Storage::Device(memory) = &*x.storage else { return Ok(x) };
         let bytes = x.numel() * x.dtype().size();
         let received = match &memory.contents {
-            Contents::Held(held) => {
+            Contents::Held(held) => memory.readable().and_then(|()| {
                 let mut to = Storage::uninit(bytes);
                 let offset = x.layout.offset() * x.dtype().size();
                 let slice = to.bytes_mut().expect("memory of our own is writable");
                 memory.gpu.0.queue.download(held, offset, slice).map(|()| to)
-            }
+            }),
             Contents::Nothing => Ok(Storage::uninit(bytes)),
             Contents::Lost(text) => Err(text.clone()),
         };
@@ -158,7 +183,7 @@ fn words(dtype: DType) -> Option<(Stored, usize)> {
 }
 
 /// `to` = `from`, element by element; `to` is contiguous.
-fn copy(gpu: &Cuda, from: &Tensor, to: &Tensor) -> Result<()> {
+pub(super) fn copy(gpu: &Cuda, from: &Tensor, to: &Tensor) -> Result<()> {
     let converts = from.dtype() != to.dtype();
     let is_float = |x: &Tensor| matches!(x.dtype(), DType::F32 | DType::BF16 | DType::F16);
     let pair = (words(from.dtype()), words(to.dtype()));

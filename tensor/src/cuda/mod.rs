@@ -3,7 +3,8 @@
 //! The driver is looked for when a GPU is asked for ([`Cuda::open`]); building and running without
 //! one needs nothing of CUDA. A GPU is one queue: copies and kernels happen in the order in which
 //! they were asked for, and what is dropped is given back in that order. Kernels are those of
-//! `kernels::ptx`, handed to the driver as text when they are first launched ([`Cuda::kernel`]).
+//! `kernels::ptx`, handed to the driver as text when they are first launched ([`Cuda::kernel`]). What
+//! is asked for again and again with the same shapes can be recorded and asked for at once ([`Graph`]).
 //!
 //! # Errors come late
 //!
@@ -16,6 +17,7 @@
 //! no panic.
 
 mod driver;
+mod graph;
 mod kernel;
 mod memory;
 
@@ -25,6 +27,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::{Error, Result};
+pub use graph::Graph;
 pub use kernel::Launch;
 pub(crate) use memory::Memory;
 
@@ -32,10 +35,24 @@ pub(crate) use memory::Memory;
 #[derive(Clone)]
 pub struct Cuda(Arc<Gpu>);
 
+/// What the driver says of a card, and of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Its name.
+    pub name: String,
+    /// Compute capability: (8, 0) is an A100's.
+    pub capability: (i32, i32),
+    /// Bytes of memory.
+    pub memory: usize,
+    /// The version of CUDA that the driver is of.
+    pub driver: (i32, i32),
+}
+
 struct Gpu {
     ordinal: usize,
-    card: String,
+    card: Card,
     kernels: Mutex<HashMap<String, Arc<kernel::Loaded>>>,
+    recording: Mutex<Option<graph::Recording>>,
     /// Bytes of tensors, now and at most.
     live: AtomicUsize,
     peak: AtomicUsize,
@@ -64,21 +81,21 @@ impl Cuda {
                 .note("install NVIDIA's driver for the GPU, or use the device cpu"));
         }
         let opened = driver::Queue::open(ordinal).and_then(|queue| Ok((queue.card()?, queue)));
-        let ((card, capability), queue) = match opened {
+        let (card, queue) = match opened {
             Ok(opened) => opened,
             Err(text) => {
                 return Err(Error::device("cuda", format!("GPU {ordinal} does not open: {text}"))
                     .note("nvidia-smi lists the GPUs that the driver knows"));
             }
         };
-        if capability < LEAST {
-            let (major, minor) = capability;
-            let message = format!("{card} has compute capability {major}.{minor}");
+        if card.capability < LEAST {
+            let (major, minor) = card.capability;
+            let message = format!("{} has compute capability {major}.{minor}", card.name);
             return Err(Error::device("cuda", message)
                 .note("the kernels need 8.0: Ampere (A100, RTX 30) or younger"));
         }
-        let (kernels, live, peak) = Default::default();
-        let gpu = Arc::new(Gpu { ordinal, card, kernels, live, peak, queue });
+        let (kernels, recording, live, peak) = Default::default();
+        let gpu = Arc::new(Gpu { ordinal, card, kernels, recording, live, peak, queue });
         open.push(Arc::downgrade(&gpu));
         Ok(Self(gpu))
     }
@@ -88,8 +105,8 @@ impl Cuda {
         self.0.ordinal
     }
 
-    /// The card's name.
-    pub fn card(&self) -> &str {
+    /// The card.
+    pub fn card(&self) -> &Card {
         &self.0.card
     }
 
@@ -114,7 +131,7 @@ impl Cuda {
     /// Errors: the driver's, of any of it.
     #[track_caller]
     pub fn synchronize(&self) -> Result<()> {
-        match self.0.queue.wait() {
+        match self.may_read().and_then(|()| self.0.queue.wait()) {
             Ok(()) => Ok(()),
             Err(text) => Err(Error::device("synchronize", text)),
         }
@@ -137,7 +154,7 @@ impl fmt::Display for Cuda {
 
 impl fmt::Debug for Cuda {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self} ({})", self.0.card)
+        write!(f, "{self} ({})", self.0.card.name)
     }
 }
 

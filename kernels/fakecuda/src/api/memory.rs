@@ -41,6 +41,7 @@ driver_api! {
     /// A new buffer, uninitialised.
     fn cuMemAlloc_v2(address: Out<u64>, bytes: usize) |driver| {
         bound(driver)?;
+        driver.no_capture("an allocation outside the order of streams")?;
         address.put(driver.alloc(bytes)?)
     };
 
@@ -59,6 +60,7 @@ driver_api! {
     /// Frees a buffer, once everything is done.
     fn cuMemFree_v2(address: u64) |driver| {
         bound(driver)?;
+        driver.no_capture("a free outside the order of streams")?;
         driver.order.all_synchronised();
         driver.free(address)
     };

@@ -18,6 +18,7 @@ fn version(text: &str) -> Option<(u32, u32)> {
 }
 
 fn load(driver: &mut Driver, text: &str) -> Result<usize, Error> {
+    driver.no_capture("loading a module")?;
     let module = Module::parse(text).map_err(|e| driver.fail(Error::InvalidPtx, e.to_string()))?;
     let version = version(&module.version).unwrap_or((u32::MAX, 0));
     if version > card::PTX {
