@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use autograd::optim::{AdamW, AdamWConfig, Ema};
@@ -11,11 +12,13 @@ use autograd::{Params, no_grad};
 use ddit::config::{Recipe, TransformerConfig, VaeConfig};
 use ddit::mmdit::{Mmdit, TextInput, inventory};
 use ddit::objective::{Draws, ImagePairs, Losses, Objective, TextPairs, Texts, VaeObjective};
-use ddit::pipeline::Model;
+use ddit::pipeline::{Model, Prompts, Texts as Given};
 use ddit::t5::{self, T5Config, T5Encoder};
 use ddit::train::{RunConfig, Trainer};
 use ddit::vae::{self, AutoencoderKl};
 use ddit::weights::Inventory;
+use samplers::flow::{FlowStep, Guidance, Schedule, Solver};
+use samplers::masked::{Canvas, DdpmCache, Query, TextStep, TwoStage};
 use serde_json::json;
 use tensor::io::safetensors::SafeTensors;
 use tensor::rng::Rng;
@@ -77,10 +80,13 @@ struct Trained {
     norms: Vec<f64>,
 }
 
+fn model(params: &Params) -> Model {
+    Model { transformer: Mmdit::new(config(), params).unwrap(), text_encoder: None }
+}
+
 fn train(device: &Device, steps: u64) -> Trained {
     let params = params(device);
-    let transformer = Mmdit::new(config(), &params).unwrap();
-    let model = Model { transformer, text_encoder: None };
+    let model = model(&params);
     let settings =
         AdamWConfig { clip: Some(0.5), ema: Some(Ema::Constant(0.9)), ..Default::default() };
     let mut optimizer = AdamW::new(&params, settings).unwrap();
@@ -164,6 +170,60 @@ fn velocity_and_scores_are_those_of_the_cpu() {
     for (got, want) in answers(&gpu()).iter().zip(&answers(&Device::Cpu)) {
         let apart = apart(got, want);
         assert!(apart <= 1e-5, "{apart:.1e}");
+    }
+}
+
+/// Euler's method with guidance, from noise to latents.
+#[test]
+fn drawn_latents_are_those_of_the_cpu() {
+    let draw = |device: &Device| {
+        let model = model(&params(device));
+        let null = Given::Ids(objective().null, LENGTH);
+        let prompts = Prompts::new(Given::Ids(IDS.to_vec(), LENGTH), Some(&null)).unwrap();
+        let (schedule, guidance) = (Schedule::shifted(4, 3.0).unwrap(), Guidance::new(2.5));
+        let velocity = |state: &Tensor, sigma| {
+            guidance.velocity(state, sigma, |state, sigma, pass| {
+                model.velocity(state, sigma, pass, &prompts)
+            })
+        };
+        let go_on = |_: &FlowStep| ControlFlow::Continue(());
+        let drawn = no_grad(|| Solver::Euler.integrate(&latents(), &schedule, velocity, go_on));
+        drawn.unwrap().to_f64_vec()
+    };
+    let apart = apart(&draw(&gpu()), &draw(&Device::Cpu));
+    assert!(apart <= 1e-5, "{apart:.1e}");
+}
+
+/// Texts beside pictures, from masks to tokens, by the paper's sampler and the release's: the scores
+/// that they ask for, and the tokens that they choose.
+#[test]
+fn written_texts_are_those_of_the_cpu() {
+    let write = |device: &Device, exact: bool| {
+        let (model, mut scores) = (model(&params(device)), Vec::new());
+        let denoiser = |query: &Query| {
+            let found = no_grad(|| model.denoise(query, Some(&latents())))?;
+            scores.push(found.to_f64_vec());
+            Ok(found)
+        };
+        let masks = [[i64::from(MASK); LENGTH]; BATCH];
+        let canvas = Canvas::new(&masks, i64::from(MASK)).unwrap();
+        let mut rngs = [7, 8].map(Rng::new);
+        let go_on = |_: &TextStep| ControlFlow::Continue(());
+        let canvas = match exact {
+            true => TwoStage::new(4).sample(canvas, &mut rngs, denoiser, go_on),
+            false => DdpmCache::new(4).sample(canvas, &mut rngs, denoiser, go_on),
+        };
+        (canvas.unwrap().to_tensor().to_vec::<i64>().unwrap(), scores)
+    };
+    for exact in [true, false] {
+        let ((tokens, scores), (want, want_scores)) =
+            (write(&gpu(), exact), write(&Device::Cpu, exact));
+        assert!(!want.contains(&i64::from(MASK)) && want_scores.len() > 1, "{want:?}");
+        assert_eq!(tokens, want);
+        for (got, want) in scores.iter().zip(&want_scores) {
+            let apart = apart(got, want);
+            assert!(apart <= 1e-5, "{apart:.1e}");
+        }
     }
 }
 

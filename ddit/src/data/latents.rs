@@ -9,7 +9,7 @@ use std::path::Path;
 
 use autograd::{Var, no_grad};
 use tensor::io::safetensors::{self, SafeTensors};
-use tensor::{Result, Tensor};
+use tensor::{Device, Result, Tensor};
 
 use super::Dataset;
 use crate::vae::{AutoencoderKl, Posterior};
@@ -79,8 +79,9 @@ pub struct Statistics {
 }
 
 impl Posteriors {
-    /// Those of the first `count` samples, at least one. `progress` is told how many are done, and
-    /// of how many; an error of its ends the work.
+    /// Those of the first `count` samples, at least one, made where the autoencoder's weights lie and
+    /// kept in this machine's memory. `progress` is told how many are done, and of how many; an
+    /// error of its ends the work.
     ///
     /// Errors: those of the autoencoder, and of `progress`.
     pub fn compute(
@@ -96,8 +97,8 @@ impl Posteriors {
             let indices: Vec<usize> = (start..count.min(start + batch)).collect();
             let pictures = Var::constant(dataset.pictures(&indices)?);
             let posterior = no_grad(|| vae.encode(&pictures))?;
-            means.push(posterior.mean.value());
-            logvars.push(posterior.logvar.value());
+            means.push(posterior.mean.value().to_device(&Device::Cpu)?);
+            logvars.push(posterior.logvar.value().to_device(&Device::Cpu)?);
             progress(start + indices.len(), count)?;
         }
         let join = |parts: &[Tensor]| Tensor::cat(&parts.iter().collect::<Vec<_>>(), 0);

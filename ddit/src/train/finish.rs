@@ -45,7 +45,7 @@ impl Trainer {
     pub fn vae(&self) -> Result<Option<AutoencoderKl>> {
         match &self.subject {
             Subject::Autoencoder(autoencoder) => {
-                frozen_vae(&self.autoencoder(autoencoder)).map(Some)
+                frozen_vae(&self.autoencoder(autoencoder), &self.device).map(Some)
             }
             Subject::Dual(_) => Ok(None),
         }
@@ -68,7 +68,7 @@ impl Trainer {
             }
             Subject::Autoencoder(autoencoder) => {
                 let component = self.autoencoder(autoencoder);
-                let found = autoencoder.measure(&frozen_vae(&component)?)?;
+                let found = autoencoder.measure(&frozen_vae(&component, &self.device)?)?;
                 let config = VaeConfig {
                     shift_factor: Some(found.mean),
                     scaling_factor: 1.0 / found.deviation,
@@ -150,7 +150,7 @@ impl Trainer {
     ) -> Result<Vec<Picture>> {
         let shown: Vec<usize> = (0..dataset.len().min(COLUMNS)).collect();
         let pictures = dataset.pictures(&shown)?;
-        let vae = frozen_vae(component)?;
+        let vae = frozen_vae(component, &self.device)?;
         let back = no_grad(|| vae.decode(vae.encode(&pictures.clone().into())?.mode()))?;
         let mut rows = pictures_from_tensor(&pictures)?;
         rows.extend(pictures_from_tensor(&back.value())?);

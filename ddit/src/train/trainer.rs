@@ -299,7 +299,7 @@ fn dual(
     let mask = tokenizer.mask();
     let (learner, model) = networks::dual(transformer, text_encoder, mask, config, device)?;
     // Last, as it takes time: mistakes in the settings have been found by now.
-    let latents = latents(config, out, frozen.as_ref(), &dataset, progress)?;
+    let latents = latents(config, out, frozen.as_ref(), &dataset, device, progress)?;
     let dual = Dual::new(config, model, tokenizer, dataset, latents)?;
     Ok((Subject::Dual(Box::new(dual)), learner, frozen))
 }
@@ -345,33 +345,39 @@ fn latent_shape(config: &RunConfig, frozen: Option<&Component<VaeConfig>>) -> [u
     })
 }
 
-/// The latents of the data, from the run's folder if they were computed before.
+/// The latents of the data, from the run's folder if they were computed before; else the device
+/// makes them.
 fn latents(
     config: &RunConfig,
     out: &Path,
     frozen: Option<&Component<VaeConfig>>,
     dataset: &Dataset,
+    device: &Device,
     progress: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Latents> {
     let Some(component) = frozen else { return Ok(Latents::Pixels) };
-    let vae = frozen_vae(component)?;
+    let vae = frozen_vae(component, &Device::Cpu)?;
     let path = out.join("latents.safetensors");
     let origin = origin(config, component, dataset)?;
     if let Some(posteriors) = Posteriors::open(&path, &origin)? {
         return Ok(Latents::Encoded { vae, posteriors });
     }
-    let posteriors = Posteriors::compute(&vae, dataset, dataset.len(), progress)?;
+    let encoder = frozen_vae(component, device)?;
+    let posteriors = Posteriors::compute(&encoder, dataset, dataset.len(), progress)?;
     posteriors.save(&path, &origin)?;
     Ok(Latents::Encoded { vae, posteriors })
 }
 
-/// An autoencoder that does not learn, computed by the processor.
-pub(super) fn frozen_vae(component: &Component<VaeConfig>) -> Result<AutoencoderKl> {
+/// An autoencoder that does not learn, on a device.
+pub(super) fn frozen_vae(
+    component: &Component<VaeConfig>,
+    device: &Device,
+) -> Result<AutoencoderKl> {
     let constant = |(name, weight): &(String, Tensor)| {
         (name.clone(), autograd::Var::constant(weight.to_dtype(DType::F32)))
     };
     let params = Params::from_vars(component.weights.iter().map(constant))?;
-    let params = params.to_device(&Device::Cpu)?;
+    let params = params.to_device(device)?;
     AutoencoderKl::new(component.config.clone(), &params)
 }
 

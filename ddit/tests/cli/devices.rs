@@ -31,22 +31,30 @@ fn a_gpu_draws_and_writes_what_the_processor_does() {
     assert_eq!(with_stand_in(there).succeeded().stdout, here);
 }
 
+/// First an autoencoder, then its latents of the data, then a transformer on them.
 #[test]
 fn a_gpu_trains_a_model_that_the_processor_uses() {
     let world = World::new();
+    let line = |name| format!("{{\"file\": \"{name}.png\", \"caption\": \"{name}\"}}\n");
+    world.write("pictures.jsonl", &["red", "blue"].map(line).concat());
+    world.write("vae.toml", "preset = \"tiny-vae\"\n[run]\nsteps = 1\n[batch]\nimages = 2\n");
     let mut train = vec!["train", "tiny", "--out", "run", "--device", "cuda"];
     let settings = [
-        "autoencoder.source=none",
+        "data.source=folder",
+        "data.manifest=pictures.jsonl",
+        "data.size=16",
+        "autoencoder.preset=vae.toml",
+        "autoencoder.widths=[4, 4]",
         "model.blocks=1",
         "model.width=16",
-        "model.patch=32",
-        "data.scenes=8",
         "batch.images=2",
         "batch.texts=2",
         "run.steps=1",
     ];
     train.extend(settings.iter().flat_map(|setting| ["--set", *setting]));
     with_stand_in(world.command(&train)).succeeded();
+    assert!(world.path("run/vae-run/model/vae/config.json").exists());
+    assert!(world.path("run/latents.safetensors").exists());
     world.run(&["caption", "red.png", "--model", "run"]).succeeded();
 }
 

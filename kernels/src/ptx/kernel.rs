@@ -109,7 +109,9 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel that `write` writes.
+    /// The kernel that `write` writes, for blocks of so many `threads`, each of which does `per_block`
+    /// of the problem along each axis: [`KernelSpec::grid`] makes the number of blocks of it. All
+    /// threads run the same code; [`Body::block`] and [`Body::thread`] tell each where it is.
     pub fn new(name: &str, threads: u32, per_block: [u32; 3], write: impl FnOnce(&Body)) -> Kernel {
         let body = Body::default();
         write(&body);

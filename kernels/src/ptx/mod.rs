@@ -22,7 +22,24 @@
 //! });
 //! assert!(axpy.ptx().contains("mul.rn.f32"));
 //! assert_eq!(axpy.spec().grid([1000, 1, 1]), Ok([4, 1, 1]));
+//!
+//! // The virtual machine reads the text and runs it.
+//! use ptx_vm::{Launch, Machine, Module};
+//! let module = Module::parse(&axpy.ptx())?;
+//! let mut gpu = Machine::new();
+//! let (x, y) = (gpu.upload(&[1.0f32; 1000]), gpu.upload(&[0.5f32; 1000]));
+//! let args = [x.into(), y.into(), 3.0f32.into(), 1000u32.into()];
+//! let counts = gpu.launch(&module.kernels[0], Launch::linear(4, 256), &args)?;
+//! assert_eq!(gpu.download(y).unwrap(), [3.5; 1000]);
+//! // Neighbours read neighbours: no sector of 32 bytes but those that hold the operands.
+//! assert_eq!(counts.of("ld.global").sectors, 2 * 1000 * 4 / 32);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! `cargo run --release -p kernels --example bank_conflicts` is the next step: a kernel with shared
+//! memory, what its bank conflicts cost and how they go away, and what a forgotten barrier looks
+//! like. `kernels/tests/ptx` has the machine run every kernel there is; a tensor's GPU runs one by
+//! `tensor::Cuda::kernel`.
 //!
 //! The generators lie beside the CPU's kernels, as `ptx.rs` or `ptx/`; [`registry`] lists what they
 //! make, and [`counterparts`] says which of them do what a function of the CPU does.
