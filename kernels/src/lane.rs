@@ -91,6 +91,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `out[i]` is lane i.
     fn store(self, v: Self::V, out: &mut [Self::T; LANES]);
 
+    /// Begins to fetch the cache line of element `i`, which may lie beyond the end: what is there is
+    /// not read.
+    #[inline(always)]
+    fn prefetch<E>(self, _x: &[E], _i: usize) {}
+
     /// Loads a slice of at most sixteen elements; lanes beyond it are `fill`.
     #[inline(always)]
     fn load_head(self, x: &[Self::T], fill: Self::T) -> Self::V {

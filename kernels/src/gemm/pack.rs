@@ -126,6 +126,17 @@ impl<T: Real> Columns<'_, T> {
         }
     }
 
+    /// Rows `depth` of panel `j` of matrix `batch`, if they are packed already.
+    pub fn ready(&self, batch: usize, j: usize, depth: Range<usize>) -> Option<&[[T; LANES]]> {
+        match self {
+            Columns::Shared { rows, k, first, panels } => {
+                let panel = (batch - first[0]) * panels + j - first[1];
+                Some(&rows[panel * k..][depth])
+            }
+            Columns::Own { .. } | Columns::Packed(_) => None,
+        }
+    }
+
     /// Rows `depth` of panel `j` of matrix `batch`, in its slot or wherever they are.
     #[inline]
     pub fn panel<'a>(

@@ -92,14 +92,19 @@ impl<T: Real> Task<T> for SumTile<'_, T> {
                     let two = j + 1 < end;
                     let right =
                         if two { b.panel(batch, j + 1, depth.clone(), right) } else { left };
+                    let next = [j + 2, j + 3].map(|j| {
+                        let next = panels.contains(&j).then(|| b.ready(batch, j, depth.clone()));
+                        next.flatten().unwrap_or(left)
+                    });
                     let out = Out { sums: &mut *sums, stride, at: j - panels.start, first };
                     if two && const { S::TILE_VECS == 2 } {
-                        all_rows(isa, a, rows.len(), [left, right], out);
+                        all_rows(isa, a, rows.len(), [left, right], next, out);
                         continue;
                     }
                     for v in 0..=usize::from(two) {
                         let out = Out { sums: &mut *out.sums, at: out.at + v, ..out };
-                        all_rows(isa, a, rows.len(), [if v == 0 { left } else { right }], out);
+                        let b = [if v == 0 { left } else { right }];
+                        all_rows(isa, a, rows.len(), b, next, out);
                     }
                 }
             }
@@ -140,19 +145,21 @@ struct Out<'a, T> {
     first: bool,
 }
 
-/// All rows of A against one panel (or two) of B.
+/// All rows of A against one panel (or two) of B, while the panels after them are fetched.
 #[inline(always)]
 fn all_rows<S: Simd, const NV: usize>(
     isa: S,
     a: Groups<S::T>,
     rows: usize,
     b: [&[[S::T; LANES]]; NV],
+    next: [&[[S::T; LANES]]; 2],
     out: Out<S::T>,
 ) {
     for (group, sums) in out.sums.chunks_mut(GROUP * out.stride).enumerate() {
         // A group is shared out evenly: a micro-tile of one or two rows would wait for its own
         // multiply-adds, so that eight rows are 4 + 4 and not 6 + 2.
         let rows = GROUP.min(rows - group * GROUP);
+        let next = *next.get(group).unwrap_or(&b[0]);
         let tiles = rows.div_ceil(S::TILE_ROWS);
         let (height, taller) = (rows / tiles, rows % tiles);
         let mut row = 0;
@@ -165,7 +172,7 @@ fn all_rows<S: Simd, const NV: usize>(
                     match height {
                         $($rows if const { S::TILE_ROWS >= $rows } => {
                             let a = a[group][row..].first_chunk().expect("rows of the group");
-                            micro_tile::<S, $rows, NV>(isa, a, b, out);
+                            micro_tile::<S, $rows, NV>(isa, a, b, next, out);
                         })*
                         _ => unreachable!("{height} rows in a tile of {}", S::TILE_ROWS),
                     }
@@ -183,9 +190,10 @@ fn micro_tile<S: Simd, const MR: usize, const NV: usize>(
     isa: S,
     a: &[[S::T; KC]; MR],
     b: [&[[S::T; LANES]]; NV],
+    next: &[[S::T; LANES]],
     out: Out<S::T>,
 ) {
-    let sums = micro_kernel(isa, a, b);
+    let sums = micro_kernel(isa, a, b, next);
     for (sums, out_row) in sums.iter().zip(out.sums.chunks_mut(out.stride)) {
         let out_row = out_row[out.at..].first_chunk_mut::<NV>().expect("a panel of the tile");
         for (&sum, place) in sums.iter().zip(out_row) {
@@ -197,12 +205,14 @@ fn micro_tile<S: Simd, const MR: usize, const NV: usize>(
 
 /// `Σₖ a[i][k] · b[v][k]` by fused multiply-add in order of k, for MR rows and NV vectors.
 ///
-/// Everything but `k` is known to the compiler: the sums live in registers.
+/// Everything but `k` is known to the compiler: the sums live in registers. A row of `next` is fetched
+/// at each step; there is room for that.
 #[inline(always)]
 fn micro_kernel<S: Simd, const MR: usize, const NV: usize>(
     isa: S,
     a: &[[S::T; KC]; MR],
     b: [&[[S::T; LANES]]; NV],
+    next: &[[S::T; LANES]],
 ) -> [[S::V; NV]; MR] {
     let zero = isa.splat(S::T::ZERO);
     let mut sums = [[zero; NV]; MR];
@@ -210,6 +220,7 @@ fn micro_kernel<S: Simd, const MR: usize, const NV: usize>(
     let b = b.map(|b| &b[..depth]);
     assert!(depth <= KC);
     for k in 0..depth {
+        isa.prefetch(next, k);
         let mut row = [zero; NV];
         for v in 0..NV {
             row[v] = isa.load(&b[v][k]);

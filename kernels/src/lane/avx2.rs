@@ -79,6 +79,12 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn prefetch<E>(self, x: &[E], i: usize) {
+        // SAFETY: a prefetch of any address, mapped or not, is a hint and has no effect but on
+        // caches; SSE is part of every x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(i).cast()) }
+    }
+    #[inline(always)]
     fn transpose(self, rows: &mut [F32x16; LANES]) {
         let [mut a, mut b, mut c, mut d] = [[self.splat(0.0).0; 8]; 4];
         for i in 0..8 {

@@ -47,6 +47,12 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v.0) }
     }
     #[inline(always)]
+    fn prefetch<E>(self, x: &[E], i: usize) {
+        // SAFETY: a prefetch of any address, mapped or not, is a hint and has no effect but on
+        // caches; SSE is part of every x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(i).cast()) }
+    }
+    #[inline(always)]
     fn load_head(self, x: &[f32], fill: f32) -> F32x16 {
         if let Some(x) = x.first_chunk() {
             return self.load(x);
