@@ -103,7 +103,7 @@ impl Bench {
         let tokens = tokens.reshape([batch * text, width])?.index_rows(&self.rows)?;
         let head = self.model.text_head();
         let weights = vec![TEXT_WEIGHT / (batch * text) as f64; self.rows.len()];
-        let text_loss =
+        let (text_loss, _) =
             tokens.linear_cross_entropy(&head.weight, &head.bias, &self.words, &weights, None)?;
 
         let loss = image_loss.add(&text_loss)?;

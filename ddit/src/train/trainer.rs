@@ -14,7 +14,7 @@ use super::checkpoint::{Checkpoint, State};
 use super::config::{RunConfig, Task};
 use super::dual::Dual;
 use super::learner::Learner;
-use super::log::{Log, StepReport, Window};
+use super::log::{self, Log, StepReport, Window};
 use super::networks;
 use super::setup::{
     AUTOENCODER_RUN, check_latents, open_model, open_vae, transformer_geometry, vae_geometry,
@@ -23,6 +23,7 @@ use crate::config::{TransformerConfig, VaeConfig};
 use crate::data::Dataset;
 use crate::data::latents::{Latents, Posteriors};
 use crate::folder::{Component, Folder};
+use crate::objective::ByNoise;
 use crate::t5::T5Config;
 use crate::text::{END, Tokenizer};
 use crate::vae::AutoencoderKl;
@@ -32,15 +33,14 @@ use crate::{mmdit, vae};
 /// Where a run keeps its checkpoints.
 pub(super) const CHECKPOINTS: &str = "checkpoints";
 
-/// The name under which a checkpoint keeps the log's open window.
-const WINDOW: &str = "log.window";
-
 /// The direction of a step, and what was seen on the way to it.
 pub struct Gradient {
     /// Gradients of the parameters.
     pub grads: Grads,
     /// Losses by name, the minimised one first.
     pub losses: Vec<(&'static str, f64)>,
+    /// Losses of pictures and of texts by noise level, where there is any.
+    pub by_noise: Vec<(&'static str, ByNoise)>,
     /// Pictures and texts that went in.
     pub pairs: u64,
     /// Tokens of the texts.
@@ -96,19 +96,18 @@ impl Trainer {
             Task::Vae => autoencoder(&config, dataset, device)?,
             Task::Dual => dual(&config, out, dataset, device, progress)?,
         };
-        let (mut state, mut window) = (State { seed: config.seed, ..State::default() }, None);
+        let mut state = State { seed: config.seed, ..State::default() };
+        let mut window = Window::default();
         let found = Checkpoint::newest(&out.join(CHECKPOINTS))?;
         let saved = found.as_ref().map(|(_, checkpoint)| checkpoint.state.clone());
         if let Some((path, Checkpoint { model, optimizer, state: reached, .. })) = found {
-            let sums = optimizer.iter().find(|(name, _)| name == WINDOW);
-            window = sums.map(|(_, sums)| Window::from_tensor(sums));
+            window = Window::from_tensors(&optimizer);
             learner.restore(model, optimizer).map_err(|error| error.path(&path))?;
             state = reached;
         }
         fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
-        let log = Log::open(&out.join("log.jsonl"), state.log_length)?;
-        let (out, device, window) = (out.to_owned(), device.clone(), window.unwrap_or_default());
-        let timed = Timed::default();
+        let log = Log::open(&out.join(log::FILE), state.log_length)?;
+        let (out, device, timed) = (out.to_owned(), device.clone(), Timed::default());
         Ok(Self { config, out, device, subject, learner, frozen, state, saved, window, timed, log })
     }
 
@@ -160,6 +159,7 @@ impl Trainer {
         let mut report = StepReport {
             step: self.state.step,
             losses: gradient.losses,
+            by_noise: gradient.by_noise,
             learning_rate,
             grad_norm: clipped.norm,
             clipped: clipped.factor < 1.0,
@@ -228,7 +228,7 @@ impl Trainer {
     pub fn save(&mut self) -> Result<PathBuf> {
         self.state.log_length = self.log.sync()?;
         let mut optimizer = self.learner.memory();
-        optimizer.push((WINDOW.to_owned(), self.window.to_tensor()));
+        optimizer.extend(self.window.to_tensors());
         let checkpoint = Checkpoint {
             state: self.state.clone(),
             config: self.config.to_toml(),
