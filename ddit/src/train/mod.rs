@@ -7,6 +7,7 @@
 //! | [`run`] | a run from its first step to its last; its watcher |
 //! | [`trainer`] | the parts of a run, a step of it |
 //! | [`dual`], [`autoencoder`] | what a step is made of, for the two things there are to train |
+//! | [`beginning`] | what a transformer's run begins with |
 //! | [`trainable`], [`networks`] | which weights learn; the networks on them |
 //! | [`learner`], [`schedule`] | weights, optimiser, moving average; the learning rate |
 //! | [`checkpoint`], [`log`] | what is written on the way, so that a killed run goes on |
@@ -30,6 +31,7 @@
 //! ```
 
 pub mod autoencoder;
+pub mod beginning;
 pub mod checkpoint;
 pub mod config;
 pub mod curves;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tensor::{Device, Error, Result};
 
+use super::beginning;
 use super::checkpoint;
 use super::config::{RunConfig, Task};
 use super::log::StepReport;
@@ -197,8 +198,11 @@ impl Run {
         }
         let trains_autoencoder =
             self.config.task == Task::Dual && self.config.autoencoder.source == "train";
-        if trains_autoencoder && let Some(stopped) = self.train_autoencoder(watch)? {
-            return Ok(stopped);
+        if trains_autoencoder {
+            beginning::check(&self.config)?;
+            if let Some(stopped) = self.train_autoencoder(watch)? {
+                return Ok(stopped);
+            }
         }
         self.train(watch, &[&self])
     }

@@ -131,6 +131,12 @@ fn mistakes_spoil_no_run_and_leave_no_folder() {
         let error = begin(mistake).unwrap_err().to_string();
         assert!(error.contains("/no/such") && !out.exists(), "{error}");
     }
+    // No autoencoder is trained for a start that is not there.
+    let config = preset("tiny", &["init=/no/such"]);
+    let (told, outcome) = watched(|watch| start(config, &out, &Device::Cpu, watch), |_| false);
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("/no/such") && told.is_empty() && !out.exists(), "{told:?} {error}");
+
     // Somebody's folder is left alone.
     fs::create_dir_all(out.join("model")).unwrap();
     fs::write(out.join("model/weights"), "precious").unwrap();
