@@ -15,6 +15,7 @@
 //! | [`text`], [`shapes`], [`data`] | texts as token ids, the shapes world, data sets |
 //! | [`pipeline`] | prompts to pictures, pictures to texts |
 //! | [`train`], [`eval`], [`mod@bench`] | learning, scores, speed |
+//! | [`plot`] | curves as SVG |
 //! | [`parity`] | our results beside stored ones of the official model |
 //! | [`embedded`], [`demo`] | the model inside the program, and what it can do |
 //!
@@ -36,6 +37,7 @@ pub mod mmdit;
 pub mod objective;
 pub mod parity;
 pub mod pipeline;
+pub mod plot;
 pub mod sd3;
 pub mod shapes;
 pub mod t5;

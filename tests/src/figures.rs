@@ -6,13 +6,13 @@ use std::ops::ControlFlow;
 use autograd::optim::{AdamW, AdamWConfig};
 use ddit::config::Recipe;
 use ddit::objective::{Draws, ImagePairs, TextPairs, Texts};
+use ddit::plot::Plot;
 use samplers::flow::{FlowStep, Guidance, Pass, Schedule, Solver, interpolate, velocity_target};
 use samplers::masked::{Likelihood, LogLinear, MIN_TIME, corrupt, posterior, stratified_times};
 use tensor::rng::Rng;
 use tensor::{DType, Result, Tensor};
 
 use crate::mixture::{Mixture, TWO_PEAKS, exact_flow, marginal_velocity};
-use crate::plot::Plot;
 use crate::{table, tiny};
 
 const BLUE: &str = "#1f77b4";

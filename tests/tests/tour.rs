@@ -102,7 +102,7 @@ fn the_tour_takes_the_trainers_steps() -> Result<()> {
             corrupted.loss(&model, &dataset.pictures(&text_samples)?, corrupted.input())?;
 
         // One gradient of both, and the weights follow it.
-        let joint = text_loss.mul_scalar(config.objective.text_weight)?;
+        let joint = text_loss.mean.mul_scalar(config.objective.text_weight)?;
         joint.backward_into(&mut grads)?;
         let rate = config.optimizer.rate(step, config.run.steps);
         learner.update(&grads, rate)?;

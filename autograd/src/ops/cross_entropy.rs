@@ -6,7 +6,7 @@ use kernels::{Real, xent};
 use tensor::{DType, Element, Error, Result, Tensor};
 
 use crate::spec::{Case, Draw};
-use crate::{Keep, Kept, Op, Spec, Var, apply};
+use crate::{Gradient, Keep, Kept, Op, OpMany, Spec, Var, apply, apply_many};
 
 mod gpu;
 
@@ -32,12 +32,13 @@ impl Var {
     }
 
     /// [`cross_entropy`](Self::cross_entropy) of the scores x·Wᵀ + b, which never exist all at
-    /// once.
+    /// once; and, for whoever wants to know where it comes from, the part of each row in the sum.
+    /// The parts are values in float64, which nothing is learnt from.
     ///
     /// y = cross_entropy(x·Wᵀ + b).
     /// Source: Sahoo et al. 2024, §3.2.
     ///
-    /// Shapes: x \[R, C\], W \[V, C\], b \[V\] → \[\]. Saves: x, W, b, log Σ exp \[R\]. Cost:
+    /// Shapes: x \[R, C\], W \[V, C\], b \[V\] → \[\], \[R\]. Saves: x, W, b, log Σ exp \[R\]. Cost:
     /// 2·RVC flop, and 6·RVC backward, where the scores are made again. Errors: as there.
     #[track_caller]
     pub fn linear_cross_entropy(
@@ -47,9 +48,10 @@ impl Var {
         targets: &[u32],
         weights: &[f64],
         forbidden: Option<u32>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Tensor)> {
         let scored = Scored::new("linear_cross_entropy", targets, weights, forbidden);
-        apply(LinearCrossEntropy(scored), [self, weight, bias])
+        let [loss, parts] = linear_cross_entropy(scored, [self, weight, bias])?;
+        Ok((loss, parts.value()))
     }
 }
 
@@ -118,11 +120,14 @@ impl Op<1> for CrossEntropy {
             let mut lse = Tensor::uninit([rows], x.dtype());
             let scores = x.contiguous();
             let (scores, each) = (scores.slice::<T>()?, lse.slice_mut::<T>()?);
-            let loss = xent::forward(scores, words, scored.targets(), each);
+            let loss = xent::forward(scores, words, scored.targets(), &mut vec![0.0; rows], each);
             Ok((Tensor::scalar(loss, x.dtype()), lse))
         }
         match (x.cuda(), x.dtype()) {
-            (Some(gpu), DType::F32) => self.0.forward_on(gpu, x),
+            (Some(gpu), DType::F32) => {
+                let ([loss, _], lse) = self.0.forward_on(gpu, x)?;
+                Ok((loss, lse))
+            }
             (None, DType::F64) => run::<f64>(x, &self.0),
             (None, DType::F32) => run::<f32>(x, &self.0),
             _ => Err(Error::dtype(Self::NAME, "scores are not floats").operand("scores", x)),
@@ -153,29 +158,42 @@ impl Op<1> for CrossEntropy {
     }
 }
 
-/// Cross-entropy of x·Wᵀ + b.
+/// Cross-entropy of x·Wᵀ + b; and the parts that rows have in it, which have no gradient.
 #[derive(Debug)]
 struct LinearCrossEntropy(Scored);
 
-const ALL: Keep = Keep::x(0).and(Keep::x(1)).and(Keep::x(2));
+/// The loss, and the part of each row.
+#[track_caller]
+fn linear_cross_entropy(scored: Scored, x: [&Var; 3]) -> Result<[Var; 2]> {
+    let outputs = apply_many(LinearCrossEntropy(scored), &x)?;
+    Ok(outputs.try_into().expect("there are two outputs"))
+}
 
-impl Op<3> for LinearCrossEntropy {
+impl OpMany for LinearCrossEntropy {
     const NAME: &'static str = "linear_cross_entropy";
-    const KEEPS: [Keep; 3] = [ALL; 3];
     const CUDA: bool = true;
     /// log Σ exp of each row.
     type Aux = Tensor;
 
-    fn forward(&self, x: [&Tensor; 3]) -> Result<(Tensor, Tensor)> {
-        fn run<T: Real + Element>(x: [&Tensor; 3], scored: &Scored) -> Result<(Tensor, Tensor)> {
-            let [rows, weight, bias] = x.map(Tensor::contiguous);
-            let mut lse = Tensor::uninit([rows.shape()[0]], rows.dtype());
-            let linear = linear::<T>([&rows, &weight, &bias])?;
-            let each = lse.slice_mut::<T>()?;
-            let loss = xent::linear_forward(linear, scored.targets(), each);
-            Ok((Tensor::scalar(loss, rows.dtype()), lse))
+    fn keeps(&self, _: usize) -> Keep {
+        Keep::x(0).and(Keep::x(1)).and(Keep::x(2))
+    }
+
+    fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Tensor)> {
+        fn run<T: Real + Element>(
+            x: [&Tensor; 3],
+            scored: &Scored,
+        ) -> Result<([Tensor; 2], Tensor)> {
+            let [x, weight, bias] = x.map(Tensor::contiguous);
+            let rows = x.shape()[0];
+            let mut lse = Tensor::uninit([rows], x.dtype());
+            let mut parts = Tensor::uninit([rows], DType::F64);
+            let linear = linear::<T>([&x, &weight, &bias])?;
+            let (each, of_each) = (lse.slice_mut::<T>()?, parts.slice_mut::<f64>()?);
+            let loss = xent::linear_forward(linear, scored.targets(), of_each, each);
+            Ok(([Tensor::scalar(loss, x.dtype()), parts], lse))
         }
-        let [rows, weight, bias] = x;
+        let x @ [rows, weight, bias] = three(x);
         match (&rows.shape()[..], &weight.shape()[..], &bias.shape()[..]) {
             ([_, width], [words, w], [b]) if width == w && words == b => {
                 self.0.check(rows, *words)?;
@@ -185,23 +203,36 @@ impl Op<3> for LinearCrossEntropy {
                 return Err(misfit(Self::NAME, &operands));
             }
         }
-        match (rows.cuda(), rows.dtype()) {
-            (Some(gpu), DType::F32) => self.0.forward_on(gpu, &self.0.scores_on(x)?),
-            (None, DType::F64) => run::<f64>(x, &self.0),
-            (None, DType::F32) => run::<f32>(x, &self.0),
-            _ => Err(Error::dtype(Self::NAME, "rows are not floats").operand("rows", rows)),
-        }
+        let (outputs, lse) = match (rows.cuda(), rows.dtype()) {
+            (Some(gpu), DType::F32) => self.0.forward_on(gpu, &self.0.scores_on(x)?)?,
+            (None, DType::F64) => run::<f64>(x, &self.0)?,
+            (None, DType::F32) => run::<f32>(x, &self.0)?,
+            _ => return Err(Error::dtype(Self::NAME, "rows are not floats").operand("rows", rows)),
+        };
+        Ok((outputs.into(), lse))
     }
 
-    fn vjp(&self, kept: Kept<'_, Tensor>, dy: &Var, needs: [bool; 3]) -> Result<[Option<Var>; 3]> {
+    fn vjp(
+        &self,
+        kept: Kept<'_, Tensor>,
+        dy: &[Option<Var>],
+        needs: &[bool],
+    ) -> Result<Vec<Option<Gradient>>> {
         let x = [0, 1, 2].map(|i| kept.x(i).value());
-        let dy = dy.item()?;
-        match (x[0].cuda(), x[0].dtype()) {
+        let dy = dy[0].as_ref().expect("the parts are given away as values").item()?;
+        let needs = [needs[0], needs[1], needs[2]];
+        let gradients = match (x[0].cuda(), x[0].dtype()) {
             (Some(gpu), _) => self.0.gradients_on(gpu, &x, kept.aux, dy, needs),
             (None, DType::F64) => gradients::<f64>(&x, kept.aux, dy, &self.0, needs),
             (None, _) => gradients::<f32>(&x, kept.aux, dy, &self.0, needs),
-        }
+        };
+        Ok(gradients?.map(|gradient| gradient.map(Gradient::Whole)).into())
     }
+}
+
+/// Rows, weight and bias.
+fn three<'a>(x: &[&'a Tensor]) -> [&'a Tensor; 3] {
+    x.try_into().expect("it is applied to three operands")
 }
 
 /// The kernel's view of contiguous operands.
@@ -288,8 +319,10 @@ impl Spec for FromRows {
         let weight = draw.uniform([words, width], -0.5, 0.5)?;
         let bias = draw.uniform([words], -1.0, 1.0)?;
         let (label, wanted) = (format!("[{rows}, {width}] of {words}"), scored.clone());
-        let forward =
-            move |x: &[Var]| apply(LinearCrossEntropy(scored.clone()), [&x[0], &x[1], &x[2]]);
+        let forward = move |x: &[Var]| {
+            let [loss, _] = linear_cross_entropy(scored.clone(), [&x[0], &x[1], &x[2]])?;
+            Ok(loss)
+        };
         let reference = move |x: &[Vec<f64>]| {
             let score = |r: usize, v: usize| {
                 x[2][v] + (0..width).map(|c| x[0][r * width + c] * x[1][v * width + c]).sum::<f64>()
@@ -307,8 +340,10 @@ impl Spec for FromRows {
         let x = draw.uniform([rows, width], -1.0, 1.0)?;
         let weight = draw.uniform([words, width], -0.1, 0.1)?;
         let bias = draw.uniform([words], -1.0, 1.0)?;
-        let forward =
-            move |x: &[Var]| apply(LinearCrossEntropy(scored.clone()), [&x[0], &x[1], &x[2]]);
+        let forward = move |x: &[Var]| {
+            let [loss, _] = linear_cross_entropy(scored.clone(), [&x[0], &x[1], &x[2]])?;
+            Ok(loss)
+        };
         Ok(Case::new("[256, 384] of 32100", [x, weight, bias], forward, |_| Vec::new())
             .flops(2.0 * (rows * words * width) as f64))
     }

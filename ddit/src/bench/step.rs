@@ -115,7 +115,9 @@ impl Bench {
         let tokens = tokens.reshape([batch * text, width])?.index_rows(&self.rows)?;
         let head = self.model.text_head();
         let weights = vec![TEXT_WEIGHT / (batch * text) as f64; self.rows.len()];
-        tokens.linear_cross_entropy(&head.weight, &head.bias, &self.words, &weights, None)
+        let (loss, _) =
+            tokens.linear_cross_entropy(&head.weight, &head.bias, &self.words, &weights, None)?;
+        Ok(loss)
     }
 
     /// Velocity and the scores of all words at every text token.

@@ -7,8 +7,8 @@ use ddit::sd3::{Fate, Sd3};
 use ddit::text::Tokenizer;
 use serde_json::json;
 
-use super::Outcome;
 use super::output::Output;
+use super::{Outcome, parse};
 
 /// Make the folder of a model that begins as SD3, and tell what became of each tensor
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
     /// Seed of what is new
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = parse::seed)]
     seed: u64,
 }
 

@@ -13,6 +13,9 @@ use tensor::Device;
 use super::output::Output;
 use super::parse;
 
+/// Letters of a text that a warning shows.
+const SHOWN: usize = 60;
+
 /// Which model.
 #[derive(Debug, clap::Args)]
 pub struct ModelArgs {
@@ -139,11 +142,19 @@ pub fn warn_of_texts<'a>(
         if tokens > length {
             output.warn(format_args!(
                 "{tokens} tokens are more than the {length} that the model reads; \
-                 the end is cut off: \"{text}\""
+                 the end is cut off: \"{}\"",
+                beginning(text)
             ));
         }
     }
     Ok(())
+}
+
+/// As much of a text as tells which it is.
+fn beginning(text: &str) -> String {
+    let mut letters = text.chars();
+    let shown: String = letters.by_ref().take(SHOWN).collect();
+    if letters.next().is_none() { shown } else { shown + "..." }
 }
 
 /// The seed of item `index` of a command that began with `seed`.

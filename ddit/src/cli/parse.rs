@@ -83,7 +83,7 @@ pub fn size(text: &str) -> Result<[usize; 2], String> {
     let sides = text.split_once('x').map(|(width, height)| [positive(width), positive(height)]);
     match sides {
         Some([Ok(width), Ok(height)]) => Ok([width, height]),
-        _ => Err("WIDTHxHEIGHT is needed, as in 64x64".to_owned()),
+        _ => Err(format!("WIDTHxHEIGHT is needed, as in 64x64, of 1 to {MOST} each")),
     }
 }
 

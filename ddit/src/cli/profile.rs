@@ -1,7 +1,7 @@
 //! `--profile` and `--trace-file`: where a command's time went.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -34,17 +34,17 @@ pub fn run<R>(
     if !print && args.trace_file.is_none() {
         return command();
     }
+    let write = |path: &PathBuf| format!("cannot write {}", path.display());
     // A file that cannot be made is better known before hours of work than after.
-    let file = args
-        .trace_file
-        .as_ref()
-        .map(|path| File::create(path).with_context(|| format!("cannot write {}", path.display())));
-    let file = file.transpose()?;
+    let create =
+        |path| Ok::<_, anyhow::Error>((path, File::create(path).with_context(|| write(path))?));
+    let file = args.trace_file.as_ref().map(create).transpose()?;
     let (result, profile) = autograd::profile(file.is_some(), command);
-    if let Some(file) = file {
+    if let Some((path, file)) = file {
         let mut file = BufWriter::new(file);
-        serde_json::to_writer(&mut file, &trace(&profile))?;
-        file.flush()?;
+        let written = serde_json::to_writer(&mut file, &trace(&profile));
+        let written = written.map_err(io::Error::from).and_then(|()| file.flush());
+        written.with_context(|| write(path))?;
     }
     if print {
         output.note(table(&profile, Ceilings::measure()));

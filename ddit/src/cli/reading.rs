@@ -17,6 +17,8 @@ use ddit::train::config::Alpha;
 pub fn lines(path: &Path, what: &str) -> Result<Vec<(usize, String)>> {
     let text = fs::read_to_string(path);
     let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    // Some editors begin a file with a mark that it is UTF-8.
+    let text = text.trim_start_matches('\u{feff}');
     let numbered = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     let lines: Vec<(usize, String)> = numbered
         .filter(|(_, line)| !line.is_empty())
@@ -95,7 +97,7 @@ mod tests {
 
     #[test]
     fn blank_lines_do_not_count() {
-        let list = file("a circle\n\n  a square \r\n");
+        let list = file("\u{feff}a circle\n\n  a square \r\n");
         let expected = [(1, "a circle".to_owned()), (3, "a square".to_owned())];
         assert_eq!(lines(list.path(), "prompt").unwrap(), expected);
         let error = lines(file(" \n").path(), "prompt").unwrap_err().to_string();

@@ -1,5 +1,6 @@
 //! `ddit train`: a model from scratch, further, or on from where a run was stopped.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use ddit::eval::reconstruction::validate_autoencoder;
 use ddit::eval::run::validate;
+use ddit::objective::QUARTERS;
 use ddit::pipeline;
 use ddit::train::config::Source;
+use ddit::train::curves::Curves;
 use ddit::train::{self, Candidate, Event, PRESETS, Progress, RunConfig, Stop, Watch};
 use serde_json::{Map, Value, json};
 use tensor::Device;
@@ -21,8 +24,8 @@ const INTERRUPTED: i32 = 130;
 
 /// Train a model, or resume a run that was stopped
 ///
-/// Ctrl-C saves a checkpoint and stops; --resume goes on as if nothing had happened, to the last
-/// bit. Ctrl-C twice stops at once.
+/// Ctrl-C, or a batch system's SIGTERM, saves a checkpoint and stops; --resume goes on as if nothing
+/// had happened, to the last bit. The second one stops at once.
 ///
 /// With --json, standard output has the lines that the run's log.jsonl gets, and how the run ended.
 #[derive(Debug, clap::Args)]
@@ -87,8 +90,19 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     printed?;
     match outcome {
         train::Outcome::Finished(model) => {
+            let by_noise = match args.resume.as_ref().or(args.out.as_ref()) {
+                Some(run) => Curves::read(run)?.by_noise(),
+                None => Vec::new(),
+            };
             let path = model.display().to_string();
-            output.result(|| json!({ "finished": path }), format_args!("finished: {path}"))?;
+            let mut record = json!({ "finished": path });
+            for (name, means) in &by_noise {
+                record[format!("{name}_loss_by_noise")] = json!(means);
+            }
+            if !by_noise.is_empty() {
+                output.text(noise_table(&by_noise))?;
+            }
+            output.result(|| record, format_args!("finished: {path}"))?;
         }
         train::Outcome::Stopped { reason, step, run } => {
             let reason = match reason {
@@ -108,6 +122,22 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Losses by quarter of the noise level, for people.
+///
+/// ```text
+/// loss at noise   0 to ¼   ¼ to ½   ½ to ¾   ¾ to 1
+///   image          1.412    0.934    0.871    1.102
+/// ```
+fn noise_table(by_noise: &[(&str, [Option<f64>; QUARTERS])]) -> String {
+    let mut table = "loss at noise   0 to ¼   ¼ to ½   ½ to ¾   ¾ to 1\n".to_owned();
+    for (name, means) in by_noise {
+        let cell = |mean: &Option<f64>| mean.map_or("none".to_owned(), |mean| format!("{mean:.3}"));
+        let cells = means.iter().map(|mean| format!("{:>9}", cell(mean)));
+        table += &format!("  {name:<11}{}\n", cells.collect::<String>());
+    }
+    table
+}
+
 /// The line that the log gets on an event, if it gets one.
 fn log_line(event: &Event) -> Option<Value> {
     match event {
@@ -120,7 +150,7 @@ fn log_line(event: &Event) -> Option<Value> {
     }
 }
 
-/// A flag that Ctrl-C sets; a second Ctrl-C ends the program.
+/// A flag that Ctrl-C sets, or a signal to terminate; a second one ends the program.
 fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = stop.clone();
@@ -128,6 +158,9 @@ fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
         if seen.swap(true, Ordering::Relaxed) {
             std::process::exit(INTERRUPTED);
         }
+        // A step may take minutes, and nothing else would be seen to happen.
+        let text = "\nstopping after what is under way; Ctrl-C again stops at once";
+        let _ = writeln!(io::stderr(), "{text}");
     };
     ctrlc::set_handler(handle).context("Ctrl-C cannot be caught")?;
     Ok(stop)

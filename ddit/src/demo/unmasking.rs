@@ -8,13 +8,15 @@ use crate::text::Tokenizer;
 /// The number of a step, and the text's tokens after it; `None` where one is still masked.
 pub type Step = (usize, Vec<Option<String>>);
 
-/// The steps that revealed any token of the text up to its first `</s>`. What follows that is left
-/// out, and so are steps that found nothing but padding there; the first stays if tokens were given.
+/// The steps that revealed any token of the text up to its first `</s>`, or to the first behind the
+/// question that was asked. What follows that is left out, and so are steps that found nothing but
+/// padding there; the first stays if tokens were given.
 ///
 /// Errors: those of the tokenizer.
 pub fn words(tokenizer: &Tokenizer, written: &Written) -> Result<Vec<Step>> {
-    let end = written.ids.iter().position(|&id| id == tokenizer.end());
-    let shown = end.map_or(written.ids.len(), |end| end + 1);
+    let answer = &written.ids[written.asked..];
+    let end = answer.iter().position(|&id| id == tokenizer.end());
+    let shown = written.asked + end.map_or(answer.len(), |end| end + 1);
     let word = |&id: &u32| match id == tokenizer.mask() {
         true => Ok(None),
         false => tokenizer.decode(&[id]).map(Some),
@@ -51,11 +53,31 @@ mod tests {
         ];
         let trace = trace.map(|(step, ids)| TextTrace { step, ids: ids.to_vec() });
         let ids = trace[3].ids.clone();
-        let written = Written { text: "a circle".into(), ids, seed: 0, trace: trace.to_vec() };
+        let text = "a circle".into();
+        let written = Written { text, ids, asked: 0, seed: 0, trace: trace.to_vec() };
         let word = |text: &str| Some(text.to_owned());
         let expected = [
             (2, vec![None, word("circle"), None]),
             (5, vec![word("a"), word("circle"), word("</s>")]),
+        ];
+        assert_eq!(words(&tokenizer, &written).unwrap(), expected);
+    }
+
+    /// As the released code has it, a question keeps its `</s>`: what it is about comes after that.
+    #[test]
+    fn the_end_of_a_question_is_not_the_end_of_its_answer() {
+        let tokenizer = Tokenizer::of_words(WORDS).unwrap();
+        let (mask, end) = (tokenizer.mask(), tokenizer.end());
+        let [how, two] = ["how", "two"].map(|word| tokenizer.encode(word).unwrap()[0]);
+        let trace = [(0, [how, end, mask, end, end]), (4, [how, end, two, end, end])];
+        let trace = trace.map(|(step, ids)| TextTrace { step, ids: ids.to_vec() });
+        let ids = trace[1].ids.clone();
+        let written = Written { text: "two".into(), ids, asked: 2, seed: 0, trace: trace.to_vec() };
+        let word = |text: &str| Some(text.to_owned());
+        let [how, end, two] = ["how", "</s>", "two"].map(word);
+        let expected = [
+            (0, vec![how.clone(), end.clone(), None, end.clone()]),
+            (4, vec![how, end.clone(), two, end]),
         ];
         assert_eq!(words(&tokenizer, &written).unwrap(), expected);
     }

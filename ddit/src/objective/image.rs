@@ -7,12 +7,13 @@
 //! The released code regresses x₀ instead, which weights the same error by σ².
 //! Source: Li et al. 2025, eq. (3); Esser et al. 2024, §3.1 for the distribution of σ.
 
-use autograd::Var;
+use autograd::{Var, no_grad};
 use samplers::flow::{
     ImageLoss, interpolate, logit_normal_level, shift, timestep, training_sigma, velocity_target,
 };
 use tensor::{Error, Result, Tensor};
 
+use super::noise::Loss;
 use crate::config::Recipe;
 use crate::mmdit::{Mmdit, TextInput};
 
@@ -98,20 +99,34 @@ impl Noised {
         model.velocity(&self.state, text, &self.times())
     }
 
-    /// The mean squared error of the network's velocity, one number.
+    /// The mean squared error of the network's velocity, and the part of each picture in it.
     ///
     /// Errors: those of the network.
     #[track_caller]
-    pub fn loss(&self, model: &Mmdit, text: TextInput, form: ImageLoss) -> Result<Var> {
-        self.velocity_loss(&self.velocity(model, text)?, form)
+    pub fn loss(&self, model: &Mmdit, text: TextInput, form: ImageLoss) -> Result<Loss> {
+        let squares = self.squares(&self.velocity(model, text)?, form)?;
+        let share = 1.0 / squares.numel() as f64;
+        let parts = no_grad(|| squares.sum(&[1, 2, 3], false)?.mul_scalar(share))?;
+        Ok(Loss {
+            mean: squares.mean_all()?,
+            parts: parts.value(),
+            samples: (0..self.sigma.len()).collect(),
+            levels: self.sigma.iter().map(|&sigma| f64::from(sigma)).collect(),
+        })
     }
 
-    /// The mean squared error of a velocity, which may lack what is left of the sides when they
-    /// are divided into patches.
+    /// The mean squared error of a velocity, one number. The velocity may lack what is left of the
+    /// sides when they are divided into patches.
     ///
     /// Errors: another batch size or number of channels than the target's; larger sides.
     #[track_caller]
     pub fn velocity_loss(&self, velocity: &Var, form: ImageLoss) -> Result<Var> {
+        self.squares(velocity, form)?.mean_all()
+    }
+
+    /// The squared errors of a velocity, weighted by form.
+    #[track_caller]
+    fn squares(&self, velocity: &Var, form: ImageLoss) -> Result<Var> {
         let [_, _, height, width] = velocity.dims()?;
         let target = self.target.to_device(&velocity.device())?;
         let target = target.narrow(2, 0, height)?.narrow(3, 0, width)?;
@@ -122,13 +137,13 @@ impl Noised {
         }
         let error = velocity.sub(&target)?;
         if form == ImageLoss::Velocity {
-            return error.square()?.mean_all();
+            return error.square();
         }
         let weights: Vec<f64> = self.sigma.iter().map(|&s| f64::from(form.weight(s))).collect();
         let weights = Tensor::from_vec(weights, [self.sigma.len(), 1, 1, 1])?;
         let weights = Var::constant(weights.to_dtype(velocity.dtype()));
         let weights = weights.to_device(&velocity.device())?;
-        error.square()?.mul(&weights)?.mean_all()
+        error.square()?.mul(&weights)
     }
 }
 

@@ -8,11 +8,12 @@
 //! Where a text encoder reads for the transformer, the image pass takes its states as they are;
 //! the text pass leads back into it, as far as something in it learns.
 
-use autograd::{Grads, Var, no_grad};
+use autograd::{Grads, no_grad};
 use tensor::{Error, Result, Tensor};
 
 use super::draws::Draws;
 use super::image::{ImageDraws, Noised, drop_captions, image_loss_form};
+use super::noise::{ByNoise, Loss};
 use super::text::{Corrupted, TextDraws, Texts};
 use crate::config::Recipe;
 use crate::pipeline::Model;
@@ -62,25 +63,34 @@ pub struct Losses {
     pub text: f64,
     /// The joint loss.
     pub total: f64,
+    /// The image losses of the pictures, by noise level.
+    pub image_by_noise: ByNoise,
+    /// The text losses of the texts, by noise level.
+    pub text_by_noise: ByNoise,
 }
 
 impl Objective {
-    /// The image loss of some pairs, one number.
+    /// The image loss of some pairs.
     ///
     /// Errors: lengths that do not fit each other; those of the networks.
     #[track_caller]
-    pub fn image_loss(&self, model: &Model, pairs: &ImagePairs, draws: &ImageDraws) -> Result<Var> {
+    pub fn image_loss(
+        &self,
+        model: &Model,
+        pairs: &ImagePairs,
+        draws: &ImageDraws,
+    ) -> Result<Loss> {
         let ids = drop_captions(pairs.ids, &self.null, &draws.drop)?;
         let texts = no_grad(|| model.read(&ids, self.null.len()))?;
         let noised = Noised::new(pairs.latents, draws)?;
         noised.loss(&model.transformer, texts.input(), image_loss_form(self.recipe))
     }
 
-    /// The text loss of some pairs, one number; a constant 0 where no token is masked.
+    /// The text loss of some pairs; a constant 0 where no token is masked.
     ///
     /// Errors: lengths that do not fit each other; those of the networks.
     #[track_caller]
-    pub fn text_loss(&self, model: &Model, pairs: &TextPairs, draws: &TextDraws) -> Result<Var> {
+    pub fn text_loss(&self, model: &Model, pairs: &TextPairs, draws: &TextDraws) -> Result<Loss> {
         let corrupted = Corrupted::new(&pairs.texts, draws, self.mask, self.recipe)?;
         let texts = model.read(&corrupted.ids, corrupted.length)?;
         corrupted.loss(&model.transformer, pairs.latents, texts.input())
@@ -99,15 +109,18 @@ impl Objective {
         sums: &mut (Grads, Losses),
     ) -> Result<()> {
         let (grads, losses) = sums;
-        let mut descend = |loss: Var, weight: f64| -> Result<f64> {
+        let mut descend = |loss: Loss, weight: f64, by_noise: &mut ByNoise| -> Result<f64> {
             let weight = weight * share;
-            if loss.is_tracked() && weight != 0.0 {
-                loss.mul_scalar(weight)?.backward_into(grads)?;
+            if loss.mean.is_tracked() && weight != 0.0 {
+                loss.mean.mul_scalar(weight)?.backward_into(grads)?;
             }
-            Ok(loss.item()? * share)
+            by_noise.add(&loss.by_noise());
+            Ok(loss.mean.item()? * share)
         };
-        losses.image += descend(self.image_loss(model, images, image_draws)?, 1.0)?;
-        losses.text += descend(self.text_loss(model, texts, text_draws)?, self.text_weight)?;
+        let image = self.image_loss(model, images, image_draws)?;
+        losses.image += descend(image, 1.0, &mut losses.image_by_noise)?;
+        let text = self.text_loss(model, texts, text_draws)?;
+        losses.text += descend(text, self.text_weight, &mut losses.text_by_noise)?;
         losses.total = losses.image + self.text_weight * losses.text;
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! | `image` | flow matching: latents at a noise level, the velocity's error |
 //! | `text` | masked diffusion: corrupted texts, the cross-entropy of what is hidden |
 //! | `joint` | the two together, over a batch and its parts |
+//! | `noise` | a loss apart by level of noise |
 //! | `draws` | the random numbers of a step |
 //! | `vae` | the autoencoder's own loss |
 //!
@@ -13,12 +14,14 @@
 mod draws;
 mod image;
 mod joint;
+mod noise;
 mod text;
 mod vae;
 
 pub use draws::Draws;
 pub use image::{ImageDraws, Noised, drop_captions, image_loss_form, noise_level};
 pub use joint::{ImagePairs, Losses, Objective, TextPairs};
+pub use noise::{ByNoise, Loss, QUARTERS};
 pub use text::{Corrupted, TextDraws, Texts};
 pub use vae::{VaeLoss, VaeObjective};
 

@@ -88,8 +88,8 @@ fn joint_loss_has_the_gradient_of_its_differences() {
         let loss = |values: &[Var]| {
             let transformer = Mmdit::new(transformer_config(), &params(&names, values)?)?;
             let model = Model { transformer, text_encoder: None };
-            let image = objective.image_loss(&model, &images, &image_draws)?;
-            let text = objective.text_loss(&model, &texts, &text_draws)?;
+            let image = objective.image_loss(&model, &images, &image_draws)?.mean;
+            let text = objective.text_loss(&model, &texts, &text_draws)?.mean;
             image.add(&text.mul_scalar(objective.text_weight)?)
         };
         let report = gradcheck(loss, &values).unwrap();
@@ -118,6 +118,17 @@ fn parts_of_a_batch_make_the_gradient_of_the_whole() {
     assert!((losses.total - losses.image - 0.7 * losses.text).abs() < 1e-15);
     assert!((losses.total - part_losses.total).abs() < 1e-12);
     assert!(losses.text > 0.0, "some token is masked");
+    for (loss, found, apart) in [
+        (losses.image, losses.image_by_noise, part_losses.image_by_noise),
+        (losses.text, losses.text_by_noise, part_losses.text_by_noise),
+    ] {
+        assert!((found.sums.iter().sum::<f64>() / 2.0 - loss).abs() < 1e-12, "two samples' mean");
+        // Parts of one sample each have that sample's loss and nothing else.
+        assert_eq!((found.counts, found.counts.iter().sum::<u64>()), (apart.counts, 2));
+        let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-12;
+        assert!(found.sums.iter().zip(&apart.sums).all(close), "{found:?} and {apart:?}");
+    }
+    assert_eq!(losses.text_by_noise.counts[..2].iter().sum::<u64>(), 1, "times are stratified");
     for (name, value) in names.iter().zip(&values) {
         let Some(gradient) = whole.get(value) else {
             assert_eq!(name, "null_image_embd");
@@ -158,9 +169,9 @@ fn only_the_text_pass_leads_into_a_text_encoder() {
     let (objective, batch) = (objective(Recipe::Paper), Batch::new());
     let (images, texts) = batch.pairs();
     let drawn = Draws::new(2, 0).image(0..2, [2, 4, 4], Recipe::Paper, 0.5).unwrap();
-    let image = objective.image_loss(&model, &images, &drawn).unwrap().backward().unwrap();
+    let image = objective.image_loss(&model, &images, &drawn).unwrap().mean.backward().unwrap();
     let drawn = TextDraws { times: vec![0.9, 0.7], uniforms: vec![0.5; 2 * LENGTH] };
-    let text = objective.text_loss(&model, &texts, &drawn).unwrap().backward().unwrap();
+    let text = objective.text_loss(&model, &texts, &drawn).unwrap().mean.backward().unwrap();
     assert!(values.iter().all(|value| image.get(value).is_none()));
     assert!(values.iter().all(|value| text.get(value).is_some()));
 }

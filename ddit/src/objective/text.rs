@@ -12,8 +12,9 @@ use std::ops::Range;
 
 use autograd::Var;
 use samplers::masked::{LogLinear, corrupt};
-use tensor::{Error, Result, Tensor};
+use tensor::{DType, Error, Result, Tensor};
 
+use super::noise::Loss;
 use crate::config::Recipe;
 use crate::mmdit::{Mmdit, TextInput};
 
@@ -79,6 +80,8 @@ pub struct Corrupted {
     pub weights: Vec<f64>,
     /// The token that stands for an unknown one.
     pub mask: u32,
+    /// Diffusion time of each text.
+    pub times: Vec<f64>,
 }
 
 impl Corrupted {
@@ -115,6 +118,7 @@ impl Corrupted {
             targets: Vec::new(),
             weights: Vec::new(),
             mask,
+            times: draws.times.clone(),
         };
         for (text, &time) in draws.times.iter().enumerate() {
             let row = text * length..(text + 1) * length;
@@ -145,16 +149,19 @@ impl Corrupted {
         TextInput::Ids(&self.ids, self.length)
     }
 
-    /// The weighted cross-entropy of the masked tokens, one number. `text` holds the corrupted
-    /// ids, or a text encoder's states of them.
+    /// The weighted cross-entropy of the masked tokens, and the part of each in it. `text` holds
+    /// the corrupted ids, or a text encoder's states of them.
     ///
     /// Shapes: `latents` \[B, C_in, height, width\], clean.   Errors: those of the network.
     #[track_caller]
-    pub fn loss(&self, model: &Mmdit, latents: &Tensor, text: TextInput) -> Result<Var> {
+    pub fn loss(&self, model: &Mmdit, latents: &Tensor, text: TextInput) -> Result<Loss> {
         let latents = Var::constant(latents.clone());
-        let times = vec![0.0; self.ids.len() / self.length];
-        let tokens = model.text_tokens(Some(&latents), text, &times)?;
-        self.token_loss(&tokens, &model.text_head().weight, &model.text_head().bias)
+        let clean = vec![0.0; self.times.len()];
+        let tokens = model.text_tokens(Some(&latents), text, &clean)?;
+        let head = model.text_head();
+        let (mean, parts) = self.parts(&tokens, &head.weight, &head.bias)?;
+        let samples = self.rows.iter().map(|row| row / self.length).collect();
+        Ok(Loss { mean, parts, samples, levels: self.times.clone() })
     }
 
     /// The weighted cross-entropy under the scores W x + b of the tokens x; a constant 0 where no
@@ -164,10 +171,16 @@ impl Corrupted {
     /// Errors: shapes that do not fit; a token that is not one of V.
     #[track_caller]
     pub fn token_loss(&self, tokens: &Var, weight: &Var, bias: &Var) -> Result<Var> {
+        Ok(self.parts(tokens, weight, bias)?.0)
+    }
+
+    /// The [`token_loss`](Self::token_loss), and the part of each masked token in it.
+    #[track_caller]
+    fn parts(&self, tokens: &Var, weight: &Var, bias: &Var) -> Result<(Var, Tensor)> {
         let [batch, length, width] = tokens.dims()?;
         if self.rows.is_empty() {
-            let nothing = Tensor::scalar(0.0, tokens.dtype());
-            return Var::constant(nothing).to_device(&tokens.device());
+            let nothing = Var::constant(Tensor::scalar(0.0, tokens.dtype()));
+            return Ok((nothing.to_device(&tokens.device())?, Tensor::zeros([0], DType::F64)));
         }
         let rows = tokens.reshape([batch * length, width])?.index_rows(&self.rows)?;
         rows.linear_cross_entropy(weight, bias, &self.targets, &self.weights, Some(self.mask))

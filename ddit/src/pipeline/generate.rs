@@ -66,6 +66,13 @@ pub struct FlowTrace {
     pub estimate: Picture,
 }
 
+/// A picture that was drawn, and what each step believed in, which is yet to be decoded.
+struct Drawn {
+    generated: Generated,
+    /// Noise levels, and clean latents \[1, C_in, height, width\].
+    estimates: Vec<(f32, Tensor)>,
+}
+
 impl Pipeline {
     /// What the folder says about drawing pictures.
     pub fn generate_options(&self) -> GenerateOptions {
@@ -105,7 +112,7 @@ impl Pipeline {
         for batch in batches {
             let first = options.seed.wrapping_add(pictures.len() as u64);
             let read = no_grad(|| self.read_prompts(batch, &schedule, options))?;
-            let mut best: Vec<Generated> = Vec::new();
+            let mut best: Vec<Drawn> = Vec::new();
             for candidate in 0..candidates {
                 let seeds: Vec<u64> = (0..batch.len() as u64)
                     .map(|i| candidate_seed(first.wrapping_add(i), candidate))
@@ -120,18 +127,19 @@ impl Pipeline {
                 }
                 keep_likelier(&mut best, drawn);
             }
-            pictures.extend(best);
+            pictures.extend(no_grad(|| self.with_traces(best, options))?);
         }
         Ok(pictures)
     }
 
     /// Writes down how likely each picture's prompt is beside it. The picture is looked at without
     /// noise, so that only the picture decides.
-    fn judge(&self, drawn: &mut [Generated], prompts: &[impl AsRef<str>]) -> Result<()> {
+    fn judge(&self, drawn: &mut [Drawn], prompts: &[impl AsRef<str>]) -> Result<()> {
         let options = WriteOptions { latents: Latents::Mode, ..self.write_options() };
-        for (drawn, prompt) in drawn.iter_mut().zip(prompts) {
-            let found = self.likelihood(&drawn.picture, &[prompt], &options, &mut |_, _| Ok(()))?;
-            drawn.likelihood = Some(found[0]);
+        for (Drawn { generated, .. }, prompt) in drawn.iter_mut().zip(prompts) {
+            let picture = &generated.picture;
+            let found = self.likelihood(picture, &[prompt], &options, &mut |_, _| Ok(()))?;
+            generated.likelihood = Some(found[0]);
         }
         Ok(())
     }
@@ -144,7 +152,7 @@ impl Pipeline {
         schedule: &Schedule,
         options: &GenerateOptions,
         progress: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<Vec<Generated>> {
+    ) -> Result<Vec<Drawn>> {
         let noise = seeds.iter().map(|&seed| rng(seed, Use::Noise).normal(shape, DType::F32));
         let noise = noise.collect::<Result<Vec<_>>>()?;
         let start = Tensor::stack(&noise.iter().collect::<Vec<_>>(), 0)?;
@@ -161,8 +169,20 @@ impl Pipeline {
             go_on(&watched)
         })?;
         watched?;
-        let tiling = options.tile.map(|tile| Tiling::of_pixels(tile, self.spatial_factor()));
-        self.finish(&latents, seeds, &estimates, tiling.transpose()?)
+        let pictures = pictures_from_tensor(&self.decode(&latents, self.tiling(options)?)?)?;
+        let drawn = |(row, (picture, &seed)): (usize, (Picture, &u64))| {
+            let own = |(sigma, all): &(f32, Tensor)| Ok((*sigma, all.narrow(0, row, 1)?));
+            let estimates = estimates.iter().map(own).collect::<Result<_>>()?;
+            let generated = Generated { picture, seed, likelihood: None, trace: Vec::new() };
+            Ok(Drawn { generated, estimates })
+        };
+        pictures.into_iter().zip(seeds).enumerate().map(drawn).collect()
+    }
+
+    /// How `options` have pictures decoded: by tiles of that size, or at once.
+    fn tiling(&self, options: &GenerateOptions) -> Result<Option<Tiling>> {
+        let tile = options.tile.map(|tile| Tiling::of_pixels(tile, self.spatial_factor()));
+        tile.transpose()
     }
 
     /// Latents drawn from noise.
@@ -184,31 +204,20 @@ impl Pipeline {
         options.solver.integrate(start, schedule, velocity, observe)
     }
 
-    /// Decodes final latents and the estimates on the way to them.
-    fn finish(
-        &self,
-        latents: &Tensor,
-        seeds: &[u64],
-        estimates: &[(f32, Tensor)],
-        tiling: Option<Tiling>,
-    ) -> Result<Vec<Generated>> {
-        let decode = |latents| pictures_from_tensor(&self.decode(latents, tiling)?);
-        let mut drawn: Vec<Generated> = decode(latents)?
-            .into_iter()
-            .zip(seeds)
-            .map(|(picture, &seed)| Generated {
-                picture,
-                seed,
-                likelihood: None,
-                trace: Vec::new(),
-            })
-            .collect();
-        for (sigma, estimate) in estimates {
-            for (item, estimate) in drawn.iter_mut().zip(decode(estimate)?) {
-                item.trace.push(FlowTrace { sigma: *sigma, estimate });
+    /// Pictures with what each step believed in, decoded step by step.
+    fn with_traces(&self, drawn: Vec<Drawn>, options: &GenerateOptions) -> Result<Vec<Generated>> {
+        let tiling = self.tiling(options)?;
+        let (mut pictures, estimates): (Vec<Generated>, Vec<_>) =
+            drawn.into_iter().map(|drawn| (drawn.generated, drawn.estimates)).unzip();
+        let steps = estimates.first().map_or(0, Vec::len);
+        for step in 0..steps {
+            let latents: Vec<&Tensor> = estimates.iter().map(|own| &own[step].1).collect();
+            let decoded = pictures_from_tensor(&self.decode(&Tensor::cat(&latents, 0)?, tiling)?)?;
+            for ((picture, own), estimate) in pictures.iter_mut().zip(&estimates).zip(decoded) {
+                picture.trace.push(FlowTrace { sigma: own[step].0, estimate });
             }
         }
-        Ok(drawn)
+        Ok(pictures)
     }
 
     /// Prompts as the transformer takes them: the text encoder runs once for each, whatever the
@@ -283,13 +292,13 @@ pub(super) fn candidate_seed(seed: u64, candidate: usize) -> u64 {
 }
 
 /// Lets a drawn picture take the place of one that is not as likely.
-fn keep_likelier(best: &mut Vec<Generated>, drawn: Vec<Generated>) {
+fn keep_likelier(best: &mut Vec<Drawn>, drawn: Vec<Drawn>) {
     if best.is_empty() {
         *best = drawn;
         return;
     }
     for (best, drawn) in best.iter_mut().zip(drawn) {
-        if drawn.likelihood > best.likelihood {
+        if drawn.generated.likelihood > best.generated.likelihood {
             *best = drawn;
         }
     }

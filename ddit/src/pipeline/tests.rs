@@ -110,8 +110,12 @@ fn the_likeliest_candidate_is_kept() {
     let pipeline = pipeline(Recipe::Paper);
     let prompts = ["a red circle", "two small squares", "a green triangle"];
     let draw = |prompts: &[&str], seed, candidates| {
-        let options = GenerateOptions { seed, candidates, batch: 2, ..pipeline.generate_options() };
+        let model = pipeline.generate_options();
+        let options = GenerateOptions { seed, candidates, batch: 2, trace: true, ..model };
         pipeline.generate(prompts, &options, &mut |_, _| Ok(())).unwrap()
+    };
+    let steps = |drawn: &Generated| -> Vec<(f32, Picture)> {
+        drawn.trace.iter().map(|step| (step.sigma, step.estimate.clone())).collect()
     };
     let look = WriteOptions { latents: Latents::Mode, ..pipeline.write_options() };
     let kept = draw(&prompts, 7, 4);
@@ -120,13 +124,15 @@ fn the_likeliest_candidate_is_kept() {
             let seed = generate::candidate_seed(7 + i as u64, candidate);
             let mut drawn = draw(&[prompt], seed, 1);
             assert_eq!((drawn[0].seed, drawn[0].likelihood), (seed, None));
-            let picture = drawn.remove(0).picture;
+            let (steps, picture) = (steps(&drawn[0]), drawn.remove(0).picture);
             let likelihood = pipeline.likelihood(&picture, &[prompt], &look, &mut |_, _| Ok(()));
-            (likelihood.unwrap()[0], seed, picture)
+            (likelihood.unwrap()[0], seed, picture, steps)
         };
         let candidates = (0..4).map(alone);
         let best = candidates.reduce(|best, next| if next.0 > best.0 { next } else { best });
-        assert_eq!((kept.likelihood.unwrap(), kept.seed, kept.picture.clone()), best.unwrap());
+        let best = best.unwrap();
+        assert_eq!((kept.likelihood.unwrap(), kept.seed), (best.0, best.1));
+        assert_eq!((&kept.picture, steps(kept)), (&best.2, best.3));
     }
     assert!(kept.iter().zip(7..).any(|(kept, seed)| kept.seed != seed), "no comparison was made");
 }

@@ -49,6 +49,8 @@ pub struct Written {
     pub text: String,
     /// All tokens, prompt and padding included.
     pub ids: Vec<u32>,
+    /// How many of the first are a question that was given, with its `</s>` if it kept one.
+    pub asked: usize,
     /// The seed that alone gives the same text again.
     pub seed: u64,
     /// The tokens after each step that revealed any, if that was asked for.
@@ -107,10 +109,11 @@ impl Pipeline {
         let tasks =
             pictures.iter().map(|picture| Task { picture: Some(picture), tokens: tokens.clone() });
         let texts = self.write(tasks.collect(), options, progress)?;
-        self.written(texts, options, |_, ids| match self.folder.generation.recipe {
+        let text = |ids: &[u32]| match self.folder.generation.recipe {
             Recipe::Paper => self.folder.tokenizer.decode_until_end(ids),
             Recipe::Release => self.folder.tokenizer.decode_clean(ids),
-        })
+        };
+        self.written(texts, options, |_| 0, text)
     }
 
     /// An answer to each question about its picture.
@@ -126,16 +129,16 @@ impl Pipeline {
         progress: Progress,
     ) -> Result<Vec<Written>> {
         let tokenizer = &self.folder.tokenizer;
-        let (mut tasks, mut given) = (Vec::new(), Vec::new());
+        let (mut tasks, mut asked) = (Vec::new(), Vec::new());
         for (picture, question) in questions {
             let prompt = question_prompt(question);
             let mut tokens = self.prompt_tokens(&prompt, options.keep_end)?;
-            given.push(tokens.len().min(options.length));
+            asked.push(tokens.len().min(options.length));
             tokens.resize(options.length, tokenizer.mask());
             tasks.push(Task { picture: Some(*picture), tokens });
         }
         let texts = self.write(tasks, options, progress)?;
-        self.written(texts, options, |i, ids| tokenizer.decode_until_end(&ids[given[i]..]))
+        self.written(texts, options, |i| asked[i], |ids| tokenizer.decode_until_end(ids))
     }
 
     /// What a text goes on from: with its `</s>`, as the official pipeline has it, or without.
@@ -163,7 +166,7 @@ impl Pipeline {
         };
         let tasks = templates.iter().map(task).collect::<Result<_>>()?;
         let texts = self.write(tasks, options, progress)?;
-        self.written(texts, options, |_, ids| self.folder.tokenizer.decode_until_end(ids))
+        self.written(texts, options, |_| 0, |ids| self.folder.tokenizer.decode_until_end(ids))
     }
 
     /// A template as a row: text, masks, `</s>`, padding.
@@ -190,15 +193,18 @@ impl Pipeline {
         Ok(tokens)
     }
 
+    /// Texts of these tokens, of which `asked` says how many are a question, and `text` what the
+    /// others say.
     fn written(
         &self,
         texts: Vec<Tokens>,
         options: &WriteOptions,
-        text: impl Fn(usize, &[u32]) -> Result<String>,
+        asked: impl Fn(usize) -> usize,
+        text: impl Fn(&[u32]) -> Result<String>,
     ) -> Result<Vec<Written>> {
         let one = |(i, (ids, trace)): (usize, Tokens)| {
-            let seed = options.seed.wrapping_add(i as u64);
-            Ok(Written { text: text(i, &ids)?, ids, seed, trace })
+            let (asked, seed) = (asked(i), options.seed.wrapping_add(i as u64));
+            Ok(Written { text: text(&ids[asked..])?, ids, asked, seed, trace })
         };
         texts.into_iter().enumerate().map(one).collect()
     }

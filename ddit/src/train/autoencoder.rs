@@ -78,6 +78,7 @@ impl Autoencoder {
         Ok(Gradient {
             grads,
             losses: names.into_iter().zip(losses).collect(),
+            by_noise: Vec::new(),
             pairs: images as u64,
             text_tokens: 0,
         })

@@ -107,6 +107,7 @@ impl Dual {
                 ("image_loss", losses.image),
                 ("text_loss", losses.text),
             ],
+            by_noise: vec![("image", losses.image_by_noise), ("text", losses.text_by_noise)],
             pairs: (image_samples.len() + text_samples.len()) as u64,
             text_tokens: ids.len() as u64,
         })

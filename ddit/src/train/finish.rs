@@ -11,6 +11,7 @@ use tensor::{DType, Result};
 
 use super::autoencoder::Autoencoder;
 use super::config::SamplingConfig;
+use super::curves::Curves;
 use super::dual::Dual;
 use super::networks::{self, TRANSFORMER, VAE};
 use super::samples::{sheet, write_png};
@@ -99,6 +100,15 @@ impl Trainer {
             tensor::io::atomic_write(path.with_extension("json"), format!("{texts:#}\n"))?;
         }
         self.state.sampled = self.state.step;
+        Ok(path)
+    }
+
+    /// Draws the log so far as curves; their file.
+    ///
+    /// Errors: the operating system's.
+    pub fn write_curves(&self) -> Result<PathBuf> {
+        let path = self.out.join("curves.svg");
+        tensor::io::atomic_write(&path, Curves::read(&self.out)?.to_svg())?;
         Ok(path)
     }
 

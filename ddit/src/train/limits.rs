@@ -7,6 +7,9 @@ use super::setup::{check_latents, vae_geometry};
 use crate::pipeline::TextSampler;
 use crate::shapes::MAX_WORDS;
 
+/// How weights, rates and the like have to be.
+const FROM_ZERO: &str = "must be a number from zero up";
+
 /// A setting, whether it is as it has to be, and how that is.
 type Rule = (&'static str, bool, &'static str);
 
@@ -32,6 +35,7 @@ fn meanings(config: &RunConfig) -> Vec<Rule> {
     let RunConfig { data, batch, optimizer, objective, autoencoder, run, .. } = config;
     let sampler = &config.generation.sampler;
     let share = |x: f64| (0.0..=1.0).contains(&x);
+    let from_zero = |x: f64| x >= 0.0 && x.is_finite();
     let parts = batch.micro_batches;
     let divides = |n: usize| parts > 0 && n.is_multiple_of(parts);
     vec![
@@ -45,8 +49,7 @@ fn meanings(config: &RunConfig) -> Vec<Rule> {
         ("data.scenes", data.scenes > 0, "must be at least 1"),
         (
             "data.kinds",
-            data.kinds.iter().all(|w| *w >= 0.0 && w.is_finite())
-                && data.kinds.iter().sum::<f64>() > 0.0,
+            data.kinds.iter().all(|w| from_zero(*w)) && data.kinds.iter().sum::<f64>() > 0.0,
             "are four weights from zero up, not all of them zero",
         ),
         ("data.sorted", share(data.sorted), "is a share, 0 to 1"),
@@ -67,9 +70,18 @@ fn meanings(config: &RunConfig) -> Vec<Rule> {
             "must be 64 in the shapes world",
         ),
         ("objective.caption_dropout", share(objective.caption_dropout), "is a share, 0 to 1"),
-        ("objective.noise_shift", objective.noise_shift > 0.0, "must be positive"),
-        ("objective.text_weight", objective.text_weight >= 0.0, "must not be negative"),
-        ("optimizer.learning_rate", optimizer.learning_rate >= 0.0, "must not be negative"),
+        (
+            "objective.noise_shift",
+            objective.noise_shift > 0.0 && objective.noise_shift.is_finite(),
+            "must be a positive number",
+        ),
+        ("objective.text_weight", from_zero(objective.text_weight), FROM_ZERO),
+        ("optimizer.learning_rate", from_zero(optimizer.learning_rate), FROM_ZERO),
+        ("optimizer.weight_decay", from_zero(optimizer.weight_decay), FROM_ZERO),
+        ("optimizer.epsilon", from_zero(optimizer.epsilon), FROM_ZERO),
+        ("autoencoder.absolute_weight", from_zero(autoencoder.absolute_weight), FROM_ZERO),
+        ("autoencoder.squared_weight", from_zero(autoencoder.squared_weight), FROM_ZERO),
+        ("autoencoder.divergence_weight", from_zero(autoencoder.divergence_weight), FROM_ZERO),
         (
             "optimizer.betas",
             optimizer.betas.iter().all(|b| (0.0..1.0).contains(b)),

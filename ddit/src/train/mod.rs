@@ -7,10 +7,12 @@
 //! | [`run`] | a run from its first step to its last; its watcher |
 //! | [`trainer`] | the parts of a run, a step of it |
 //! | [`dual`], [`autoencoder`] | what a step is made of, for the two things there are to train |
+//! | [`beginning`] | what a transformer's run begins with |
 //! | [`trainable`], [`networks`] | which weights learn; the networks on them |
 //! | [`learner`], [`schedule`] | weights, optimiser, moving average; the learning rate |
 //! | [`checkpoint`], [`log`] | what is written on the way, so that a killed run goes on |
 //! | [`finish`] | sample sheets, the finished model |
+//! | [`curves`] | the log as a picture |
 //! | [`progress`] | all this on a terminal |
 //!
 //! A run is a function of its settings: the order of the data and every random number follow from
@@ -20,6 +22,7 @@
 //! ```text
 //! OUT/config.toml        the settings, every key
 //! OUT/log.jsonl          losses and scores
+//! OUT/curves.svg         the same as curves
 //! OUT/checkpoints/       what to resume from
 //! OUT/samples/           what the model draws and writes on the way
 //! OUT/latents.safetensors    the data as latents, computed once
@@ -28,8 +31,10 @@
 //! ```
 
 pub mod autoencoder;
+pub mod beginning;
 pub mod checkpoint;
 pub mod config;
+pub mod curves;
 pub mod dual;
 pub mod finish;
 pub mod learner;

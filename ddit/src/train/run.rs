@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tensor::{Device, Error, Result};
 
+use super::beginning;
 use super::checkpoint;
 use super::config::{RunConfig, Task};
 use super::log::StepReport;
@@ -197,8 +198,11 @@ impl Run {
         }
         let trains_autoencoder =
             self.config.task == Task::Dual && self.config.autoencoder.source == "train";
-        if trains_autoencoder && let Some(stopped) = self.train_autoencoder(watch)? {
-            return Ok(stopped);
+        if trains_autoencoder {
+            beginning::check(&self.config)?;
+            if let Some(stopped) = self.train_autoencoder(watch)? {
+                return Ok(stopped);
+            }
         }
         self.train(watch, &[&self])
     }
@@ -270,6 +274,7 @@ impl Run {
             if let Some(reason) = self.reason_to_stop(stop) {
                 if !trainer.is_saved() {
                     (watch.observe)(Event::Wrote(&trainer.save()?));
+                    trainer.write_curves()?;
                 }
                 return Ok(stopped(reason, trainer.steps_done()));
             }
@@ -287,12 +292,14 @@ impl Run {
                     let scores = |on: Progress| score(&trainer, watch.validate.as_mut(), on);
                     if let Ok(scores) = self.unless_stopped(stop, scores)? {
                         trainer.log_scores(&scores)?;
+                        trainer.write_curves()?;
                         let step = trainer.steps_done();
                         (watch.observe)(Event::Scored { step, scores: &scores });
                     }
                 }
                 Due::Checkpoint => (watch.observe)(Event::Wrote(&trainer.save()?)),
                 Due::Model => {
+                    (watch.observe)(Event::Wrote(&trainer.write_curves()?));
                     let model = trainer.export()?;
                     (watch.observe)(Event::Wrote(&model));
                     return Ok(Outcome::Finished(model));

@@ -144,5 +144,9 @@ pub fn find_vae(path: &Path) -> Option<PathBuf> {
 }
 
 fn nothing(path: &Path, what: &str) -> Error {
-    Error::file("open", path, format!("neither {what}"))
+    let message = match path.exists() {
+        true => format!("neither {what}"),
+        false => "it does not exist".to_owned(),
+    };
+    Error::file("open", path, message)
 }

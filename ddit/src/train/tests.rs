@@ -184,6 +184,10 @@ fn a_whole_run_survives_being_stopped_and_leaves_a_model() {
     }
     assert_eq!(again, losses);
     assert_eq!(log(&stopped), log(&straight));
+    let curves = |out: &Path| fs::read_to_string(out.join("curves.svg")).unwrap();
+    assert_eq!(curves(&stopped), curves(&straight));
+    assert!(curves(&straight).contains("text loss"));
+    assert!(curves(&straight.join("vae-run")).contains("divergence"));
 
     let open = |out: &Path| Pipeline::open(out.join("model")).unwrap();
     let (one, two) = (open(&straight), open(&stopped));

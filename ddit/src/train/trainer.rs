@@ -10,30 +10,25 @@ use serde_json::{Map, Value, json};
 use tensor::{DType, Device, Error, Result, Tensor};
 
 use super::autoencoder::Autoencoder;
+use super::beginning::{self, Start, latent_shape};
 use super::checkpoint::{Checkpoint, State};
 use super::config::{RunConfig, Task};
 use super::dual::Dual;
 use super::learner::Learner;
-use super::log::{Log, StepReport, Window};
+use super::log::{self, Log, StepReport, Window};
 use super::networks;
-use super::setup::{
-    AUTOENCODER_RUN, check_latents, open_model, open_vae, transformer_geometry, vae_geometry,
-};
-use crate::config::{TransformerConfig, VaeConfig};
+use super::setup::{AUTOENCODER_RUN, check_latents, open_vae, vae_geometry};
+use crate::config::VaeConfig;
 use crate::data::Dataset;
 use crate::data::latents::{Latents, Posteriors};
-use crate::folder::{Component, Folder};
-use crate::t5::T5Config;
-use crate::text::{END, Tokenizer};
+use crate::folder::Component;
+use crate::objective::ByNoise;
+use crate::vae;
 use crate::vae::AutoencoderKl;
 use crate::weights::{FNV_START, fnv};
-use crate::{mmdit, vae};
 
 /// Where a run keeps its checkpoints.
 pub(super) const CHECKPOINTS: &str = "checkpoints";
-
-/// The name under which a checkpoint keeps the log's open window.
-const WINDOW: &str = "log.window";
 
 /// The direction of a step, and what was seen on the way to it.
 pub struct Gradient {
@@ -41,6 +36,8 @@ pub struct Gradient {
     pub grads: Grads,
     /// Losses by name, the minimised one first.
     pub losses: Vec<(&'static str, f64)>,
+    /// Losses of pictures and of texts by noise level, where there is any.
+    pub by_noise: Vec<(&'static str, ByNoise)>,
     /// Pictures and texts that went in.
     pub pairs: u64,
     /// Tokens of the texts.
@@ -96,19 +93,18 @@ impl Trainer {
             Task::Vae => autoencoder(&config, dataset, device)?,
             Task::Dual => dual(&config, out, dataset, device, progress)?,
         };
-        let (mut state, mut window) = (State { seed: config.seed, ..State::default() }, None);
+        let mut state = State { seed: config.seed, ..State::default() };
+        let mut window = Window::default();
         let found = Checkpoint::newest(&out.join(CHECKPOINTS))?;
         let saved = found.as_ref().map(|(_, checkpoint)| checkpoint.state.clone());
         if let Some((path, Checkpoint { model, optimizer, state: reached, .. })) = found {
-            let sums = optimizer.iter().find(|(name, _)| name == WINDOW);
-            window = sums.map(|(_, sums)| Window::from_tensor(sums));
+            window = Window::from_tensors(&optimizer);
             learner.restore(model, optimizer).map_err(|error| error.path(&path))?;
             state = reached;
         }
         fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
-        let log = Log::open(&out.join("log.jsonl"), state.log_length)?;
-        let (out, device, window) = (out.to_owned(), device.clone(), window.unwrap_or_default());
-        let timed = Timed::default();
+        let log = Log::open(&out.join(log::FILE), state.log_length)?;
+        let (out, device, timed) = (out.to_owned(), device.clone(), Timed::default());
         Ok(Self { config, out, device, subject, learner, frozen, state, saved, window, timed, log })
     }
 
@@ -160,6 +156,7 @@ impl Trainer {
         let mut report = StepReport {
             step: self.state.step,
             losses: gradient.losses,
+            by_noise: gradient.by_noise,
             learning_rate,
             grad_norm: clipped.norm,
             clipped: clipped.factor < 1.0,
@@ -228,7 +225,7 @@ impl Trainer {
     pub fn save(&mut self) -> Result<PathBuf> {
         self.state.log_length = self.log.sync()?;
         let mut optimizer = self.learner.memory();
-        optimizer.push((WINDOW.to_owned(), self.window.to_tensor()));
+        optimizer.extend(self.window.to_tensors());
         let checkpoint = Checkpoint {
             state: self.state.clone(),
             config: self.config.to_toml(),
@@ -278,10 +275,7 @@ fn dual(
     device: &Device,
     progress: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Parts> {
-    let init = match config.init.as_str() {
-        "" => None,
-        path => Some(open_model(Path::new(path))?),
-    };
+    let init = beginning::init(config)?;
     let frozen = match (config.autoencoder.source.as_str(), &init) {
         ("none", _) => None,
         ("init", Some(model)) => model.vae.clone(),
@@ -289,8 +283,9 @@ fn dual(
         (path, _) => Some(open_vae(Path::new(path))?),
     };
     let starts = init.as_ref().map(|model| &model.transformer.config);
-    check_latents(config, starts, frozen.as_ref().map(|vae| &vae.config))?;
-    let shape = latent_shape(config, frozen.as_ref());
+    let vae = frozen.as_ref().map(|vae| &vae.config);
+    check_latents(config, starts, vae)?;
+    let shape = latent_shape(config, vae);
     let start = match init {
         Some(model) => Start::from_model(model, shape)?,
         None => Start::fresh(config, &dataset, shape)?,
@@ -302,47 +297,6 @@ fn dual(
     let latents = latents(config, out, frozen.as_ref(), &dataset, device, progress)?;
     let dual = Dual::new(config, model, tokenizer, dataset, latents)?;
     Ok((Subject::Dual(Box::new(dual)), learner, frozen))
-}
-
-/// What a transformer's run begins with.
-struct Start {
-    transformer: Component<TransformerConfig>,
-    text_encoder: Option<Component<T5Config>>,
-    tokenizer: Tokenizer,
-}
-
-impl Start {
-    /// A model that was there before, for latents of a shape.
-    fn from_model(model: Folder, shape: [usize; 3]) -> Result<Self> {
-        let Folder { transformer, text_encoder, tokenizer, .. } = model;
-        let channels = transformer.config.in_channels;
-        if channels != shape[0] {
-            let message =
-                format!("the model takes latents of {channels} channels, these have {}", shape[0]);
-            return Err(Error::value("train", message).key("autoencoder.source"));
-        }
-        // Training pads with </s>, and so does whoever uses the model then.
-        Ok(Self { transformer, text_encoder, tokenizer: tokenizer.with_pad(END)? })
-    }
-
-    /// Fresh weights for latents of a shape, and a tokenizer of the data's words.
-    fn fresh(config: &RunConfig, dataset: &Dataset, shape: [usize; 3]) -> Result<Self> {
-        let tokenizer = dataset.tokenizer(config.data.vocabulary)?;
-        let geometry = transformer_geometry(&config.model, shape, tokenizer.len());
-        geometry.check()?;
-        let weights = mmdit::inventory(&geometry).fresh(config.seed, DType::F32)?;
-        let transformer = Component { config: geometry, weights };
-        Ok(Self { transformer, text_encoder: None, tokenizer })
-    }
-}
-
-/// Channels, height and width of the data's latents, or of its pictures where there are none.
-fn latent_shape(config: &RunConfig, frozen: Option<&Component<VaeConfig>>) -> [usize; 3] {
-    let size = config.data.size;
-    let side = |vae: &VaeConfig| size / vae.spatial_factor();
-    frozen.map_or([3, size, size], |vae| {
-        [vae.config.latent_channels, side(&vae.config), side(&vae.config)]
-    })
 }
 
 /// The latents of the data, from the run's folder if they were computed before; else the device

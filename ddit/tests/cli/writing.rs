@@ -87,6 +87,21 @@ fn a_text_is_shown_being_unmasked() {
     }
 }
 
+/// The question keeps its `</s>` as the released code has it, and its answer comes after that.
+#[test]
+fn an_answer_is_shown_being_unmasked() {
+    let world = World::new();
+    let question = "is there a circle?";
+    for recipe in ["paper", "release"] {
+        let ask = ["ask", "red.png", question, "--model", "model", "--recipe", recipe];
+        let ran = world.run(&[&ask[..], &["--trace", "--json"]].concat()).succeeded();
+        let steps = ran.lines()[0]["trace"].as_array().unwrap().clone();
+        let hidden = |step: &Value| step["tokens"].as_array().unwrap().contains(&Value::Null);
+        assert!(steps.len() > 1 && hidden(&steps[0]), "{recipe}: {}", ran.stdout);
+        assert!(!hidden(steps.last().unwrap()), "{recipe}: {}", ran.stdout);
+    }
+}
+
 #[test]
 fn unknown_words_are_pointed_out_and_drawn_all_the_same() {
     let world = World::new();

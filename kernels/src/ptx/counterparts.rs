@@ -93,6 +93,5 @@ pub const COUNTERPARTS: &[Counterpart] = &[
     row("xent::forward", &[SCORES, "add_parts"]),
     row("xent::backward", &["cross_entropy_backward"]),
     row("xent::linear_forward", &[PRODUCT, SCORES, "add_parts"]),
-    row("xent::linear_losses", &[PRODUCT, SCORES]),
     row("xent::linear_backward", &[PRODUCT, "cross_entropy_backward", "sum_columns"]),
 ];

@@ -6,8 +6,8 @@
 //!
 //! A vocabulary of 32,128 words makes scores the largest tensor of a training step, so
 //! [`linear_forward`] and [`linear_backward`] never hold more than [`ROWS`] rows of them: scores
-//! z = x·Wᵀ + b of a block are made, used and overwritten. What outlives the forward pass is one
-//! number a row; the backward pass makes the scores again.
+//! z = x·Wᵀ + b of a block are made, used and overwritten. What outlives the forward pass is a number
+//! or two a row; the backward pass makes the scores again.
 
 pub mod ptx;
 
@@ -38,21 +38,30 @@ impl<'a> Targets<'a> {
     }
 }
 
-/// The loss of scores \[R, V\], and each row's log-sum-exp in `lse` \[R\].
+/// The loss of scores \[R, V\]; each row's part of it in `parts` \[R\], and its log-sum-exp in
+/// `lse` \[R\].
 ///
 /// # Panics
 /// If slices do not fit each other or an id is no word.
-pub fn forward<T: Real>(scores: &[T], words: usize, targets: Targets, lse: &mut [T]) -> f64 {
+pub fn forward<T: Real>(
+    scores: &[T],
+    words: usize,
+    targets: Targets,
+    parts: &mut [f64],
+    lse: &mut [T],
+) -> f64 {
     assert_eq!(scores.len(), lse.len() * words, "one row of scores for each target");
     assert_eq!((targets.ids.len(), targets.weights.len()), (lse.len(), lse.len()));
+    assert_eq!(parts.len(), lse.len(), "one part for each target");
     par::chunks_mut(lse, 1, scores.len(), |row, lse| {
         let scores = &scores[row * words..][..words];
         lse[0] = T::dispatch(LogSumExp { scores, forbidden: targets.forbidden });
     });
-    let row_loss = |(row, (&id, &weight)): (usize, (&u32, &f64))| {
-        weight * (lse[row].to_f64() - scores[row * words + id as usize].to_f64())
-    };
-    targets.ids.iter().zip(targets.weights).enumerate().map(row_loss).sum()
+    for (row, part) in parts.iter_mut().enumerate() {
+        let right = scores[row * words + targets.ids[row] as usize];
+        *part = targets.weights[row] * (lse[row].to_f64() - right.to_f64());
+    }
+    parts.iter().sum()
 }
 
 /// Replaces scores by `dy · ∂loss/∂scores`, given the `lse` of [`forward`].
@@ -110,27 +119,19 @@ impl<T: Real> Linear<'_, T> {
 ///
 /// # Panics
 /// As [`forward`].
-pub fn linear_forward<T: Real>(linear: Linear<T>, targets: Targets, lse: &mut [T]) -> f64 {
+pub fn linear_forward<T: Real>(
+    linear: Linear<T>,
+    targets: Targets,
+    parts: &mut [f64],
+    lse: &mut [T],
+) -> f64 {
     let mut loss = 0.0;
     linear.blocks(targets.ids.len(), |rows, scores| {
         let words = linear.bias.len();
-        loss += forward(scores, words, targets.part(rows.clone()), &mut lse[rows]);
+        let (targets, parts) = (targets.part(rows.clone()), &mut parts[rows.clone()]);
+        loss += forward(scores, words, targets, parts, &mut lse[rows]);
     });
     loss
-}
-
-/// The loss −log p of each row by itself, unweighted: what likelihoods are sums of.
-///
-/// # Panics
-/// As [`forward`].
-pub fn linear_losses<T: Real>(linear: Linear<T>, targets: Targets, losses: &mut [T]) {
-    linear.blocks(targets.ids.len(), |rows, scores| {
-        let (words, targets) = (linear.bias.len(), targets.part(rows.clone()));
-        let losses = &mut losses[rows];
-        forward(scores, words, targets, losses);
-        let right = scores.chunks(words).zip(targets.ids).map(|(row, &id)| row[id as usize]);
-        losses.iter_mut().zip(right).for_each(|(loss, right)| *loss = *loss - right);
-    });
 }
 
 /// Gradients of [`linear_forward`] times `dy`; an empty slice is one that nobody asked for.
@@ -265,10 +266,16 @@ mod tests {
             for forbidden in [None, Some(words as u32 - 1)] {
                 let targets = Targets { ids: &ids, weights: &weights, forbidden };
                 let want = reference(&scores, words, targets);
-                let got = forward(&scores, words, targets, &mut vec![0.0; rows]);
+                let mut parts = vec![0.0; rows];
+                let got = forward(&scores, words, targets, &mut parts, &mut vec![0.0; rows]);
                 assert!((got - want).abs() < 1e-12 * rows as f64, "{got} {want}");
+                let last = rows - 1;
+                let (ids, weights) = (&ids[last..], &weights[last..]);
+                let alone = Targets { ids, weights, forbidden };
+                let want_part = reference(&scores[last * words..], words, alone);
+                assert!((parts[last] - want_part).abs() < 1e-12, "{} {want_part}", parts[last]);
                 let single: Vec<f32> = scores.iter().map(|&x| x as f32).collect();
-                let got = forward(&single, words, targets, &mut vec![0.0; rows]);
+                let got = forward(&single, words, targets, &mut parts, &mut vec![0.0; rows]);
                 assert!((got - want).abs() < 1e-5 * rows as f64, "{got} {want}");
             }
         }
@@ -282,16 +289,15 @@ mod tests {
         let (ids, weights) = targets(rows, words);
         let targets = Targets { ids: &ids, weights: &weights, forbidden: Some(18) };
         let linear = Linear { x: &x, weight: &w, bias: &b, width };
-        let (mut lse, mut losses) = (vec![0.0; rows], vec![0.0; rows]);
-        let total = linear_forward(linear, targets, &mut lse);
-        linear_losses(linear, targets, &mut losses);
-        let weighted: f64 = losses.iter().zip(&weights).map(|(loss, weight)| loss * weight).sum();
-        assert!((weighted - total).abs() < 1e-11, "{weighted} {total}");
+        let (mut lse, mut parts) = (vec![0.0; rows], vec![0.0; rows]);
+        let total = linear_forward(linear, targets, &mut parts, &mut lse);
+        let sum: f64 = parts.iter().sum();
+        assert!((sum - total).abs() < 1e-11, "{sum} {total}");
         let (mut dx, mut dw, mut db) = (vec![0.0; x.len()], vec![1.0; w.len()], vec![0.0; words]);
         linear_backward(linear, targets, &lse, 0.5, [&mut dx, &mut dw, &mut db]);
         let loss = |x: &[f64], w: &[f64], b: &[f64]| {
             let linear = Linear { x, weight: w, bias: b, width };
-            0.5 * linear_forward(linear, targets, &mut vec![0.0; rows])
+            0.5 * linear_forward(linear, targets, &mut vec![0.0; rows], &mut vec![0.0; rows])
         };
         let slope = |f: &dyn Fn(f64) -> f64| (f(1e-5) - f(-1e-5)) / 2e-5;
         let moved = |v: &[f64], i: usize, h: f64| {
@@ -321,7 +327,7 @@ mod tests {
         let targets = Targets { ids: &ids, weights: &weights, forbidden: Some(5) };
         let run = || {
             let (mut scores, mut lse) = (scores.clone(), vec![0.0; rows]);
-            let loss = forward(&scores, words, targets, &mut lse);
+            let loss = forward(&scores, words, targets, &mut vec![0.0; rows], &mut lse);
             backward(&mut scores, words, targets, &lse, 1.0);
             (loss.to_bits(), scores)
         };

@@ -88,7 +88,7 @@ fn equation_7_training_loss_has_the_nelbo_as_its_mean() {
         let objective = tiny::objective(recipe, 1.0, 6);
         let loss = |step| {
             let draws = Draws::new(72, step).text(0..BATCH, 0..BATCH, 6);
-            divisor * objective.text_loss(&model, &pairs, &draws).unwrap().item().unwrap()
+            divisor * objective.text_loss(&model, &pairs, &draws).unwrap().mean.item().unwrap()
         };
         let losses: Vec<f64> = (0..STEPS).map(loss).collect();
         let (found, error) = mean_and_error(&losses);
@@ -263,7 +263,7 @@ proptest! {
 
         let objective = tiny::objective(Recipe::Paper, 1.0, LENGTH);
         let drawn = draws.text(0..BATCH, 0..BATCH, LENGTH);
-        let text_loss = objective.text_loss(&model, &batch.pairs().1, &drawn).unwrap();
+        let text_loss = objective.text_loss(&model, &batch.pairs().1, &drawn).unwrap().mean;
         let text = match text_loss.is_tracked() {
             true => text_loss.backward().unwrap(),
             false => Grads::default(),

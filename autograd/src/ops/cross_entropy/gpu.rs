@@ -20,26 +20,26 @@ impl Scored {
         Ok(([ids.to_device(&there)?, weights.to_device(&there)?], forbidden))
     }
 
-    /// The loss of scores, and the log-sum-exp of each row.
-    pub(super) fn forward_on(&self, gpu: &Cuda, scores: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// The loss of scores and each row's part of it; and the log-sum-exp of each row.
+    pub(super) fn forward_on(&self, gpu: &Cuda, scores: &Tensor) -> Result<([Tensor; 2], Tensor)> {
         let [rows, words] = scores.dims()?;
         self.check(scores, words)?;
         if rows == 0 {
             let nothing = |shape: &[usize]| Tensor::zeros_on(Some(gpu), shape, DType::F32);
-            return Ok((nothing(&[]), nothing(&[0])));
+            return Ok(([nothing(&[]), nothing(&[0])], nothing(&[0])));
         }
         let ([ids, weights], forbidden) = self.operands_on(gpu)?;
         let scores = scores.contiguous();
         let mut lse = Tensor::uninit_on(Some(gpu), [rows], DType::F32);
-        let mut losses = Tensor::uninit_on(Some(gpu), [rows], DType::F64);
+        let mut parts = Tensor::uninit_on(Some(gpu), [rows], DType::F64);
         let mut loss = Tensor::uninit_on(Some(gpu), [], DType::F32);
         let launch = gpu.kernel("cross_entropy", xent::ptx::forward)?;
         let launch = launch.input(&scores).input(&ids).input(&weights);
-        let launch = launch.output(&mut lse).output(&mut losses);
+        let launch = launch.output(&mut lse).output(&mut parts);
         launch.numbers([rows, words, forbidden]).run([rows, 1, 1])?;
         let launch = gpu.kernel("add_parts", reduce::ptx::add_parts)?;
-        launch.input(&losses).output(&mut loss).number(rows).run([1, 1, 1])?;
-        Ok((loss, lse))
+        launch.input(&parts).output(&mut loss).number(rows).run([1, 1, 1])?;
+        Ok(([loss, parts], lse))
     }
 
     /// The gradient of scores, in their place if nobody else has them.

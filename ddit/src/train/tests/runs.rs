@@ -44,7 +44,7 @@ fn what_a_stopped_run_left_out_is_made_up_for() {
     assert_eq!(
         told.join(", "),
         "step 1, step 2, step-00000002.png, scored 2, step 3, step-00000003, step 4, \
-         step-00000004.png, scored 4, step-00000004, model"
+         step-00000004.png, scored 4, step-00000004, curves.svg, model"
     );
     // Between the second step's samples and its scores; then right after a checkpoint, which is not
     // written again.
@@ -59,7 +59,10 @@ fn what_a_stopped_run_left_out_is_made_up_for() {
     let stopped = Outcome::Stopped { reason: Stop::Asked, step: 3, run: out.clone() };
     assert_eq!(outcome.unwrap(), stopped);
     let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
-    assert_eq!(told.join(", "), "step 4, step-00000004.png, scored 4, step-00000004, model");
+    assert_eq!(
+        told.join(", "),
+        "step 4, step-00000004.png, scored 4, step-00000004, curves.svg, model"
+    );
     assert_eq!(log(&out), log(&straight));
     let scores = log(&out)[2]["scores"].clone();
     assert_eq!(scores, serde_json::json!({ "model": 1.0 }));
@@ -106,12 +109,12 @@ fn encoding_can_be_stopped_and_autoencoders_are_scored() {
     let out = folder.path().join("run");
     let first = |event: &Event| matches!(event, Event::Encoded { done: 32, .. });
     let (told, outcome) = watched(|watch| start(config, &out, &Device::Cpu, watch), first);
-    assert_eq!(told.join(", "), "step 1, scored 1, step-00000001, model, encoded 32");
+    assert_eq!(told.join(", "), "step 1, scored 1, step-00000001, curves.svg, model, encoded 32");
     assert_eq!(log(&out.join("vae-run"))[1]["scores"]["model"], 0.0);
     let stopped = Outcome::Stopped { reason: Stop::Asked, step: 0, run: out.clone() };
     assert_eq!(outcome.unwrap(), stopped);
     let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
-    assert_eq!(told.join(", "), "encoded 32, encoded 64, step 1, step-00000001, model");
+    assert_eq!(told.join(", "), "encoded 32, encoded 64, step 1, step-00000001, curves.svg, model");
 }
 
 #[test]
@@ -128,6 +131,12 @@ fn mistakes_spoil_no_run_and_leave_no_folder() {
         let error = begin(mistake).unwrap_err().to_string();
         assert!(error.contains("/no/such") && !out.exists(), "{error}");
     }
+    // No autoencoder is trained for a start that is not there.
+    let config = preset("tiny", &["init=/no/such"]);
+    let (told, outcome) = watched(|watch| start(config, &out, &Device::Cpu, watch), |_| false);
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("/no/such") && told.is_empty() && !out.exists(), "{told:?} {error}");
+
     // Somebody's folder is left alone.
     fs::create_dir_all(out.join("model")).unwrap();
     fs::write(out.join("model/weights"), "precious").unwrap();
