@@ -9,12 +9,14 @@
 //! | [`ops`] | every operation of the registry |
 //! | [`products`] | matrix products and attention, kernels alone |
 //! | [`peak`] | the machine's ceilings, measured in the same process |
+//! | [`gpu`] | a GPU: whether it computes what the CPU does, and times beside predicted bounds |
 //! | [`clock`] | repeated runs by the clock |
 //! | [`profile`] | where the time of any command went |
 //!
 //! Reading the clock is the business of this module and of [`autograd::profile()`] alone.
 
 pub mod clock;
+pub mod gpu;
 pub mod ops;
 pub mod parts;
 pub mod peak;

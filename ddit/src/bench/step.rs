@@ -3,7 +3,7 @@
 use autograd::optim::{AdamW, AdamWConfig};
 use autograd::{Grads, Params, Var, no_grad};
 use tensor::rng::Rng;
-use tensor::{DType, Result};
+use tensor::{DType, Device, Result};
 
 use super::clock::{Times, time};
 use super::workload::{Mode, Workload};
@@ -41,10 +41,10 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// The model of a workload, with random weights and data.
+    /// The model of a workload on a device, with random weights and data.
     ///
-    /// Errors: none that a workload could cause.
-    pub fn new(workload: Workload, mode: Mode) -> Result<Self> {
+    /// Errors: none that a workload could cause; those of the device.
+    pub fn new(workload: Workload, mode: Mode, device: &Device) -> Result<Self> {
         let Workload { batch, channels, side, text, context, .. } = workload;
         let mut rng = Rng::new(0);
         let inventory = mmdit::inventory(&workload.config());
@@ -54,10 +54,10 @@ impl Bench {
             weights.push((weight.name.clone(), Var::constant(values).mul_scalar(WEIGHTS)?.value()));
         }
         let is_buffer = |name: &str| inventory.iter().any(|w| w.name == name && w.buffer);
-        let params = Params::from_tensors(weights, |name| !is_buffer(name))?;
+        let params = Params::from_tensors(weights, |name| !is_buffer(name))?.to_device(device)?;
         let config = AdamWConfig { clip: Some(CLIP), ..AdamWConfig::default() };
         let mut data =
-            |shape: &[usize]| Ok::<_, tensor::Error>(Var::constant(rng.normal(shape, DType::F32)?));
+            |shape: &[usize]| Var::constant(rng.normal(shape, DType::F32)?).to_device(device);
         let picture = [batch, channels, side, side];
         let (latents, target) = (data(&picture)?, data(&picture)?);
         let states = data(&[batch, text, context])?;
@@ -85,10 +85,17 @@ impl Bench {
     ///
     /// Errors: none that a workload could cause.
     pub fn time(&mut self, runs: usize) -> Result<Times> {
-        time(runs, || match self.mode {
+        time(runs, || self.run())
+    }
+
+    /// Runs once.
+    ///
+    /// Errors: none that a workload could cause.
+    pub fn run(&mut self) -> Result<()> {
+        match self.mode {
             Mode::Train => self.step().map(drop),
             Mode::Forward => self.forward(),
-        })
+        }
     }
 
     /// A training step; its loss. As in training, one pass goes backward before the next begins.
@@ -162,12 +169,12 @@ mod tests {
             words: 11,
             batch: 3,
         };
-        let mut bench = Bench::new(small, Mode::Train).unwrap();
+        let mut bench = Bench::new(small, Mode::Train, &Device::Cpu).unwrap();
         let first = bench.step().unwrap();
         let last = (0..60).map(|_| bench.step().unwrap()).last().unwrap();
         assert!(last < first, "{first} to {last}");
         assert!(bench.time(1).unwrap().min() > 0.0 && bench.executed() > 0.0);
-        let mut forward = Bench::new(small, Mode::Forward).unwrap();
+        let mut forward = Bench::new(small, Mode::Forward, &Device::Cpu).unwrap();
         assert!(forward.time(1).unwrap().min() > 0.0);
     }
 }

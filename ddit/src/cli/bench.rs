@@ -18,6 +18,7 @@ use ddit::bench::step::Bench;
 use ddit::bench::workload::{Mode, WORKLOADS, Workload};
 use kernels::{count, par};
 use serde_json::json;
+use tensor::Device;
 
 use super::output::Output;
 use super::{Outcome, model, parse};
@@ -125,7 +126,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
 
 impl ModelArgs {
     fn run(&self, mode: Mode, output: &Output) -> Result<()> {
-        let mut bench = Bench::new(self.case, mode)?;
+        let mut bench = Bench::new(self.case, mode, &Device::Cpu)?;
         let done = bench.executed();
         let ours = || Ok(Measured { times: bench.time(self.pairs.iters())?, flops: done });
         let facts = json!({ "case": self.case.name, "mode": mode.name() });

@@ -14,6 +14,7 @@
 //! | [`parity`] | results of the official model beside ours |
 //! | [`gradcheck`] | every operation's gradient against differences |
 //! | [`bench`] | speed |
+//! | [`gpu_report`] | a GPU beside the CPU and beside predicted bounds |
 //! | [`profile`] | where any command's time went |
 //! | [`output`], [`model`], [`parse`], [`reading`], [`unmasking`] | what commands share |
 //!
@@ -31,6 +32,7 @@ mod demo;
 mod eval;
 mod fill;
 mod generate;
+mod gpu_report;
 mod gradcheck;
 mod init_from_sd3;
 mod inspect;
@@ -94,6 +96,7 @@ enum Command {
     Parity(parity::Args),
     Gradcheck(gradcheck::Args),
     Bench(bench::Args),
+    GpuReport(gpu_report::Args),
 }
 
 /// What a command that did what it was asked came to.
@@ -182,6 +185,7 @@ impl Command {
             }
             Self::Gradcheck(args) => gradcheck::run(args, output),
             Self::Bench(args) => bench::run(args, output),
+            Self::GpuReport(args) => gpu_report::run(args, output),
         }
     }
 }

@@ -123,11 +123,18 @@ impl TimeEmbed {
         Ok(Self { linear_1: linear("linear_1")?, linear_2: linear("linear_2")? })
     }
 
-    /// Shapes: B times → \[B, C\].
+    /// The [features](time_features) of times, as [`forward`](Self::forward) takes them.
+    ///
+    /// Shapes: B times → \[B, 256\].
     #[track_caller]
-    pub fn forward(&self, times: &[f32]) -> Result<Var> {
+    pub fn features(&self, times: &[f32]) -> Result<Var> {
         let dtype = compute_dtype(self.linear_1.weight.dtype());
-        let features = Var::constant(time_features(times, TIME_FEATURES, dtype)?);
+        Ok(Var::constant(time_features(times, TIME_FEATURES, dtype)?))
+    }
+
+    /// Shapes: `features` \[B, 256\] → \[B, C\].
+    #[track_caller]
+    pub fn forward(&self, features: &Var) -> Result<Var> {
         let features = features.to_device(&self.linear_1.weight.device())?;
         self.linear_2.forward(&self.linear_1.forward(&features)?.silu()?)
     }

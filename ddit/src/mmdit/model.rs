@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use autograd::{Params, Var, checkpoint, scope};
-use tensor::{Error, Result};
+use tensor::{Device, Error, Result};
 
 use crate::config::TransformerConfig;
 use crate::layers::{EPS, Linear};
@@ -83,15 +83,26 @@ impl Mmdit {
         &self.config
     }
 
+    /// Where the weights lie, and so where it computes.
+    pub fn device(&self) -> Device {
+        self.null_image.device()
+    }
+
     /// The map from text tokens \[.., C\] to a score for each of V words.
     pub fn text_head(&self) -> &Linear {
         &self.text_proj_out
     }
 
+    /// The features of each of B times → \[B, 256\]: all that the model looks at of a time.
+    #[track_caller]
+    pub fn time_features(&self, times: &[f32]) -> Result<Var> {
+        self.time_embed.features(times)
+    }
+
     /// The vector of each of B times → \[B, C\].
     #[track_caller]
     pub fn time_embedding(&self, times: &[f32]) -> Result<Var> {
-        self.time_embed.forward(times)
+        self.time_embed.forward(&self.time_features(times)?)
     }
 
     /// The velocity of latents at noise level t/1000, seeing clean texts. Of the last block's text
@@ -102,9 +113,18 @@ impl Mmdit {
     /// Errors: batch sizes that differ; shapes that do not fit the geometry.
     #[track_caller]
     pub fn velocity(&self, latents: &Var, text: TextInput, times: &[f32]) -> Result<Var> {
+        self.velocity_at(latents, text, &self.time_features(times)?)
+    }
+
+    /// The velocity at times whose [features](Self::time_features) are given: latents and features are
+    /// what changes from step to step of drawing, and are tensors.
+    ///
+    /// Shapes and errors: as [`velocity`](Self::velocity).
+    #[track_caller]
+    pub fn velocity_at(&self, latents: &Var, text: TextInput, features: &Var) -> Result<Var> {
         let text = self.text_embed.forward(text)?;
         let (image, grid) = self.patch_embed.forward(latents)?;
-        let condition = self.condition(times, &image, &text)?;
+        let condition = self.condition(features, &image, &text)?;
         let [image, text] = self.first_blocks([image, text], &condition, &mut |_, _, _| {})?;
         let image = self.last_block(|last| last.image(&image, &text, &condition))?;
         self.image_head(&image, &condition, grid)
@@ -124,7 +144,7 @@ impl Mmdit {
     ) -> Result<Var> {
         let text = self.text_embed.forward(text)?;
         let (image, _) = self.image_tokens(latents, &text)?;
-        let condition = self.condition(times, &image, &text)?;
+        let condition = self.condition(&self.time_features(times)?, &image, &text)?;
         let [image, text] = self.first_blocks([image, text], &condition, &mut |_, _, _| {})?;
         self.last_block(|last| last.text(&image, &text, &condition))?.layer_norm(EPS)
     }
@@ -151,7 +171,7 @@ impl Mmdit {
     ) -> Result<[Var; 2]> {
         let text = self.text_embed.forward(text)?;
         let (image, grid) = self.image_tokens(latents, &text)?;
-        let condition = self.condition(times, &image, &text)?;
+        let condition = self.condition(&self.time_features(times)?, &image, &text)?;
         observer(0, &image, &text);
         let [image, text] = self.first_blocks([image, text], &condition, observer)?;
         let [image, text] = self.last_block(|last| last.both(&image, &text, &condition))?;
@@ -187,14 +207,15 @@ impl Mmdit {
     /// SiLU of the time embedding, which every block is modulated by.
     ///
     /// Errors: there is not one time, one image and one text for each sample.
-    fn condition(&self, times: &[f32], image: &Var, text: &Var) -> Result<Var> {
-        if [image.shape()[0], text.shape()[0]] != [times.len(); 2] {
-            let message = format!("{} times for", times.len());
+    fn condition(&self, features: &Var, image: &Var, text: &Var) -> Result<Var> {
+        let times = features.shape()[0];
+        if [image.shape()[0], text.shape()[0]] != [times; 2] {
+            let message = format!("{times} times for");
             return Err(Error::shape("transformer", message)
                 .operand("image tokens", image)
                 .operand("text tokens", text));
         }
-        self.time_embedding(times)?.silu()
+        self.time_embed.forward(features)?.silu()
     }
 
     /// All blocks but the last.

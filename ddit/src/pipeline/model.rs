@@ -1,9 +1,12 @@
 //! The networks behind both directions: a transformer, and the text encoder it may read by.
 
+use std::cell::RefCell;
+
 use autograd::Var;
 use samplers::flow::{Pass, timestep};
 use samplers::masked::Query;
-use tensor::{Device, Result, Tensor};
+use tensor::cuda::Graph;
+use tensor::{Cuda, Device, Result, Tensor};
 
 use crate::mmdit::{Mmdit, TextInput};
 use crate::t5::T5Encoder;
@@ -27,11 +30,12 @@ pub enum Texts {
 }
 
 /// What pictures are drawn from: prompts, and what guidance leads away from.
-#[derive(Debug)]
 pub struct Prompts {
     prompts: Texts,
     /// The null text for every prompt, then the prompts; none if there is no guidance.
     guided: Option<Texts>,
+    /// What a GPU does under one pass and under two.
+    graphs: RefCell<[Option<Graph>; 2]>,
 }
 
 impl Texts {
@@ -82,7 +86,7 @@ impl Prompts {
     /// Errors: texts of different lengths.
     pub fn new(prompts: Texts, null: Option<&Texts>) -> Result<Self> {
         let guided = null.map(|null| null.repeat_before(&prompts)).transpose()?;
-        Ok(Self { prompts, guided })
+        Ok(Self { prompts, guided, graphs: RefCell::default() })
     }
 }
 
@@ -101,6 +105,9 @@ impl Model {
     /// The velocity at states of one noise level; under the null text and under the prompts where
     /// `pass` asks for both.
     ///
+    /// A GPU [records](Cuda::record) what it does under these prompts the first time, and repeats it
+    /// for other states of the same shape.
+    ///
     /// Shapes: `state` \[B, C_in, height, width\], or twice as many → the same.
     pub fn velocity(
         &self,
@@ -115,9 +122,21 @@ impl Model {
             (Pass::NullThenConditional, None) => unreachable!("guided prompts have a null text"),
         };
         let times = vec![timestep(sigma); state.shape()[0]];
-        let state = Var::constant(state.clone());
-        let velocity = self.transformer.velocity(&state, texts.input(), &times)?.value();
-        velocity.to_device(&Device::Cpu)
+        let features = self.transformer.time_features(&times)?.value();
+        let inputs = [state, &features];
+        let velocity = |x: &[Tensor]| {
+            let [state, features] = [0, 1].map(|i| Var::constant(x[i].clone()));
+            Ok(vec![self.transformer.velocity_at(&state, texts.input(), &features)?.value()])
+        };
+        let found = match self.transformer.device() {
+            Device::Cpu => velocity(&inputs.map(Tensor::clone))?,
+            Device::Cuda(gpu) => {
+                let graph =
+                    &mut prompts.graphs.borrow_mut()[usize::from(pass != Pass::Conditional)];
+                repeat(graph, &gpu, &inputs, velocity)?
+            }
+        };
+        found[0].to_device(&Device::Cpu)
     }
 
     /// Scores of all words at the masks of the rows that a sampler asks about. The text encoder
@@ -136,6 +155,19 @@ impl Model {
         let [_, _, width] = tokens.dims()?;
         let masked = tokens.reshape([rows * length, width])?.index_rows(query.masked)?;
         self.transformer.text_logits(&masked)?.value().to_device(&Device::Cpu)
+    }
+}
+
+/// What `f` makes of the inputs, by its graph; recorded first if that is of other shapes or none.
+fn repeat(
+    graph: &mut Option<Graph>,
+    gpu: &Cuda,
+    inputs: &[&Tensor],
+    f: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
+) -> Result<Vec<Tensor>> {
+    match graph {
+        Some(graph) if graph.takes(inputs) => graph.run(inputs),
+        _ => graph.insert(gpu.record(inputs, f)?).run(inputs),
     }
 }
 

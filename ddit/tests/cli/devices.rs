@@ -59,6 +59,42 @@ fn a_gpu_trains_a_model_that_the_processor_uses() {
 }
 
 #[test]
+fn a_gpu_is_reported_on() {
+    let world = World::new();
+    let report = ["gpu-report", "--tiny", "--cases", "1", "--millis", "1"];
+    let to_file = [&report[..], &["--out", "page.md", "--json"]].concat();
+    let told = with_stand_in(world.command(&to_file)).succeeded().lines();
+    let page = std::fs::read_to_string(world.path("page.md")).unwrap();
+    assert_eq!((&told[0]["passed"], &told[0]["page"]), (&true.into(), &page.clone().into()));
+    for part in [
+        "| card | A100 (PTX virtual machine), compute capability 8.0, 2.0 GiB |",
+        "| kernels | PTX 7.0 for sm_80 |",
+        "the virtual machine behind the stand-in",
+        "operations pass**",
+        "| attention | 2 |",
+        "| product 16 × 16 × 32, bf16 |",
+        "| ada_layer_norm, backward |",
+        "| model tiny, training step |",
+    ] {
+        assert!(page.contains(part), "{part} is not in:\n{page}");
+    }
+    assert!(!page.contains("FAILS") && !page.contains("NaN") && !page.contains("inf"), "{page}");
+    // The rates of the card that the machine pretends to be are known.
+    assert!(page.lines().filter(|line| line.contains(" % |")).count() > 10, "{page}");
+
+    with_stand_in(world.command(&["gpu-report", "--device", "cpu"])).failed(&["about a GPU"]);
+    with_stand_in(world.command(&["gpu-report", "--device", "cuda:+0"])).failed(&["is no device"]);
+    let mut alone = world.command(&report);
+    alone.env_remove("LD_LIBRARY_PATH");
+    let alone = Ran::of(alone);
+    if alone.code == 2 {
+        alone.failed(&["no CUDA driver on this machine"]);
+    } else {
+        eprintln!("SKIPPED a_gpu_is_reported_on, part: this machine has a driver");
+    }
+}
+
+#[test]
 fn a_device_that_is_not_there_is_named() {
     let world = World::new();
     let draw = ["generate", "a circle", "--model", "model", "--device"];

@@ -6,10 +6,10 @@ use super::body::{Body, Line, Parts, SHARED};
 use super::types::{DECLARATIONS, TYPES};
 
 /// The lowest version of PTX that knows sm_80, and everything we emit; drivers since CUDA 11.0.
-const VERSION: &str = "7.0";
+pub const VERSION: &str = "7.0";
 
 /// The least architecture the kernels run on; a driver translates them for every later one.
-const TARGET: &str = "sm_80";
+pub const TARGET: &str = "sm_80";
 
 /// Shared memory that needs no consent of the driver's; more is asked for at launch.
 const STATIC_SHARED: u32 = 48 << 10;

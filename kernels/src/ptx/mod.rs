@@ -68,7 +68,7 @@ mod value;
 mod var;
 
 pub use body::{Body, WARP};
-pub use kernel::{Kernel, KernelSpec, Kind, MOST, Parameter, module};
+pub use kernel::{Kernel, KernelSpec, Kind, MOST, Parameter, TARGET, VERSION, module};
 pub use memory::{Global, GlobalSpace, Pointer, Shared, SharedSpace, Space};
 pub(crate) use types::with_stored;
 pub use types::{B16, B32, Bf16, Element, F16, F32, F64, Pred, Storage, Stored, Type, U32, U64};
