@@ -60,14 +60,16 @@ fn apply_erased(op: Box<dyn Erased>, x: &[&Var]) -> Result<Vec<Var>> {
     if !scope::is_recording() || x.iter().all(|x| !x.is_tracked()) {
         return Ok(y.into_iter().map(Var::constant).collect());
     }
+    let edges: Vec<_> = x.iter().map(|x| x.edge().cloned()).collect();
+    let is_made_again = |&i: &usize| edges[i].as_ref().is_some_and(|edge| edge.node.makes_again());
+    // Nothing is made again of what is made again: no chain of them can grow.
+    let is_kept = |from: &Keep| !(0..x.len()).filter(is_made_again).any(|i| from.has_x(i));
+    let from = op.again_from().filter(is_kept);
     let keeps = (0..x.len())
         .filter(|&i| x[i].is_tracked())
-        .fold(op.again_from().unwrap_or(Keep::NOTHING), |all, i| all.and(op.keeps(i)));
-    let edges: Vec<_> = x.iter().map(|x| x.edge().cloned()).collect();
-    let again = |&i: &usize| {
-        keeps.has_x(i) && edges[i].as_ref().is_some_and(|edge| edge.node.makes_again())
-    };
-    let again: Vec<usize> = (0..x.len()).filter(again).collect();
+        .fold(from.unwrap_or(Keep::NOTHING), |all, i| all.and(op.keeps(i)));
+    let again: Vec<usize> =
+        (0..x.len()).filter(|&i| keeps.has_x(i)).filter(is_made_again).collect();
     let inputs = x.into_iter().enumerate().map(|(i, x)| Input {
         shape: *x.shape(),
         dtype: x.dtype(),
@@ -76,7 +78,8 @@ fn apply_erased(op: Box<dyn Erased>, x: &[&Var]) -> Result<Vec<Var>> {
     let inputs = inputs.collect();
     let outputs = y.iter().map(|y| keeps.has_y().then(|| y.clone())).collect();
     let origin = Origin::new(op.name(), caller);
-    let record = Box::new(Recorded { op, inputs, again, outputs, aux });
+    let makes_again = from.is_some();
+    let record = Box::new(Recorded { op, inputs, again, makes_again, outputs, aux });
     let node = Node::operation(origin, edges, y.len(), record);
     let edge = |output| Some(Edge { node: node.clone(), output });
     Ok(y.into_iter().enumerate().map(|(i, y)| Var::with_edge(y, edge(i))).collect())
@@ -240,6 +243,8 @@ struct Recorded {
     inputs: Vec<Input>,
     /// Inputs that are not kept: the nodes they came from make them again.
     again: Vec<usize>,
+    /// Whether the outputs can be made again.
+    makes_again: bool,
     /// Values only: a variable would own its node, which owns this.
     outputs: Vec<Option<Tensor>>,
     aux: Box<dyn Aux>,
@@ -287,9 +292,8 @@ impl Record for Recorded {
         self.aux.memory(&mut |memory| see(Role::Aux, Held::Memory(memory)));
     }
 
-    /// Nothing is made again of what is made again: no chain of them can grow.
     fn makes_again(&self) -> bool {
-        self.op.again_from().is_some() && self.again.is_empty()
+        self.makes_again
     }
 
     fn again(&self, node: &Node) -> Result<Vec<Tensor>> {

@@ -119,6 +119,11 @@ fn what_is_cheap_is_made_again(x: &Var) {
         let there = Var::constant(norms(n).unwrap().value()).linear(&w, None).unwrap();
         assert!(slope(&y) == slope(&there), "{n} norms");
     }
+    // Of normalised rows, x·Wᵀ + b and its GELU, the second alone is kept.
+    let bias = Var::parameter(Tensor::zeros([64], DType::F32));
+    let hidden = norms(1).unwrap().linear_gelu(&w, &bias).unwrap();
+    let report = SavedReport::of(&hidden.linear(&w, None).unwrap());
+    assert!((2 * WHOLE..2 * WHOLE + WHOLE / 4).contains(&report.bytes()), "{report}");
 }
 
 /// Gradients of a second pass go where those of the first are.

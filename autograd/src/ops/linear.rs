@@ -1,6 +1,7 @@
 //! Linear layers, alone and joined with what follows them.
 
-use kernels::elementwise::{Chain, Unary, exprs::GeluTanh};
+use kernels::elementwise::exprs::{Add, GeluTanh, Mul};
+use kernels::elementwise::{Binary, Chain, Unary};
 use kernels::gemm::{Bias, BiasGelu, GateResidual, Reader, Size, Writer, gemm_keeping};
 use tensor::{DType, Error, Result, Shape, Tensor};
 
@@ -51,9 +52,9 @@ impl Var {
     /// Source: Peebles & Xie 2023, §3.2 (adaLN-Zero).
     ///
     /// Shapes: x \[B, .., C\], W \[O, C\], b \[O\], gate \[B, O\] (a chunk of a modulation is read
-    /// in place), residual \[B, .., O\] → like residual. Saves: x, W, gate, x·Wᵀ + b \[B, .., O\]
-    /// (if the gate wants a gradient). Cost: as [`linear`](Self::linear), and a read of the
-    /// residual. Errors: other shapes; not floats.
+    /// in place), residual \[B, .., O\] → like residual. Saves: x, W, gate, residual, x·Wᵀ + b
+    /// \[B, .., O\] (both if the gate wants a gradient). Cost: as [`linear`](Self::linear), and a read
+    /// of the residual. Errors: other shapes; not floats.
     #[track_caller]
     pub fn linear_gate_residual(
         &self,
@@ -243,9 +244,16 @@ impl OpMany for LinearGeluOp {
     }
 }
 
-/// What GELU was applied to.
+/// The shape of a gate that broadcasts over what is between samples and channels.
+fn wide(shape: &Shape) -> Shape {
+    let mut wide = *shape;
+    wide[1..shape.rank() - 1].fill(1);
+    wide
+}
+
+/// x·Wᵀ + b, before GELU or gate.
 fn before<'a>(kept: Kept<'a, Option<Tensor>>) -> &'a Tensor {
-    kept.aux.as_ref().expect("kept whenever a gradient may be asked for")
+    kept.aux.as_ref().expect("kept where a gradient may be asked for")
 }
 
 #[derive(Debug)]
@@ -319,6 +327,17 @@ impl OpMany for LinearGateResidualOp {
         [weight.and(gate), x.and(gate), gate, Keep::NOTHING, Keep::NOTHING][i]
     }
 
+    fn again_from(&self) -> Option<Keep> {
+        self.keep.then_some(Keep::x(3).and(Keep::x(4)))
+    }
+
+    fn again(&self, kept: Kept<'_, Option<Tensor>>) -> Result<Vec<Tensor>> {
+        let branch = before(kept);
+        let [gate, residual] = [3, 4].map(|i| kept.x(i).value().to_dtype(branch.dtype()));
+        let gated = pointwise(&Mul, Mul::NAME, [branch, &gate.reshape(wide(branch.shape()))?])?;
+        Ok(vec![pointwise(&Add, Add::NAME, [&residual, &gated])?])
+    }
+
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Option<Tensor>)> {
         let layer = Layer { name: Self::NAME, x: x[0], weight: x[1], bias: Some(x[2]) };
         let (y, branch) = match (layer.x.cuda(), layer.x.dtype()) {
@@ -336,17 +355,15 @@ impl OpMany for LinearGateResidualOp {
         needs: &[bool],
     ) -> Result<Vec<Option<Gradient>>> {
         let dy = dy[0].as_ref().expect("the only output is used");
-        // A gate as a tensor that broadcasts over what is between the samples and the channels.
-        let mut wide = *dy.shape();
-        wide[1..dy.rank() - 1].fill(1);
+        let wide = wide(dy.shape());
         let mut all = vec![None, None, None];
         if needs[..3].contains(&true) {
             let gate = kept.x(3).to_dtype(dy.dtype())?;
             all = gradients(kept, &dy.mul(&gate.reshape(wide)?)?, &needs[..3])?;
         }
         let gate = || {
-            let branch = kept.aux.as_ref().expect("kept if the gate wants a gradient");
-            dy.mul(&Var::constant(branch.clone()))?.sum_to(&wide)?.reshape(*kept.shape(3))
+            let branch = Var::constant(before(kept).clone());
+            dy.mul(&branch)?.sum_to(&wide)?.reshape(*kept.shape(3))
         };
         all.push(needs[3].then(gate).transpose()?.map(Gradient::Whole));
         all.push(Some(Gradient::Whole(dy.clone())));
