@@ -64,7 +64,9 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     let mut shown = Progress::new();
     // Whoever reads our lines may go; training goes on, and the error is told at its end.
     let mut printed = Ok(());
+    let mut has_begun = false;
     let mut observe = |event: Event| {
+        has_begun |= matches!(event, Event::Begin { .. });
         if output.is_json()
             && printed.is_ok()
             && let Some(line) = log_line(&event)
@@ -81,19 +83,23 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     if config.data.source == Source::Shapes {
         watch.validate = Some(&mut score);
     }
-    let outcome = match (&args.resume, &args.out) {
-        (Some(run), _) => train::resume(run, &args.set, &device, &mut watch)?,
-        (None, Some(out)) => train::start(config.clone(), out, &device, &mut watch)?,
-        (None, None) => unreachable!("clap demands --out with a preset"),
+    let run = args.resume.as_ref().or(args.out.as_ref());
+    let run = run.expect("clap demands --out with a preset");
+    let outcome = match &args.resume {
+        Some(_) => train::resume(run, &args.set, &device, &mut watch),
+        None => train::start(config.clone(), run, &device, &mut watch),
     };
     drop(shown);
+    let outcome = outcome.map_err(|error| match has_begun {
+        true => {
+            error.note(format!("go on from the last checkpoint: train --resume {}", run.display()))
+        }
+        false => error,
+    })?;
     printed?;
     match outcome {
         train::Outcome::Finished(model) => {
-            let by_noise = match args.resume.as_ref().or(args.out.as_ref()) {
-                Some(run) => Curves::read(run)?.by_noise(),
-                None => Vec::new(),
-            };
+            let by_noise = Curves::read(run)?.by_noise();
             let path = model.display().to_string();
             let mut record = json!({ "finished": path });
             for (name, means) in &by_noise {
