@@ -54,6 +54,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
+use autograd::autocast;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use kernels::{lane, par};
@@ -76,6 +77,10 @@ struct Cli {
     /// Threads to compute with; results do not depend on it [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = parse::threads)]
     threads: Option<usize>,
+    /// Multiply in bf16 on a GPU's tensor cores, with sums in float32: several times as fast, results
+    /// to two or three digits. On the CPU it changes nothing
+    #[arg(long, global = true)]
+    bf16: bool,
     #[command(flatten)]
     profile: profile::Args,
 }
@@ -161,7 +166,9 @@ fn execute(cli: &Cli) -> Result<Outcome> {
     // Every kernel finds itself in the pool: entering it costs microseconds each time.
     par::with_threads(threads, || {
         let output = Output::new(cli.json);
-        profile::run(&cli.profile, is_profiled()?, &output, || cli.command.run(&output))
+        let run = || cli.command.run(&output);
+        let run = || if cli.bf16 { autocast(run) } else { run() };
+        profile::run(&cli.profile, is_profiled()?, &output, run)
     })
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
+use autograd::is_autocast;
 use ddit::eval::reconstruction::validate_autoencoder;
 use ddit::eval::run::validate;
 use ddit::objective::QUARTERS;
@@ -120,8 +121,10 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
                 Device::Cpu => String::new(),
                 Device::Cuda(gpu) => format!(" --device {gpu}"),
             };
-            let text =
-                format!("stopped at step {step}: {reason}\nddit train --resume {run}{device}");
+            let bf16 = if is_autocast() { " --bf16" } else { "" };
+            let text = format!(
+                "stopped at step {step}: {reason}\nddit train --resume {run}{device}{bf16}"
+            );
             output.result(|| json!({ "stopped": run, "step": step, "reason": reason }), text)?;
         }
     }
