@@ -149,7 +149,7 @@ fn check(here: &BTreeMap<String, Vec<f64>>, there: &BTreeMap<String, Vec<f64>>, 
     for (name, want) in here {
         let found = apart(&there[name], want);
         let is_near = found.iter().zip(limits).all(|(found, limit)| *found <= limit);
-        assert!(is_near, "{name}: {found:.1e?}, limits {limits:?}");
+        assert!(is_near, "{name}: {found:?}, limits {limits:?}");
     }
 }
 
@@ -188,7 +188,7 @@ fn a_picture_and_a_caption_on_tensor_cores_are_those_of_the_cpu() {
     };
     let (here, there) = (made(&Device::Cpu), autocast(|| made(&gpu())));
     let found = apart(&there.0, &here.0);
-    assert!(found[0] <= 0.02 && found[1] <= 0.03, "latents: {found:.1e?}");
+    assert!(found[0] <= 0.02 && found[1] <= 0.03, "latents: {found:?}");
     // Words are the same up to the first that was chosen by less than two scores may be off.
     let sure = here.1.iter().take_while(|(_, margin)| *margin > 2.0 * 0.03).count();
     assert!(sure >= 4, "{:?}", here.1);

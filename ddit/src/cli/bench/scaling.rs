@@ -7,7 +7,7 @@ use ddit::bench::step::Bench;
 use ddit::bench::workload::Mode;
 use kernels::par;
 use serde_json::json;
-use tensor::pool;
+use tensor::{Device, pool};
 
 use super::{one_of, rounded};
 use crate::cli::output::Output;
@@ -37,7 +37,7 @@ impl Args {
             pool::trim();
             pool::reset_peak();
             let is_own = forget_resident();
-            let mut bench = Bench::new(workload, self.mode)?;
+            let mut bench = Bench::new(workload, self.mode, &Device::Cpu)?;
             let times = bench.time(self.iters)?;
             let gflops = bench.executed() / times.median() / 1e9;
             output.line(json!({
