@@ -35,6 +35,7 @@ fn links_lead_to_the_items_they_name() {
         "docs/equations.md",
         "docs/operations.md",
         "docs/mutations.md",
+        "docs/speed.md",
     ] {
         let folder = root().join(page);
         let folder = folder.parent().expect("a file is in a folder");
