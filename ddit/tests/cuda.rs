@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use autograd::optim::{AdamW, AdamWConfig, Ema};
 use autograd::{Params, no_grad};
@@ -121,9 +122,23 @@ fn apart(a: &[f64], b: &[f64]) -> f64 {
     difference / norm(&mut b.iter().copied()).max(1e-12)
 }
 
-fn gpu() -> Device {
+/// The stand-in's GPU, for one test at a time: a picture is drawn by a recorded graph, and while one
+/// is recorded no other thread may use the GPU.
+struct Gpu(Device, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
+
+impl Deref for Gpu {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        &self.0
+    }
+}
+
+fn gpu() -> Gpu {
+    static ONE: Mutex<()> = Mutex::new(());
+    let held = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     cuda::install();
-    Device::cuda(0).expect("the stand-in has a GPU")
+    Gpu(Device::cuda(0).expect("the stand-in has a GPU"), held)
 }
 
 #[test]
@@ -316,7 +331,7 @@ fn a_resumed_run_has_the_bits_of_an_uninterrupted_one() {
     let mut second = open(&path("stopped"), &device);
     assert_eq!(second.steps_done(), 2);
     assert_eq!(steps(&mut second, 2), losses[2..]);
-    assert!(second.weights().iter().all(|(_, weight)| weight.device() == device));
+    assert!(second.weights().iter().all(|(_, weight)| weight.device() == *device));
     let bits = |trainer: &mut Trainer| {
         let file = |path: PathBuf| fs::read(path).unwrap();
         let saved = trainer.save().unwrap();

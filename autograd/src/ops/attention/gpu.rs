@@ -256,17 +256,20 @@ impl Problem<'_> {
         let mut asking = Vec::new();
         for ((segment, q), Answer { o, lse, dy }) in asked.zip(answers) {
             let Some(dy) = dy else { continue };
-            let mut delta = self.new_statistics(segment.tokens);
-            let rows = self.batch * segment.tokens * self.heads;
-            let make = || Backward::delta(Storage::F32);
-            let launch = self.gpu.kernel("attention delta", make)?.input(o).input(dy);
-            let launch = launch.output(&mut delta);
-            let launch = launch.numbers([rows, segment.tokens, self.heads, self.width]);
-            launch.run([rows, 1, 1])?;
             let d_o = match family {
                 Family::TensorCores(_) => prepared(dy, Storage::Bf16),
                 Family::Exact(_) => dy.clone(),
             };
+            // Of the very numbers that dP will be made of: else rounding them would leave Σ dS, which
+            // is nothing, at as much as they changed.
+            let rounded = d_o.to_dtype(DType::F32);
+            let mut delta = self.new_statistics(segment.tokens);
+            let rows = self.batch * segment.tokens * self.heads;
+            let make = || Backward::delta(Storage::F32);
+            let launch = self.gpu.kernel("attention delta", make)?.input(o).input(&rounded);
+            let launch = launch.output(&mut delta);
+            let launch = launch.numbers([rows, segment.tokens, self.heads, self.width]);
+            launch.run([rows, 1, 1])?;
             asking.push(Asking { segment, q, d_o, lse, delta });
         }
         Ok(asking)

@@ -42,7 +42,7 @@ impl Card {
     /// The seconds that some work takes at the least: `flops` at a rate of 10¹² a second, `bytes`
     /// through memory.
     pub fn bound(&self, flops: f64, rate: f64, bytes: f64) -> f64 {
-        (flops / rate / 1e12).max(bytes / self.memory / 1e9)
+        (flops / (rate * 1e12)).max(bytes / (self.memory * 1e9))
     }
 
     /// The share of the tensor cores' rate that a kernel's main loop can reach, as
