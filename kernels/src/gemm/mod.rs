@@ -28,14 +28,17 @@
 //! The micro-kernel keeps its sums in registers and runs near the machine's peak; what is left to
 //! lose is moving data. A panel of B is packed once for all rows: by the only tile that uses it,
 //! into the first cache, or where tiles share it, by all threads before the product starts. Rows
-//! of A are packed by each tile; with rows adjacent along K that is a copy.
+//! of A are packed by each tile, or before the product starts where there is one row of tiles; with
+//! rows adjacent along K that is a copy.
 //!
 //! Of two threads' time on Zen 5 at 1024 rows and more, 86 to 90 % is the micro-kernel's, which runs
 //! at 92 to 95 % of the peak; packing B takes 4 to 6, packing A 2 to 3, writing C 1 to 2, and tiles
 //! that end later than others 2 to 3. Three things got there from 72 to 75 % of the peak to 80 to 83:
 //! a tile of 96 × 1024 packs a quarter as much of A as one of 192 × 256, in as much cache; the
 //! micro-kernel fetches the panels that come after its own; packing fetches rows ahead, which lie on
-//! other pages.
+//! other pages. What did not: a block of 192 or 256 along K; rows of A interleaved, for which the
+//! micro-kernel is 1 % faster and packing takes twice as long. With 154 rows, packing A once and not
+//! in each of 16 tiles is worth 4 to 9 points, and B packed before the product another 9.
 
 mod modulated;
 mod pack;
@@ -62,7 +65,7 @@ use std::ops::Range;
 use crate::lane::LANES;
 use crate::par::{self, Cells};
 use crate::{Real, count, scratch};
-use pack::{Columns, TOGETHER};
+use pack::{Columns, Rows, TOGETHER};
 use tile::{GROUP, SumTile};
 
 /// The size of a product: `batch` times `[m, k] · [k, n]`.
@@ -135,14 +138,14 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
     let plan = Plan::new(size);
     let kept = (!kept.is_empty()).then(|| Cells::new(kept, [m, n], plan.tile));
     let out = Cells::new(out, [m, n], plan.tile);
-    let product = Product { a, writer, out: &out, kept: kept.as_ref() };
+    let to = Target { writer, out: &out, kept: kept.as_ref() };
     match b.into() {
         Right::Packed(b) => {
             assert_eq!(b.size(), [k, n], "packed operand of {size:?}");
-            plan.run(&product, Columns::Packed(b), 0..batch, 0..n);
+            plan.rows(a, |a| plan.run(a, Columns::Packed(b), &to, 0..batch, 0..n));
         }
         Right::Read(b) if plan.tile[0] >= m => {
-            plan.run(&product, Columns::Own { b, n }, 0..batch, 0..n);
+            plan.rows(a, |a| plan.run(a, Columns::Own { b, n }, &to, 0..batch, 0..n));
         }
         Right::Read(b) => plan.bands(|matrices, columns| {
             let panels = columns.start / LANES..columns.end.div_ceil(LANES);
@@ -155,15 +158,14 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
                     first: [matrices.start, panels.start],
                     panels: panels.len(),
                 };
-                plan.run(&product, packed, matrices, columns);
+                plan.run(Rows::Own(a), packed, &to, matrices, columns);
             });
         }),
     }
 }
 
-/// What all tiles have in common: the left operand, and where the result goes.
-struct Product<'a, T, O> {
-    a: Operand<'a, T>,
+/// Where a result goes.
+struct Target<'a, T, O> {
     writer: &'a dyn Writer<T, O>,
     /// Cells as large as a tile,
     out: &'a Cells<'a, O>,
@@ -234,6 +236,15 @@ impl Plan {
         Plan { size, tile: [rows, columns] }
     }
 
+    /// Calls `f` with the left operand: packed, if several tiles use the same rows and no others.
+    fn rows<T: Real>(&self, a: Operand<T>, f: impl FnOnce(Rows<T>)) {
+        let Size { batch, m, n, k } = self.size;
+        if batch > 1 || self.tile[0] < m || self.tile[1] >= n {
+            return f(Rows::Own(a));
+        }
+        scratch::with([Rows::<T>::room([m, k])], |[room]| f(Rows::pack(a, [m, k], room)));
+    }
+
     /// Calls `f` for matrices and columns, whole tiles of them, whose packed B is of bounded size.
     fn bands(&self, mut f: impl FnMut(Range<usize>, Range<usize>)) {
         let Size { batch, n, k, .. } = self.size;
@@ -251,8 +262,9 @@ impl Plan {
     /// The tiles of some matrices and columns, each by one thread.
     fn run<T: Real, O: Send>(
         &self,
-        product: &Product<T, O>,
+        a: Rows<T>,
         b: Columns<T>,
+        to: &Target<T, O>,
         matrices: Range<usize>,
         columns: Range<usize>,
     ) {
@@ -262,19 +274,20 @@ impl Plan {
         let ns = part.ns();
         par::for_each(matrices.len() * down * across, ns, |i| {
             let place = [i / across % down, columns.start / self.tile[1] + i % across];
-            self.tile(product, b, matrices.start + i / (down * across), place);
+            self.tile(a, b, to, matrices.start + i / (down * across), place);
         });
     }
 
     /// One tile of one matrix; `place` counts tiles.
     fn tile<T: Real, O: Send>(
         &self,
-        product: &Product<T, O>,
+        a: Rows<T>,
         b: Columns<T>,
+        to: &Target<T, O>,
         batch: usize,
         place: [usize; 2],
     ) {
-        let Product { a, writer, out, kept } = *product;
+        let Target { writer, out, kept } = *to;
         let out = out.take(batch, place);
         let kept = kept.map(|kept| kept.take(batch, place));
         let (row, column) = (place[0] * self.tile[0], place[1] * self.tile[1]);
@@ -282,7 +295,8 @@ impl Plan {
         let panels = column / LANES..(column + columns).div_ceil(LANES);
         // An odd number of cache lines: rows must not compete for the same places of a cache.
         let stride = panels.len() | 1;
-        let (a_len, sums_len) = (rows.next_multiple_of(GROUP) * KC, rows * stride * LANES);
+        let a_len = if a.is_packed() { 0 } else { rows.next_multiple_of(GROUP) * KC };
+        let sums_len = rows * stride * LANES;
         scratch::with([a_len, TOGETHER * KC * LANES, sums_len], |[a_block, slots, sums]| {
             T::multiply(SumTile {
                 a,

@@ -1,4 +1,5 @@
-//! The right operand in panels of sixteen columns, the form the micro-kernel reads.
+//! Operands in the forms the micro-kernel reads: the left one in blocks of rows, [`KC`] numbers apart,
+//! the right one in panels of sixteen columns.
 //!
 //! A panel holds rows of sixteen adjacent columns, one row after the other along K; the last panel
 //! is filled up with zeros. The layout is the same on every instruction set.
@@ -9,7 +10,7 @@ use bytemuck::Pod;
 
 use super::read::Operand;
 use super::storage::Stored;
-use super::tile::{KC, blocks};
+use super::tile::{GROUP, KC, blocks};
 use crate::lane::LANES;
 use crate::{Real, par};
 
@@ -84,6 +85,8 @@ pub trait Panels<T: Real>: Sync {
         depth: Range<usize>,
         scratch: &'a mut [[T; LANES]],
     ) -> &'a [[T; LANES]];
+    /// The same, if it needs no widening.
+    fn ready(&self, j: usize, depth: Range<usize>) -> Option<&[[T; LANES]]>;
 }
 
 impl<T: Real, E: Stored<T>> Panels<T> for PackedB<E> {
@@ -98,6 +101,64 @@ impl<T: Real, E: Stored<T>> Panels<T> for PackedB<E> {
     ) -> &'a [[T; LANES]] {
         let (rows, _) = self.panels.as_chunks();
         E::lanes(&rows[j * self.k..][depth], scratch)
+    }
+    fn ready(&self, j: usize, depth: Range<usize>) -> Option<&[[T; LANES]]> {
+        let (rows, _) = self.panels.as_chunks::<LANES>();
+        E::as_real(rows[j * self.k..][depth].as_flattened()).map(|rows| rows.as_chunks().0)
+    }
+}
+
+/// What a tile takes its rows from.
+#[derive(Clone, Copy)]
+pub(super) enum Rows<'a, T> {
+    /// The operand itself: the tile packs its rows.
+    Own(Operand<'a, T>),
+    /// Rows packed for this call, of one matrix: blocks of [`KC`] along K, each of `height` rows.
+    Shared { blocks: &'a [T], height: usize },
+}
+
+impl<'a, T: Real> Rows<'a, T> {
+    /// Packs the `m` rows of the first matrix for all tiles; see [`Rows::room`].
+    pub fn pack(a: Operand<T>, [m, k]: [usize; 2], out: &'a mut [T]) -> Self {
+        let height = m.next_multiple_of(GROUP);
+        par::chunks_mut(out, GROUP * KC, m * k / 2, |i, out| {
+            let (block, row) = (i * GROUP / height, i * GROUP % height);
+            let depth = block * KC..k.min((block + 1) * KC);
+            a.read_rows(0, row..m.min(row + GROUP), depth, out);
+        });
+        Rows::Shared { blocks: out, height }
+    }
+
+    /// Whether no tile has to pack.
+    pub fn is_packed(&self) -> bool {
+        matches!(self, Rows::Shared { .. })
+    }
+
+    /// How many numbers `m` packed rows of length `k` take.
+    pub fn room([m, k]: [usize; 2]) -> usize {
+        m.next_multiple_of(GROUP) * k.next_multiple_of(KC)
+    }
+
+    /// `rows` of a block of K, packed: in `room`, or wherever they are.
+    pub fn block<'b>(
+        &self,
+        batch: usize,
+        rows: Range<usize>,
+        depth: Range<usize>,
+        room: &'b mut [T],
+    ) -> &'b [T]
+    where
+        'a: 'b,
+    {
+        match *self {
+            Rows::Own(a) => {
+                a.read_rows(batch, rows, depth, room);
+                room
+            }
+            Rows::Shared { blocks, height } => {
+                &blocks[(depth.start / KC * height + rows.start) * KC..]
+            }
+        }
     }
 }
 
@@ -133,7 +194,8 @@ impl<T: Real> Columns<'_, T> {
                 let panel = (batch - first[0]) * panels + j - first[1];
                 Some(&rows[panel * k..][depth])
             }
-            Columns::Own { .. } | Columns::Packed(_) => None,
+            Columns::Packed(b) => b.ready(j, depth),
+            Columns::Own { .. } => None,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each block of KC along K                     (sums of blocks are added in order)
-//!     pack the tile's rows of A, in groups of 12     stays in the second cache
+//!     pack the tile's rows of A, in groups of 12     stays in the second cache; or packed before
 //!     for each panel of 16·TILE_VECS columns of B    [KC][16]: stays in the first cache
 //!         for each TILE_ROWS rows of A
 //!             micro-kernel: TILE_ROWS × 16·TILE_VECS sums in registers, KC fused steps
@@ -12,8 +12,7 @@
 
 use std::ops::Range;
 
-use super::pack::{Columns, TOGETHER};
-use super::read::Operand;
+use super::pack::{Columns, Rows, TOGETHER};
 use crate::lane::LANES;
 use crate::num::Num;
 use crate::{Real, Simd, Task};
@@ -54,14 +53,14 @@ impl Multiply for f64 {
 
 /// The sums of a tile, to be made.
 pub struct SumTile<'a, T> {
-    pub(super) a: Operand<'a, T>,
+    pub(super) a: Rows<'a, T>,
     pub(super) b: Columns<'a, T>,
     pub(super) batch: usize,
     pub(super) k: usize,
     pub(super) rows: Range<usize>,
     /// Panels of sixteen columns.
     pub(super) panels: Range<usize>,
-    /// Room for the packed rows of A, whole groups,
+    /// Room for packed rows of A, whole groups, where they are the tile's own to pack,
     pub(super) a_block: &'a mut [T],
     /// for panels of B, [`KC`] rows each,
     pub(super) slots: &'a mut [[T; LANES]],
@@ -80,8 +79,8 @@ impl<T: Real> Task<T> for SumTile<'_, T> {
             sums.as_flattened_mut().fill(T::ZERO);
         }
         for depth in blocks(k) {
-            a.read_rows(batch, rows.clone(), depth.clone(), a_block);
-            let a = a_block.as_chunks().0.as_chunks().0;
+            let a = a.block(batch, rows.clone(), depth.clone(), a_block);
+            let a = a.as_chunks().0.as_chunks().0;
             let first = depth.start == 0;
             for strip in panels.clone().step_by(TOGETHER) {
                 let end = panels.end.min(strip + TOGETHER);
