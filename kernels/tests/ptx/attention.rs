@@ -81,7 +81,7 @@ impl Case {
         let (width, segments, bias) = (self.width as u32, self.segments.len(), self.bias);
         match self.exact {
             true => Exact { operands: Storage::F32, segments, bias }.forward(),
-            false => Attention { width, segments, bias, output: Storage::F32 }.forward(),
+            false => Attention { width, segments, bias }.forward(),
         }
     }
 

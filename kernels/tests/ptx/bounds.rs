@@ -83,7 +83,7 @@ const UNITS: [&str; 6] = ["tensor cores", "shared memory", "L2", "issue", "float
 fn product(operands: Storage) -> Turns {
     let transposed = [false, true];
     let kernel =
-        Gemm { operands, output: Storage::F32, transposed, writing: Writing::Store }.tensor_cores();
+        Gemm { operands, transposed, writing: Writing::Store }.tensor_cores();
     let [less, more] = [128, 256].map(|k| {
         let case = gemm::Case::new(Size::new(128, 128, k), transposed);
         case.got(&kernel, Writing::Store).expect("no fault").1
@@ -98,7 +98,7 @@ fn attention(width: usize) -> Turns {
         let segments = vec![(64, [64; 2]), (keys, [keys; 2])];
         let case = attention::Case { width, segments, bias: false, exact: false };
         let kernel =
-            Attention { width: width as u32, segments: 2, bias: false, output: Storage::F32 };
+            Attention { width: width as u32, segments: 2, bias: false };
         let kernel = kernel.forward();
         let (_, statistics) = case.got(&kernel).expect("no fault");
         (kernel, statistics)

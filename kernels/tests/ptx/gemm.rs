@@ -3,7 +3,7 @@
 use half::bf16;
 use kernels::gemm::ptx::{Gemm, Writing};
 use kernels::gemm::{
-    Add, Bias, BiasGelu, GateResidual, Reader, RowBias, Size, Store, Strided, Writer, gemm_keeping,
+    Bias, BiasGelu, GateResidual, Reader, RowBias, Size, Store, Strided, Writer, gemm_keeping,
 };
 use kernels::ptx::{Kernel, Storage};
 use ptx_vm::{Arg, Buffer, Fault, Machine, Statistics};
@@ -68,7 +68,6 @@ impl Case {
             };
             let writer: &dyn Writer<f32> = match writing {
                 Writing::Store => &Store,
-                Writing::Add => &Add,
                 Writing::Bias => &Bias(bias),
                 Writing::RowBias => &RowBias(&self.bias),
                 Writing::BiasGelu => &BiasGelu(bias),
@@ -102,7 +101,7 @@ impl Case {
         let [out, kept]: [Buffer<f32>; 2] = [gpu.upload(&self.out), gpu.alloc(self.out.len())];
         args.push(out.into());
         match writing {
-            Writing::Store | Writing::Add => {}
+            Writing::Store => {}
             Writing::Bias | Writing::RowBias => args.push(gpu.upload(&self.bias).into()),
             Writing::BiasGelu | Writing::GateResidual => {
                 args.extend([Arg::from(gpu.upload(&self.bias)), kept.into()]);
@@ -125,7 +124,7 @@ impl Case {
 const SIDES: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
 
 fn family(operands: Storage, transposed: [bool; 2], writing: Writing) -> Gemm {
-    Gemm { operands, output: Storage::F32, transposed, writing }
+    Gemm { operands, transposed, writing }
 }
 
 #[test]
