@@ -70,9 +70,10 @@ fn conformance(agreements: &[Agreement]) -> String {
 
 fn times(rows: &[Row]) -> String {
     let mut text = "\n## Times\n\nSeconds of a run, the quickest of several batches, with what it takes \
-                    to ask for it. The bound is what the card cannot beat: its published rates, on \
-                    tensor cores the share that `kernels/perf/bounds.md` predicts, and memory read and \
-                    written once; there is none for cards whose rates the program does not know.\n\n\
+                    to ask for it; operands take turns, so that none is still in a cache. The bound is what the card cannot beat at its published clocks: \
+                    its published rates, on tensor cores the share of them that \
+                    `kernels/perf/bounds.md` predicts, and memory read and written once; there is none \
+                    for cards whose rates the program does not know.\n\n\
                     | what | time | TFLOP/s | GB/s | bound | reached |\n|---|---|---|---|---|---|\n"
         .to_owned();
     for Row { what, seconds, flops, bytes, bound } in rows {
