@@ -191,13 +191,9 @@ fn the_gradient_of_the_bias_is_that_of_the_reference() {
             dbias
         });
         assert_eq!(shown, !case.exact, "only what is not exact has approximate exponentials");
-        let mut tried = 0;
-        while let Some(broken) = kernel.without_sync(tried) {
-            assert!(case.bias_gradient(&broken).is_err(), "sync number {tried} is missed");
-            tried += 1;
+        for (i, broken) in kernel.weakened().iter().enumerate() {
+            assert!(case.bias_gradient(broken).is_err(), "weakened in way {i} it passes");
         }
-        let syncs = if case.exact { 4 } else { 3 };
-        assert_eq!(tried, syncs, "a wait and two barriers; or two for each of two products");
     }
 }
 
