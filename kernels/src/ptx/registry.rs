@@ -1,4 +1,4 @@
-//! Every kernel there is: what the assembler's check walks over.
+//! The kernels that there are: what the assembler's check walks over.
 //!
 //! Operations launch them all but three kinds, which are there for those who make kernels their own:
 //! products of float32 rounded to tf32 (operations round to bf16 or not at all), random numbers (a
@@ -18,7 +18,7 @@ use crate::norm::ptx::{Gain, MOST_HELD, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
 /// The kernels, each of one name. Of kernels for one width of rows or one size of filters, for more
-/// than four axes and for more than two segments there are examples.
+/// than four axes, for more than two segments and for heads that have biases there are examples.
 pub fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     formulas(&mut all);
@@ -140,27 +140,36 @@ fn products(all: &mut Vec<Kernel>) {
             all.extend(Storage::ALL.map(|operands| gemm(operands).exact()));
             all.push(gemm(Storage::Bf16).tensor_cores());
         }
-        // tf32.
-        let writing = Writing::Store;
-        all.push(Gemm { operands: Storage::F32, transposed, writing }.tensor_cores());
+    }
+    for transposed in [[false, false], [false, true], [true, false]] {
+        let (operands, writing) = (Storage::F32, Writing::Store);
+        all.push(Gemm { operands, transposed, writing }.tensor_cores());
     }
 }
 
 fn attentions(all: &mut Vec<Kernel>) {
-    for (segments, bias) in [(1, false), (2, false), (1, true), (2, true)] {
-        all.extend([32, 64, 128].map(|width| Attention { width, segments, bias }.forward()));
-        for width in [32, 64] {
+    for width in [32, 64, 128] {
+        for (segments, bias) in [(1, false), (2, false), (1, true)] {
+            all.push(Attention { width, segments, bias }.forward());
+        }
+    }
+    all.push(Attention { width: 64, segments: 2, bias: true }.forward());
+    all.push(Backward::delta());
+    // Biases are T5's, whose heads are 64 wide.
+    for (width, bias) in [(32, false), (64, false), (64, true)] {
+        for segments in [1, 2] {
             let backward = Backward { width, segments, bias };
             all.extend([backward.queries(), backward.keys()]);
         }
-        for operands in Storage::ALL {
+    }
+    all.extend([32, 64].map(Backward::bias_gradient));
+    for operands in Storage::ALL {
+        for (segments, bias) in [(1, false), (2, false), (1, true), (2, true)] {
             let exact = Exact { operands, segments, bias };
             all.extend([exact.forward(), exact.queries(), exact.keys()]);
         }
+        all.push(Exact::bias_gradient(operands));
     }
-    all.push(Backward::delta());
-    all.extend([32, 64].map(Backward::bias_gradient));
-    all.extend(Storage::ALL.map(Exact::bias_gradient));
 }
 
 fn convolutions(all: &mut Vec<Kernel>) {
