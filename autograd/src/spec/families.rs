@@ -84,9 +84,9 @@ fn families() -> [Family; 5] {
     [
         family("attention of bf16", ROUNDED, false, attentions_of_bf16()),
         family("attention in float32", SUMMED, false, attentions_in_float32()),
-        family("attention, autocast", ROUNDED, true, attentions_autocast()),
+        family("attention under autocast", ROUNDED, true, attentions_autocast()),
         family("products of bf16", SUMMED, false, products_of_bf16()),
-        family("products, autocast", SUMMED, true, products_autocast()),
+        family("products under autocast", SUMMED, true, products_autocast()),
     ]
 }
 
