@@ -75,15 +75,20 @@ fn memory_of_a_graph_begins_and_ends_in_it() {
         let launched = [graph.launch(), graph.launch()].map(|r| r.map_err(|e| format!("{e:?}")));
         (launched, stream.clone_dtoh(&seen).map_err(|e| format!("{e:?}")))
     };
-    // Read before it is written: what the launch before left there is gone.
-    let (launched, told) = captured(&mut |seen| {
-        // SAFETY: that it is read before it is written is what the driver has to catch.
-        let mut own = unsafe { stream.alloc::<u8>(64) }.unwrap();
-        stream.memcpy_dtod(&own, seen).unwrap();
-        stream.memset_zeros(&mut own).unwrap();
-    });
-    assert_eq!(launched, [Ok(()), Ok(())]);
-    assert!(told.unwrap_err().contains("nothing wrote byte 0"));
+    // Read before it is written: what the launch before left there is gone, freed or not.
+    for is_freed in [true, false] {
+        let (launched, told) = captured(&mut |seen| {
+            // SAFETY: that it is read before it is written is what the driver has to catch.
+            let mut own = unsafe { stream.alloc::<u8>(64) }.unwrap();
+            stream.memcpy_dtod(&own, seen).unwrap();
+            stream.memset_zeros(&mut own).unwrap();
+            if !is_freed {
+                own.leak();
+            }
+        });
+        assert_eq!(launched, [Ok(()), Ok(())]);
+        assert!(told.unwrap_err().contains("nothing wrote byte 0"));
+    }
     // Read after it is freed.
     let (launched, _) = captured(&mut |seen| {
         let own = stream.alloc_zeros::<u8>(64).unwrap();
