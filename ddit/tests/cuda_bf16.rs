@@ -48,6 +48,12 @@ fn latents() -> Tensor {
     Rng::new(9).normal([BATCH, 4, 4, 6], DType::F32).unwrap()
 }
 
+/// The rate of the training step.
+const RATE: f64 = 1e-3;
+
+/// What names of weights after it begin with.
+const WEIGHT: &str = "weight after a step: ";
+
 /// What a model says of latents and text, and what a training step does.
 fn results(dtype: DType, device: &Device) -> BTreeMap<String, Vec<f64>> {
     let params = params(dtype, device);
@@ -84,8 +90,10 @@ fn results(dtype: DType, device: &Device) -> BTreeMap<String, Vec<f64>> {
     }
     if dtype == DType::F32 {
         let mut optimizer = AdamW::new(&params, AdamWConfig::default()).unwrap();
-        let norm = optimizer.step(&grads, 1e-3).unwrap().norm;
+        let norm = optimizer.step(&grads, RATE).unwrap().norm;
         results.insert("norm of all gradients".to_owned(), vec![norm]);
+        let after = params.tensors().into_iter();
+        results.extend(after.map(|(name, x)| (format!("{WEIGHT}{name}"), x.to_f64_vec())));
     }
     results
 }
@@ -146,11 +154,30 @@ fn apart(got: &[f64], want: &[f64]) -> [f64; 2] {
 
 fn check(here: &BTreeMap<String, Vec<f64>>, there: &BTreeMap<String, Vec<f64>>, limits: [f64; 2]) {
     assert_eq!(here.len(), there.len());
-    for (name, want) in here {
+    let (weights, others): (Vec<_>, Vec<_>) =
+        here.iter().partition(|(name, _)| name.starts_with(WEIGHT));
+    check_weights(weights.into_iter().map(|(name, want)| (&there[name][..], &want[..])));
+    for (name, want) in others {
         let found = apart(&there[name], want);
         let is_near = found.iter().zip(limits).all(|(found, limit)| *found <= limit);
         assert!(is_near, "{name}: {found:?}, limits {limits:?}");
     }
+}
+
+/// The manifest's rule of `allowed_outliers`: a gradient that is less than it may be off by can have
+/// the other sign, which moves its weight by the whole rate the other way, and no further.
+fn check_weights<'a>(pairs: impl Iterator<Item = (&'a [f64], &'a [f64])>) {
+    let (mut all, mut outliers) = (0, 0);
+    for (got, want) in pairs {
+        assert_eq!(got.len(), want.len());
+        for (got, want) in got.iter().zip(want) {
+            let apart = (got - want).abs();
+            assert!(apart <= 2.01 * RATE, "a weight is {apart} apart");
+            all += 1;
+            outliers += usize::from(apart > 0.01 * RATE);
+        }
+    }
+    assert!(outliers * 50 <= all, "{outliers} weights of {all} are elsewhere");
 }
 
 /// Weights in bf16 alone change nothing: they are widened, and products are those of float32.

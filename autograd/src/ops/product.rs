@@ -95,7 +95,7 @@ pub(super) fn multiply_on(
     };
     let operands = stored("product", &a.x)?;
     let (transposed, writing) = ([a.transposed, b.transposed], end.writing());
-    let gemm = Gemm { operands, output: Storage::F32, transposed, writing };
+    let gemm = Gemm { operands, transposed, writing };
     let tensor_cores = operands == Storage::Bf16 && fit_tensor_cores([&a, &b], n);
     let kernel = match tensor_cores {
         true => gpu.kernel(&format!("tensor cores {gemm:?}"), || gemm.tensor_cores())?,

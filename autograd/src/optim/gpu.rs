@@ -16,9 +16,15 @@ pub(super) struct Norms {
 impl Norms {
     /// Of the gradients that are limited together and of the others, by two launches for all of them.
     ///
-    /// Errors: more elements than fit 32 bits; the GPU's.
+    /// Errors: more gradients than [`MOST_ARRAYS`](ptx::MOST_ARRAYS), or elements than fit 32 bits; the
+    /// GPU's.
     pub fn of(gpu: &Cuda, [limited, others]: [Vec<Tensor>; 2], limit: Option<f64>) -> Result<Self> {
         let (first, gradients) = (limited.len(), [limited, others].concat());
+        if gradients.len() > ptx::MOST_ARRAYS as usize {
+            let message =
+                format!("{} gradients are more than {}", gradients.len(), ptx::MOST_ARRAYS);
+            return Err(Error::value("adamw", message));
+        }
         let lens = gradients.iter().map(Tensor::numel);
         let mut firsts = vec![0];
         for len in lens.clone() {

@@ -20,15 +20,17 @@ pub const OTHER_BITS: [(&str, f64); 8] = [
 ];
 
 /// A result, and the gradients of all operands.
-type Results = (Tensor, Vec<Option<Tensor>>);
+pub(super) type Results = (Tensor, Vec<Option<Tensor>>);
 
 /// What came of an operation on a GPU, beside the CPU.
 #[derive(Clone, Debug)]
 pub struct Agreement {
-    /// The operation.
+    /// The operation, or the [family](super::agree_by_family) of kernels that it went to.
     pub name: &'static str,
     /// Instances that were tried.
     pub cases: u64,
+    /// What may differ: 0 where bits are equal.
+    pub allowed: f64,
     /// The largest difference of all of them.
     pub worst: Difference,
     /// What is wrong, in words; nothing if the operation passes.
@@ -50,14 +52,14 @@ pub struct Difference {
 ///
 /// Errors: those of the CPU; what goes wrong on the GPU is part of the answer.
 pub fn agree(op: &dyn Spec, gpu: &Device, cases: u64) -> Result<Agreement> {
-    let (worst, wrong) = (Difference { apart: 0.0, equal: true }, Vec::new());
-    let mut found = Agreement { name: op.name(), cases: 2 * cases, worst, wrong };
+    let allowed = OTHER_BITS.iter().find(|(name, _)| *name == op.name()).map_or(0.0, |(_, x)| *x);
+    let mut found = Agreement::new(op.name(), 2 * cases, allowed);
     for (seed, dtype) in (1..=cases).flat_map(|i| [(i, DType::F32), (i, DType::BF16)]) {
         let here = op.case(&mut Draw::new(seed, dtype))?;
         let what = format!("{} {} in {dtype}, seed {seed}", op.name(), here.label);
         let want = here.gradients()?;
         match op.case(&mut Draw::new(seed, dtype)).and_then(|case| moved(case, gpu)?.gradients()) {
-            Ok(got) => found.compare(&what, want, got),
+            Ok(got) => found.compare(&what, want, got, difference),
             Err(error) => found.wrong.push(format!("{what}: {error}")),
         }
     }
@@ -65,8 +67,19 @@ pub fn agree(op: &dyn Spec, gpu: &Device, cases: u64) -> Result<Agreement> {
 }
 
 impl Agreement {
-    fn compare(&mut self, what: &str, want: Results, got: Results) {
-        let tolerance = OTHER_BITS.iter().find(|(name, _)| *name == self.name);
+    pub(super) fn new(name: &'static str, cases: u64, allowed: f64) -> Self {
+        let worst = Difference { apart: 0.0, equal: true };
+        Self { name, cases, allowed, worst, wrong: Vec::new() }
+    }
+
+    /// Adds what a case came to, by one way to say how far tensors are apart.
+    pub(super) fn compare(
+        &mut self,
+        what: &str,
+        want: Results,
+        got: Results,
+        difference: fn(&Tensor, &Tensor) -> Option<Difference>,
+    ) {
         let all = |(y, gradients): Results| std::iter::once(Some(y)).chain(gradients);
         for (i, pair) in all(want).zip(all(got)).enumerate() {
             let which = if i == 0 { "y".to_owned() } else { format!("gradient {}", i - 1) };
@@ -79,7 +92,7 @@ impl Agreement {
                         let is_worse = apart > self.worst.apart || apart.is_nan();
                         self.worst.apart = if is_worse { apart } else { self.worst.apart };
                         self.worst.equal &= equal;
-                        if equal || tolerance.is_some_and(|(_, limit)| apart <= *limit) {
+                        if equal || apart <= self.allowed {
                             continue;
                         }
                         format!("differs by {apart:.1e}")

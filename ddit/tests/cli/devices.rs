@@ -1,7 +1,11 @@
 //! Commands on a GPU: on the virtual machine's, where the stand-in for the driver is found.
 #![cfg(target_os = "linux")]
 
+use std::path::Path;
 use std::process::Command;
+
+use serde_json::Value;
+use tensor::io::safetensors::SafeTensors;
 
 use crate::world::{Ran, World};
 
@@ -11,6 +15,22 @@ fn with_stand_in(mut command: Command) -> Ran {
     assert!(beside.join("libcuda.so").exists(), "the stand-in is a dev-dependency");
     command.env("LD_LIBRARY_PATH", beside);
     Ran::of(command)
+}
+
+/// The program says in one line that there is no driver and what to do; where it found that out stands
+/// below. `false` if this machine has one.
+fn is_refused_without_a_driver(mut command: Command) -> bool {
+    command.env_remove("LD_LIBRARY_PATH");
+    let ran = Ran::of(command);
+    if ran.code == 0 {
+        return false;
+    }
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    let [line, at] = lines[..] else { panic!("{lines:#?}") };
+    assert!(line.contains("no CUDA driver") && line.contains("use the device cpu"), "{line}");
+    assert!(at.starts_with("  at"), "{at}");
+    ran.failed(&[]);
+    true
 }
 
 #[test]
@@ -37,8 +57,8 @@ fn a_gpu_trains_a_model_that_the_processor_uses() {
     let world = World::new();
     let line = |name| format!("{{\"file\": \"{name}.png\", \"caption\": \"{name}\"}}\n");
     world.write("pictures.jsonl", &["red", "blue"].map(line).concat());
-    world.write("vae.toml", "preset = \"tiny-vae\"\n[run]\nsteps = 1\n[batch]\nimages = 2\n");
-    let mut train = vec!["train", "tiny", "--out", "run", "--device", "cuda"];
+    let run = "[run]\nsteps = 2\nlog_every = 1\n";
+    world.write("vae.toml", &format!("preset = \"tiny-vae\"\n{run}[batch]\nimages = 2\n"));
     let settings = [
         "data.source=folder",
         "data.manifest=pictures.jsonl",
@@ -49,13 +69,48 @@ fn a_gpu_trains_a_model_that_the_processor_uses() {
         "model.width=16",
         "batch.images=2",
         "batch.texts=2",
-        "run.steps=1",
+        // Weights move in the second: the first warms up.
+        "run.steps=2",
+        "run.log_every=1",
     ];
-    train.extend(settings.iter().flat_map(|setting| ["--set", *setting]));
-    with_stand_in(world.command(&train)).succeeded();
-    assert!(world.path("run/vae-run/model/vae/config.json").exists());
-    assert!(world.path("run/latents.safetensors").exists());
+    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", *setting]).collect();
+    let train = |out, device: &[&str]| {
+        let command = ["train", "tiny", "--out", out];
+        world.command(&[&command[..], &settings, device].concat())
+    };
+    with_stand_in(train("run", &["--device", "cuda"])).succeeded();
+    Ran::of(train("here", &[])).succeeded();
+    for name in ["log.jsonl", "vae-run/log.jsonl"] {
+        let losses = |run: &str| {
+            let log = std::fs::read_to_string(world.path(run).join(name)).unwrap();
+            let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            lines.filter_map(|line| line["loss"].as_f64()).collect::<Vec<_>>()
+        };
+        let (there, here) = (losses("run"), losses("here"));
+        assert_eq!((there.len(), here.len()), (2, 2), "{name}");
+        let is_near = there.iter().zip(&here).all(|(a, b)| (a / b - 1.0).abs() < 1e-3);
+        assert!(is_near, "{name}: {there:?}, not {here:?}");
+    }
+    let file = "diffusion_pytorch_model.safetensors";
+    for model in ["model/transformer", "vae-run/model/vae"] {
+        let [there, here] = ["run", "here"].map(|run| world.path(run).join(model).join(file));
+        assert_trained_alike(&there, &here);
+    }
     world.run(&["caption", "red.png", "--model", "run"]).succeeded();
+}
+
+/// The weights of two models, trained for a step: a gradient near zero may have either sign, and move
+/// its weight by the whole learning rate either way.
+fn assert_trained_alike(there: &Path, here: &Path) {
+    let [there, here] = [there, here].map(|path| SafeTensors::open(path).unwrap());
+    let (mut all, mut elsewhere) = (0, 0);
+    for name in here.names() {
+        let [there, here] = [&there, &here].map(|file| file.get(name).unwrap().to_f64_vec());
+        assert_eq!(there.len(), here.len(), "{name}");
+        all += here.len();
+        elsewhere += there.iter().zip(&here).filter(|(a, b)| (**a - **b).abs() > 1e-5).count();
+    }
+    assert!(all > 0 && elsewhere * 100 <= all, "{elsewhere} weights of {all} are elsewhere");
 }
 
 #[test]
@@ -70,8 +125,10 @@ fn a_gpu_is_reported_on() {
         "| card | A100 (PTX virtual machine), compute capability 8.0, 2.0 GiB |",
         "| kernels | PTX 7.0 for sm_80 |",
         "the virtual machine behind the stand-in",
-        "operations pass**",
+        " pass**",
         "| attention | 2 |",
+        "| attention of bf16 | 4 |",
+        "| products under autocast | 2 |",
         "| product 16 × 16 × 32, bf16 |",
         "| ada_layer_norm, backward |",
         "| model tiny, training step |",
@@ -84,12 +141,7 @@ fn a_gpu_is_reported_on() {
 
     with_stand_in(world.command(&["gpu-report", "--device", "cpu"])).failed(&["about a GPU"]);
     with_stand_in(world.command(&["gpu-report", "--device", "cuda:+0"])).failed(&["is no device"]);
-    let mut alone = world.command(&report);
-    alone.env_remove("LD_LIBRARY_PATH");
-    let alone = Ran::of(alone);
-    if alone.code == 2 {
-        alone.failed(&["no CUDA driver on this machine"]);
-    } else {
+    if !is_refused_without_a_driver(world.command(&report)) {
         eprintln!("SKIPPED a_gpu_is_reported_on, part: this machine has a driver");
     }
 }
@@ -101,13 +153,8 @@ fn a_device_that_is_not_there_is_named() {
     let with = |device: &str| world.command(&[&draw[..], &[device]].concat());
     Ran::of(with("tpu")).failed(&["`tpu` is no device", "cpu, cuda"]);
     with_stand_in(with("cuda:3")).failed(&["GPU 3 does not open"]);
-    let mut alone = with("cuda");
-    alone.env_remove("LD_LIBRARY_PATH");
-    let alone = Ran::of(alone);
-    if alone.code == 0 {
-        eprintln!("SKIPPED a_device_that_is_not_there_is_named: this machine has a driver");
-        return;
+    if !is_refused_without_a_driver(with("cuda")) {
+        eprintln!("SKIPPED a_device_that_is_not_there_is_named, part: this machine has a driver");
     }
-    alone.failed(&["no CUDA driver on this machine", "use the device cpu"]);
     world.run(&[&draw[..], &["cpu", "--low-memory"]].concat()).failed(&["cannot be used with"]);
 }

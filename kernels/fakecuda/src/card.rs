@@ -131,6 +131,19 @@ impl Card {
 mod tests {
     use super::*;
 
+    /// `.ci/ptxas` has them too, for occupancies, and of more cards.
+    #[test]
+    fn limits_are_those_of_the_assemblers_check() {
+        let check = include_str!("../../../.ci/ptxas");
+        for card in CARDS {
+            let (major, minor) = card.capability;
+            let (warps, blocks) = (card.threads_per_processor / 32, card.blocks_per_processor);
+            let shared = card.shared_per_processor / KIB;
+            let row = format!("\"sm_{major}{minor}\": ({warps}, {blocks}, {shared} << 10),");
+            assert!(check.contains(&row), "{}: {row}", card.name);
+        }
+    }
+
     #[test]
     fn targets_run_forward_only() {
         let [a100, .., h100] = CARDS;

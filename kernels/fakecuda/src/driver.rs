@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 /// A kernel of a loaded module.
@@ -28,11 +29,22 @@ pub(crate) struct Event {
     pub capture: Option<usize>,
 }
 
+/// Whom a capture keeps from what may wait for everything: `CUstreamCaptureMode`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CaptureMode {
+    /// Every thread.
+    Global,
+    /// The one that began it.
+    ThreadLocal(ThreadId),
+    /// Nobody.
+    Relaxed,
+}
+
 /// Operations being captured, or captured.
-#[derive(Clone, Default)]
 pub(crate) struct Graph {
+    pub mode: CaptureMode,
     pub operations: Vec<Operation>,
-    /// Buffers allocated while capturing: they live as long as the graph.
+    /// Buffers allocated while capturing: their addresses are the graph's as long as it is there.
     pub buffers: Vec<u64>,
     /// Handles made from this graph, and itself, that still exist.
     pub owners: usize,
@@ -61,6 +73,11 @@ pub(crate) struct Driver {
     pub order: Order,
     /// Whether unordered work on streams is an error.
     pub check_order: bool,
+    /// Whether work is done at the next synchronisation only, and what was left for it.
+    pub is_late: bool,
+    pub left: Vec<(usize, Operation)>,
+    /// What a kernel did wrong: all that is asked of the context from then on has this error.
+    pub dead: Option<Error>,
     /// Bytes of dynamic shared memory each function has opted in to.
     pub opted_in: HashMap<usize, u32>,
     /// Pinned host memory: address and size.
@@ -99,6 +116,9 @@ impl Driver {
             next: 0x1000,
             order: Order::default(),
             check_order: true,
+            is_late: false,
+            left: Vec::new(),
+            dead: None,
             opted_in: HashMap::new(),
             host: BTreeMap::new(),
             statistics: BTreeMap::new(),
@@ -188,9 +208,32 @@ impl Driver {
         }
     }
 
-    /// What may wait for everything is an error while any stream is being captured.
+    /// Everything that was made on the device is gone, and so is what a kernel did wrong; work is done
+    /// at once.
+    pub fn reset(&mut self) {
+        self.left.clear();
+        self.objects.clear();
+        self.opted_in.clear();
+        self.order = Order::default();
+        let buffers: Vec<u64> = self.machine.memory.live().map(|(address, _)| address).collect();
+        for buffer in buffers {
+            self.machine.memory.free(buffer).expect("it is alive");
+        }
+        (self.is_late, self.dead, self.last) = (false, None, None);
+    }
+
+    /// What may wait for everything is an error while a stream is being captured, in a mode that
+    /// forbids it to this thread.
     pub fn no_capture(&mut self, what: &str) -> Status {
-        if !self.objects.values().any(|object| matches!(object, Object::Stream(Some(_)))) {
+        let here = CaptureMode::ThreadLocal(thread::current().id());
+        let forbids = |object: &Object| match object {
+            Object::Stream(Some(capture)) => match self.objects.get(capture) {
+                Some(Object::Graph(graph)) => [CaptureMode::Global, here].contains(&graph.mode),
+                _ => false,
+            },
+            _ => false,
+        };
+        if !self.objects.values().any(forbids) {
             return Ok(());
         }
         Err(self
@@ -223,7 +266,9 @@ impl Driver {
             let buffers = std::mem::take(&mut found.buffers);
             self.destroy(graph)?;
             for buffer in buffers {
-                self.free(buffer)?;
+                if self.machine.memory.buffer_of(buffer).is_some() {
+                    self.free(buffer)?;
+                }
             }
         }
         Ok(())

@@ -71,6 +71,15 @@ driver_api! {
         Ok(())
     };
 
+    /// With 1, work is done as late as a card may do it: when it is waited for. Sources of copies are
+    /// read then, pageable ones too, and what a kernel does wrong is told then. With 0 it is done at
+    /// once.
+    fn fakecuda_set_late(late: c_uint) |driver| {
+        driver.catch_up()?;
+        driver.is_late = late != 0;
+        Ok(())
+    };
+
     /// Perturbs `.approx` results by their whole documented error; seed 0 stops it.
     fn fakecuda_set_perturbation(seed: u64) |driver| {
         driver.machine.perturb = (seed != 0).then_some(seed);

@@ -63,6 +63,18 @@ impl Installed {
         assert_eq!(status, 0);
     }
 
+    /// Whether work is done when it is waited for, as [`fakecuda_set_late`] has it.
+    ///
+    /// [`fakecuda_set_late`]: crate::extra::fakecuda_set_late
+    pub fn set_late(&self, late: bool) {
+        self.number(b"fakecuda_set_late", u32::from(late));
+    }
+
+    /// Destroys everything on the device: after what a kernel did wrong nothing else can be done.
+    pub fn reset_device(&self) {
+        self.number(b"cuDevicePrimaryCtxReset_v2", 0);
+    }
+
     /// Becomes another card, one that [`card`](crate::card) knows.
     pub fn set_card(&self, name: &str) {
         let name = CString::new(name).expect("a name without null");
@@ -73,6 +85,17 @@ impl Installed {
             set(name.as_ptr())
         };
         assert_eq!(status, 0, "no such card");
+    }
+
+    /// Calls a function that takes a number.
+    fn number(&self, function: &[u8], number: u32) {
+        // SAFETY: the functions passed here have this signature, but for the sign of the number, which
+        // is 0 or 1.
+        let status = unsafe {
+            let call: Symbol<'_, unsafe extern "C" fn(u32) -> i32> = self.symbol(function);
+            call(number)
+        };
+        assert_eq!(status, 0);
     }
 
     /// The text that a function of ours gives.

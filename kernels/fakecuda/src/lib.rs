@@ -19,8 +19,9 @@
 //!
 //! # What differs from a real driver
 //!
-//! Everything happens at once, in the order of the calls; that streams are ordered where they have to
-//! be is checked apart, in `order.rs`. A faulting kernel does not poison the context. How many
+//! Everything happens in the order of the calls, and at once, or, if a test asks for it, when it is
+//! waited for ([`Installed::set_late`]); that streams are ordered where they have to be is checked
+//! apart, in `order.rs`. Addresses are given once, except to a graph that is launched again. How many
 //! registers a kernel takes is ptxas's decision, so their limit is enforced only for kernels that
 //! state `.maxnreg`. The number and types of a launch's arguments are, as with any driver, the
 //! caller's word.
@@ -29,7 +30,7 @@
 //!
 //! These are C functions, so their callers promise what C promises: every pointer is null or valid
 //! for what the driver's manual says is read or written through it, until the call (for operations in
-//! a capture: the last launch of the graph) has ended. Rust code touches those pointers in `raw.rs`
+//! a capture: the last launch of the graph; for work that is late: the wait for it) has ended. Rust code touches those pointers in `raw.rs`
 //! alone; everything else works on integers, which are looked up before they are believed.
 //! `installed.rs` is such a caller.
 

@@ -1,4 +1,5 @@
-//! What a stream does: now, or, while it is captured, at each launch of the graph.
+//! What a stream does: now, at the next synchronisation, or, while it is captured, at each launch of
+//! the graph.
 
 use crate::driver::{Driver, Function};
 use crate::raw::{Callback, Host};
@@ -12,11 +13,38 @@ const DEFAULT_STREAM: usize = 0;
 /// Work on a stream.
 #[derive(Clone)]
 pub(crate) enum Operation {
-    Launch { function: Arc<Function>, launch: Launch, parameters: Vec<u8> },
-    Upload { to: u64, from: Host, bytes: usize },
-    Download { to: Host, from: u64, bytes: usize },
-    Copy { to: u64, from: u64, bytes: usize },
-    Fill { to: u64, value: u8, bytes: usize },
+    /// Of a graph: the buffer is there from now on, and nothing is written to it.
+    Alloc {
+        address: u64,
+    },
+    Free {
+        address: u64,
+    },
+    Launch {
+        function: Arc<Function>,
+        launch: Launch,
+        parameters: Vec<u8>,
+    },
+    Upload {
+        to: u64,
+        from: Host,
+        bytes: usize,
+    },
+    Download {
+        to: Host,
+        from: u64,
+        bytes: usize,
+    },
+    Copy {
+        to: u64,
+        from: u64,
+        bytes: usize,
+    },
+    Fill {
+        to: u64,
+        value: u8,
+        bytes: usize,
+    },
     Call(Callback),
 }
 
@@ -29,20 +57,29 @@ pub(crate) struct KernelStatistics {
 }
 
 impl Driver {
-    /// Does it, or records it if the stream is being captured.
+    /// Does it, or records it if the stream is being captured; or, where work is
+    /// [late](crate::extra::fakecuda_set_late), leaves it for the next synchronisation.
     pub fn submit(&mut self, stream: usize, operation: Operation) -> Status {
         match self.captured(stream)? {
-            Some(capture) => {
-                self.capture_mut(capture)?.operations.push(operation);
-                Ok(())
-            }
-            None => self.perform(stream, &operation),
+            Some(capture) => self.capture_mut(capture)?.operations.push(operation),
+            None if self.is_late => self.left.push((stream, operation)),
+            None => self.perform(stream, &operation)?,
         }
+        Ok(())
+    }
+
+    /// Does what was left for now.
+    ///
+    /// Errors: of the first of it that goes wrong; what is behind that is not done.
+    pub fn catch_up(&mut self) -> Status {
+        let left = std::mem::take(&mut self.left);
+        left.iter().try_for_each(|(stream, operation)| self.perform(*stream, operation))
     }
 
     /// Does it now and waits for it: the functions without `Async` in their names.
     pub fn perform_and_wait(&mut self, operation: &Operation) -> Status {
         self.no_capture("a copy that is waited for")?;
+        self.catch_up()?;
         self.perform(DEFAULT_STREAM, operation)?;
         self.order.synchronised(DEFAULT_STREAM);
         Ok(())
@@ -55,12 +92,13 @@ impl Driver {
             Operation::Upload { to, .. } | Operation::Fill { to, .. } => {
                 self.used(stream, *to, true)?
             }
+            Operation::Free { address } => self.used(stream, *address, true)?,
             Operation::Download { from, .. } => self.used(stream, *from, false)?,
             Operation::Copy { to, from, .. } => {
                 self.used(stream, *from, false)?;
                 self.used(stream, *to, true)?;
             }
-            Operation::Launch { .. } | Operation::Call(_) => {}
+            Operation::Alloc { .. } | Operation::Launch { .. } | Operation::Call(_) => {}
         }
         self.run(stream, operation)
     }
@@ -68,6 +106,14 @@ impl Driver {
     fn run(&mut self, stream: usize, operation: &Operation) -> Status {
         let memory = &mut self.machine.memory;
         let (what, result) = match operation {
+            Operation::Alloc { address } => {
+                // A graph that left it behind the last time frees it when it is launched again.
+                if memory.buffer_of(*address).is_some() {
+                    self.free(*address)?;
+                }
+                ("allocation", self.machine.memory.alloc_again(*address))
+            }
+            Operation::Free { address } => return self.free(*address),
             Operation::Launch { function, launch, parameters } => {
                 return self.launch(stream, function, *launch, parameters);
             }
@@ -134,9 +180,12 @@ impl Driver {
                 let error = match fault.kind {
                     FaultKind::OutOfBounds | FaultKind::UseAfterFree => Error::IllegalAddress,
                     FaultKind::Misaligned => Error::MisalignedAddress,
-                    FaultKind::BadLaunch => Error::InvalidValue,
+                    FaultKind::BadLaunch => {
+                        return Err(self.fail(Error::InvalidValue, fault.to_string()));
+                    }
                     _ => Error::LaunchFailed,
                 };
+                self.dead = Some(error);
                 Err(self.fail(error, fault.to_string()))
             }
         }

@@ -3,20 +3,22 @@
 #![allow(unsafe_code)] // Launches are unsafe: their arguments are not checked. Here they are those of the kernels.
 
 use cuda::install;
-use cudarc::driver::sys::{
-    self, CUfunction_attribute, CUgraphInstantiate_flags, CUstreamCaptureMode,
-};
+use cudarc::driver::sys::{self, CUfunction_attribute};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaStream, DevicePtr, LaunchConfig, PushKernelArg,
 };
 use cudarc::nvrtc::Ptx;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// One test at a time: they share the one driver of the process, and its leaks are counted.
+#[path = "driver/graphs.rs"]
+mod graphs;
+
+/// One test at a time, on a device with nothing on it: they share the one driver of the process, and
+/// its leaks are counted.
 fn context() -> (MutexGuard<'static, ()>, Arc<CudaContext>) {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    install();
+    install().reset_device();
     (turn, CudaContext::new(0).unwrap())
 }
 
@@ -101,17 +103,47 @@ fn vectors_are_added() {
 }
 
 #[test]
-fn a_faulting_launch_is_an_error_with_its_text() {
+fn a_faulting_launch_is_an_error_with_its_text_and_the_end_of_the_context() {
     let (_turn, context) = context();
     let (stream, function) = (context.default_stream(), load(&context));
     let error = add(&stream, &function, 101, 64).unwrap_err();
     for part in ["ILLEGAL_ADDRESS", "OutOfBounds", "line 24", "thread 36", "ld.global.f32 %f0"] {
         assert!(error.contains(part), "{part} is not in: {error}");
     }
+    // Whatever is asked of the context now has that error.
+    let error = stream.clone_htod(&[1f32]).map(drop).unwrap_err();
+    assert!(format!("{error:?}").contains("OutOfBounds"), "{error:?}");
     assert!(install().last_fault().contains("OutOfBounds"));
     assert_eq!(install().last_fault(), "");
-    // It is over: the context is as good as before.
-    add(&stream, &function, 100, 64).unwrap();
+    assert!(stream.synchronize().is_err() && context.mem_get_info().is_err());
+    drop((stream, function, context));
+    install().reset_device();
+    let context = CudaContext::new(0).unwrap();
+    add(&context.default_stream(), &load(&context), 100, 64).unwrap();
+}
+
+/// A card reads a source and comes to a fault long after the calls have returned.
+#[test]
+fn late_work_is_done_when_it_is_waited_for() {
+    let (_turn, context) = context();
+    // SAFETY: one stream is used, so no events are needed; to record one would be to wait.
+    unsafe { context.disable_event_tracking() };
+    let (stream, function) = (context.new_stream().unwrap(), load(&context));
+    install().set_late(true);
+    let mut source = vec![1f32; 64];
+    let mut x = stream.alloc_zeros::<f32>(64).unwrap();
+    stream.memcpy_htod(&source, &mut x).unwrap();
+    source.fill(2.0);
+    stream.synchronize().unwrap();
+    assert_eq!(stream.clone_dtoh(&x).unwrap(), [2.0; 64], "the source as it was at the wait");
+    let pointer = x.as_view().device_ptr(&stream).0;
+    let n = 65u32;
+    let mut launch = stream.launch_builder(&function);
+    launch.arg(&pointer).arg(&pointer).arg(&pointer).arg(&n);
+    // SAFETY: these are the kernel's parameters; that n is too large the machine has to catch.
+    unsafe { launch.launch(shape(2, 64)) }.unwrap();
+    assert!(format!("{:?}", stream.synchronize().unwrap_err()).contains("OutOfBounds"));
+    install().set_late(false);
 }
 
 #[test]
@@ -294,45 +326,4 @@ fn tracked_buffers_may_go_from_stream_to_stream() {
         sum = next;
         assert_eq!(streams[i % 2].clone_dtoh(&sum).unwrap(), [i as f32 + 1.0; 64]);
     }
-}
-
-#[test]
-fn a_captured_graph_runs_when_launched() {
-    let (_turn, context) = context();
-    // SAFETY: one stream at a time is used, so no events are needed between them.
-    unsafe { context.disable_event_tracking() };
-    let before = install().leaks();
-    let (stream, function) = (context.new_stream().unwrap(), load(&context));
-    let x = stream.clone_htod(&[1f32; 64]).unwrap();
-    let mut sum = stream.alloc_zeros::<f32>(64).unwrap();
-    let n = 64u32;
-    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-    assert!(format!("{:?}", stream.synchronize().unwrap_err()).contains("CAPTURE_UNSUPPORTED"));
-    let late = context.load_module(Ptx::from_src(vector_add("sm_80"))).map(drop).unwrap_err();
-    assert!(
-        format!("{late:?}").contains("loading a module while a stream is captured"),
-        "{late:?}"
-    );
-    // A buffer of the graph's own, between two launches.
-    {
-        let mut twice = stream.alloc_zeros::<f32>(64).unwrap();
-        let mut launch = stream.launch_builder(&function);
-        launch.arg(&x).arg(&x).arg(&mut twice).arg(&n);
-        // SAFETY: these are the kernel's parameters.
-        unsafe { launch.launch(shape(1, 64)) }.unwrap();
-        let mut launch = stream.launch_builder(&function);
-        let sum_in = sum.as_view().device_ptr(&stream).0;
-        launch.arg(&twice).arg(&sum_in).arg(&mut sum).arg(&n);
-        // SAFETY: these are the kernel's parameters; it reads each element before it writes it.
-        unsafe { launch.launch(shape(1, 64)) }.unwrap();
-    }
-    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-    let graph = stream.end_capture(flags).unwrap().expect("a graph");
-    assert_eq!(stream.clone_dtoh(&sum).unwrap(), [0.0; 64], "recorded, not done");
-    for times in 1..4 {
-        graph.launch().unwrap();
-        assert_eq!(stream.clone_dtoh(&sum).unwrap(), [2.0 * times as f32; 64]);
-    }
-    drop((graph, x, sum, function, stream));
-    assert_eq!(install().leaks(), before);
 }

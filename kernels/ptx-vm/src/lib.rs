@@ -2,7 +2,8 @@
 //!
 //! It reads the text a GPU driver would assemble and runs it on the CPU, a warp of 32 lanes at a time.
 //! Arithmetic follows the PTX manual to the bit (where the manual leaves room, as in `.approx`
-//! instructions and the sums inside tensor cores, the machine takes the most accurate result). What
+//! instructions and the sums inside tensor cores, the machine takes the most accurate result, or, if a
+//! test asks for it, one as bad as can be: [`Machine::perturb`], [`Machine::mma_sums`]). What
 //! hardware lets pass in silence stops the kernel with a [`Fault`] that names line and thread: data
 //! races, asynchronous copies not waited for, reads of what nobody wrote, accesses out of bounds,
 //! barriers some threads miss. What a profiler would show comes as exact counts in [`Statistics`].
@@ -50,7 +51,9 @@
 //! Memory is sequentially consistent and warps of a block run one after another between barriers, so
 //! what depends on weak ordering or on the scheduler is not explored: races are found by *whether*
 //! a barrier stands between two accesses, not by their outcome. Threads must not wait for one another
-//! except at barriers. Single bytes are not checked for races. Times are not modelled at all.
+//! except at barriers. Single bytes are not checked for races. A block's shared memory is one range:
+//! arrays in it are the kernel's own affair, and running over from one into the next is no fault by
+//! itself. Times are not modelled at all.
 //!
 //! Where the manual leaves room, the machine says too much rather than too little: threads that have
 //! ended are missed at barriers, which a GPU releases; `bar.warp.sync` orders memory only where the
@@ -79,7 +82,7 @@ mod syntax;
 mod visit;
 
 pub use fault::{Fault, FaultKind, ParseError};
-pub use machine::{Arg, Buffer, Checks, Launch, Limits, Machine};
+pub use machine::{Arg, Buffer, Checks, Launch, Limits, Machine, MmaSums};
 pub use memory::Memory;
 pub use statistics::{Counts, InstructionStatistics, Statistics, Traffic};
 pub use syntax::{Kernel, Module, Parameter, Registers};

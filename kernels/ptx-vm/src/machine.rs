@@ -96,6 +96,18 @@ impl Default for Limits {
     }
 }
 
+/// How sums inside tensor cores are made, which the manual leaves open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MmaSums {
+    /// Rounded to the nearest f32 after each product, in ascending k.
+    #[default]
+    Nearest,
+    /// As an A100 was found to make them, in descending order: eight products and what they are added
+    /// to are aligned to the largest, and bits cut off behind the 25th; so is the sum, to f32.
+    /// Source: Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores".
+    Truncated,
+}
+
 /// A GPU of one's own: global memory, and settings for launches.
 #[derive(Default)]
 pub struct Machine {
@@ -109,6 +121,8 @@ pub struct Machine {
     /// and the result decide: what a kernel computes must not depend on those last bits. A seed with
     /// its highest bit changed moves every result the other way.
     pub perturb: Option<u64>,
+    /// How sums inside tensor cores are made.
+    pub mma_sums: MmaSums,
     launches: u32,
 }
 
@@ -236,6 +250,7 @@ impl Machine {
             limits: self.limits,
             number: self.launches,
             perturb: self.perturb,
+            mma_sums: self.mma_sums,
         };
         let counters = run(&env)?;
         Ok(counters.finish(kernel, &self.memory))

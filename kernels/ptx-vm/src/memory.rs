@@ -19,7 +19,7 @@ const GUARD: u64 = 4096;
 /// The global memory of a machine.
 #[derive(Default)]
 pub struct Memory {
-    /// In order of their addresses: these only grow, and are never used again.
+    /// In order of their addresses: new ones only grow.
     allocations: Vec<Allocation>,
     /// Address and size of what was freed.
     freed: Vec<(u64, u64)>,
@@ -43,15 +43,20 @@ impl Memory {
     pub fn alloc(&mut self, bytes: usize) -> u64 {
         let base = self.next.max(FIRST);
         self.next = (base + bytes as u64 + GUARD).next_multiple_of(ALIGN);
-        let words = bytes.div_ceil(4);
-        self.allocations.push(Allocation {
-            base,
-            bytes,
-            words: (0..words).map(|_| AtomicU32::new(0xCDCD_CDCD)).collect(),
-            written: (0..words).map(|_| AtomicU8::new(0)).collect(),
-            marks: OnceLock::new(),
-        });
+        self.allocations.push(Allocation::new(base, bytes));
         base
+    }
+
+    /// A buffer that was freed, at its address and of its size, uninitialised as if it were new.
+    ///
+    /// # Errors
+    /// [`FaultKind::OutOfBounds`] if no buffer of this address was freed.
+    pub fn alloc_again(&mut self, address: u64) -> Result<(), FaultKind> {
+        let found = self.freed.iter().rposition(|(base, _)| *base == address);
+        let (base, bytes) = self.freed.remove(found.ok_or(FaultKind::OutOfBounds)?);
+        let place = self.allocations.partition_point(|a| a.base < base);
+        self.allocations.insert(place, Allocation::new(base, bytes as usize));
+        Ok(())
     }
 
     /// Frees the buffer at this address.
@@ -209,6 +214,17 @@ impl Memory {
 }
 
 impl Allocation {
+    fn new(base: u64, bytes: usize) -> Self {
+        let words = bytes.div_ceil(4);
+        Self {
+            base,
+            bytes,
+            words: (0..words).map(|_| AtomicU32::new(0xCDCD_CDCD)).collect(),
+            written: (0..words).map(|_| AtomicU8::new(0)).collect(),
+            marks: OnceLock::new(),
+        }
+    }
+
     #[inline]
     fn offset(&self, address: u64, bytes: usize) -> Option<usize> {
         let offset = usize::try_from(address.checked_sub(self.base)?).ok()?;

@@ -1,7 +1,7 @@
 //! A kernel while it is being written: parameters, instructions, structured control flow.
 
 use std::cell::RefCell;
-use std::fmt::{Display, Write};
+use std::fmt::{self, Display, Write};
 
 use super::kernel::{Kind, Parameter};
 use super::memory::{Global, Pointer, Shared};
@@ -39,10 +39,29 @@ struct State {
 #[derive(Clone, Debug)]
 pub(super) enum Line {
     Instruction(String),
-    /// An instruction that others wait by: a barrier, or a wait for copies.
-    Sync(String),
+    Sync(Sync),
     Label(String),
     Comment(String),
+}
+
+/// An instruction that threads wait by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sync {
+    Barrier,
+    /// The end of a group of copies.
+    Commit,
+    /// For all but so many groups.
+    Wait(u32),
+}
+
+impl Display for Sync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Barrier => f.write_str("bar.sync 0"),
+            Self::Commit => f.write_str("cp.async.commit_group"),
+            Self::Wait(groups) => write!(f, "cp.async.wait_group {groups}"),
+        }
+    }
 }
 
 /// What a [`Body`] has become: parameters, lines, registers of each type, bytes of shared memory.
@@ -242,18 +261,18 @@ impl Body {
 
     /// Waits for all threads of the block; what they wrote to shared memory is visible after it.
     pub fn barrier(&self) {
-        self.push(Line::Sync("bar.sync 0".into()));
+        self.push(Line::Sync(Sync::Barrier));
     }
 
     /// Ends a group of asynchronous copies; see [`Pointer::copy_async`].
     pub fn commit_copies(&self) {
-        self.emit("cp.async.commit_group");
+        self.push(Line::Sync(Sync::Commit));
     }
 
     /// Waits until all but the latest `groups` groups of this thread's copies have arrived. Other
     /// threads see them after a barrier.
     pub fn wait_copies(&self, groups: u32) {
-        self.push(Line::Sync(format!("cp.async.wait_group {groups}")));
+        self.push(Line::Sync(Sync::Wait(groups)));
     }
 
     /// The value, of 32 bits, of the lane whose number differs from this one's in the bits of

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::body::{Body, Line, Parts, SHARED};
+use super::body::{Body, Line, Parts, SHARED, Sync};
 use super::types::{DECLARATIONS, TYPES};
 
 /// The lowest version of PTX that knows sm_80, and everything we emit; drivers since CUDA 11.0.
@@ -156,7 +156,8 @@ impl Kernel {
         }
         for code in &self.lines {
             match code {
-                Line::Instruction(code) | Line::Sync(code) => line(format_args!("    {code};")),
+                Line::Instruction(code) => line(format_args!("    {code};")),
+                Line::Sync(sync) => line(format_args!("    {sync};")),
                 Line::Label(label) => line(format_args!("{label}:")),
                 Line::Comment(comment) => line(format_args!("    // {comment}")),
             }
@@ -164,14 +165,24 @@ impl Kernel {
         text + "    ret;\n}\n"
     }
 
-    /// The kernel without its n-th barrier or wait for copies, if there are as many: what tests
-    /// expect the virtual machine to find fault with.
-    pub fn without_sync(&self, n: usize) -> Option<Kernel> {
-        let is_sync = |(_, line): &(usize, &Line)| matches!(line, Line::Sync(_));
-        let (at, _) = self.lines.iter().enumerate().filter(is_sync).nth(n)?;
-        let mut kernel = self.clone();
-        kernel.lines.remove(at);
-        Some(kernel)
+    /// The kernels whose threads wait for less: each without one of its barriers, ends of groups of
+    /// copies, or waits for them, and each with a wait for one group less. Tests expect the virtual
+    /// machine to find fault with them all.
+    pub fn weakened(&self) -> Vec<Kernel> {
+        let with = |at: usize, line: Option<Line>| {
+            let mut kernel = self.clone();
+            kernel.lines.splice(at..=at, line);
+            kernel
+        };
+        let mut all = Vec::new();
+        for (at, line) in self.lines.iter().enumerate() {
+            let Line::Sync(sync) = line else { continue };
+            all.push(with(at, None));
+            if let Sync::Wait(groups) = sync {
+                all.push(with(at, Some(Line::Sync(Sync::Wait(groups + 1)))));
+            }
+        }
+        all
     }
 }
 

@@ -1,4 +1,8 @@
-//! Every kernel that can be launched: what the assembler's check walks over.
+//! The kernels that there are: what the assembler's check walks over.
+//!
+//! Operations launch them all but three kinds, which are there for those who make kernels their own:
+//! products of float32 rounded to tf32 (operations round to bf16 or not at all), random numbers (a
+//! model's are made by the CPU: the same bits on every device), and cross-entropy with a block a row.
 
 use super::{Kernel, Storage};
 use crate::attention::ptx::{Attention, Backward, Exact};
@@ -14,19 +18,18 @@ use crate::norm::ptx::{Gain, MOST_HELD, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
 /// The kernels, each of one name. Of kernels for one width of rows or one size of filters, for more
-/// than four axes and for more than two segments there are examples.
+/// than four axes, for more than two segments and for heads that have biases there are examples.
 pub fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     formulas(&mut all);
     for from in Storage::ALL {
         all.extend(Storage::ALL.map(|to| gather::ptx::gather([from, to])));
         all.push(random::ptx::uniform(from));
-        for logarithm in [false, true] {
-            all.push(softmax::ptx::forward(from, logarithm));
-            all.push(softmax::ptx::backward(from, logarithm));
-        }
-        norms(from, &mut all);
     }
+    for logarithm in [false, true] {
+        all.extend([softmax::ptx::forward(logarithm), softmax::ptx::backward(logarithm)]);
+    }
+    norms(&mut all);
     group_norms(&mut all);
     products(&mut all);
     attentions(&mut all);
@@ -70,11 +73,9 @@ fn scattered() -> impl Iterator<Item = Layout> {
     RANKS.map(Layout::Scattered)
 }
 
-/// A formula as it is run everywhere: dense and strided in float32, dense in half precision.
+/// A formula as it is run: dense and strided, in float32.
 fn pointwise<const K: usize>(name: &str, f: &impl Pointwise<K>, all: &mut Vec<Kernel>) {
-    let single = [Storage::F32; 2];
-    all.extend(layouts().map(|layout| kernel(name, f, single, layout)));
-    all.extend([Storage::Bf16, Storage::F16].map(|s| kernel(name, f, [s; 2], Layout::Dense)));
+    all.extend(layouts().map(|layout| kernel(name, f, [Storage::F32; 2], layout)));
 }
 
 fn unary<U: Unary>(f: U, all: &mut Vec<Kernel>) {
@@ -105,20 +106,19 @@ fn reductions(all: &mut Vec<Kernel>) {
     all.extend([ptx::max_columns(), ptx::spread()]);
 }
 
-fn norms(storage: Storage, all: &mut Vec<Kernel>) {
+fn norms(all: &mut Vec<Kernel>) {
     for (centered, gain) in
         [(true, Gain::Identity), (true, Gain::Modulation), (false, Gain::Weight)]
     {
-        let norm = RowNorm { storage, centered, gain };
+        let norm = RowNorm { centered, gain };
         all.extend([None, Some(MOST_HELD)].map(|held| norm.forward(held)));
         all.push(norm.backward());
     }
-    all.push(RowNorm::slope_parts(storage));
+    all.extend([RowNorm::slope_parts(), RowNorm::add_slope_parts()]);
 }
 
 fn group_norms(all: &mut Vec<Kernel>) {
     use norm::ptx;
-    all.push(RowNorm::add_slope_parts());
     for squares in [false, true] {
         all.extend([ptx::group_parts(squares), ptx::group_statistics(squares)]);
     }
@@ -133,63 +133,32 @@ fn group_norms(all: &mut Vec<Kernel>) {
 const SIDES: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
 
 fn products(all: &mut Vec<Kernel>) {
-    use Storage::{Bf16, F32};
-    // What operations launch: operands as they lie, sums in float32, with whatever a layer adds.
+    // Operands as they lie, with whatever a layer adds.
     for transposed in SIDES {
         for writing in [Writing::Store, Writing::Bias, Writing::BiasGelu, Writing::GateResidual] {
-            let gemm = |operands| Gemm { operands, output: F32, transposed, writing };
+            let gemm = |operands| Gemm { operands, transposed, writing };
             all.extend(Storage::ALL.map(|operands| gemm(operands).exact()));
-            all.push(gemm(Bf16).tensor_cores());
-            // Of float32, tensor cores see 10 bits of the mantissa: nothing launches these yet.
-            let is_plain = writing == Writing::Store && transposed != [true, true];
-            if is_plain || transposed == [false, true] {
-                all.push(gemm(F32).tensor_cores());
-            }
+            all.push(gemm(Storage::Bf16).tensor_cores());
         }
     }
-    // The other writers, and outputs in bf16: weights are [n, k], and a convolution's filters rows.
     for transposed in [[false, false], [false, true], [true, false]] {
-        let add = Gemm { operands: F32, output: F32, transposed, writing: Writing::Add };
-        all.extend([add.exact(), add.tensor_cores()]);
-        all.push(Gemm { operands: Bf16, ..add }.tensor_cores());
-        for writing in [Writing::Store, Writing::Add] {
-            all.push(Gemm { operands: Bf16, output: Bf16, transposed, writing }.tensor_cores());
-        }
-    }
-    let row_bias =
-        Gemm { operands: F32, output: F32, transposed: [false, false], writing: Writing::RowBias };
-    all.extend([row_bias.exact(), row_bias.tensor_cores()]);
-    for (transposed, writing) in [
-        ([false, true], Writing::Bias),
-        ([false, true], Writing::BiasGelu),
-        ([false, true], Writing::GateResidual),
-        ([false, false], Writing::RowBias),
-    ] {
-        all.push(Gemm { operands: Bf16, output: Bf16, transposed, writing }.tensor_cores());
+        let (operands, writing) = (Storage::F32, Writing::Store);
+        all.push(Gemm { operands, transposed, writing }.tensor_cores());
     }
 }
 
 fn attentions(all: &mut Vec<Kernel>) {
     for width in [32, 64, 128] {
         for (segments, bias) in [(1, false), (2, false), (1, true)] {
-            for output in [Storage::F32, Storage::Bf16] {
-                all.push(Attention { width, segments, bias, output }.forward());
-            }
+            all.push(Attention { width, segments, bias }.forward());
         }
     }
-    let joint = Attention { width: 64, segments: 2, bias: true, output: Storage::F32 };
-    all.push(joint.forward());
-    all.extend([Storage::F32, Storage::Bf16].map(Backward::delta));
-    for (width, segments, bias) in [
-        (32, 1, false),
-        (32, 2, false),
-        (64, 1, false),
-        (64, 2, false),
-        (64, 1, true),
-        (64, 2, true),
-    ] {
-        for output in [Storage::F32, Storage::Bf16] {
-            let backward = Backward { width, segments, bias, output };
+    all.push(Attention { width: 64, segments: 2, bias: true }.forward());
+    all.push(Backward::delta());
+    // Biases are T5's, whose heads are 64 wide.
+    for (width, bias) in [(32, false), (64, false), (64, true)] {
+        for segments in [1, 2] {
+            let backward = Backward { width, segments, bias };
             all.extend([backward.queries(), backward.keys()]);
         }
     }
@@ -204,11 +173,10 @@ fn attentions(all: &mut Vec<Kernel>) {
 }
 
 fn convolutions(all: &mut Vec<Kernel>) {
-    let (operands, output) = (Storage::F32, Storage::F32);
     // Of the networks: 1×1 and 3×3, 2×2 of patches, 4×4 of enlargements.
     for taps in [[1, 1], [2, 2], [3, 3], [4, 4]] {
         for bias in [false, true] {
-            all.push(Convolution { operands, output, taps, bias }.exact());
+            all.push(Convolution { taps, bias }.exact());
         }
         all.push(WeightGradient { taps }.kernel());
     }

@@ -6,7 +6,7 @@
 
 use super::body::{Body, WARP};
 use super::memory::Global;
-use super::types::{F32, Pred, Stored, U32};
+use super::types::{F32, Pred, U32};
 use super::value::{Reg, Source};
 use crate::lane::LANES;
 use crate::num::Num;
@@ -78,18 +78,18 @@ pub(crate) fn tree<'k>(
 }
 
 /// A lane's elements of a row: in registers, read once, or in memory.
-pub(crate) enum Row<'k, S> {
+pub(crate) enum Row<'k> {
     /// Of a width known to the generator: elements lane, lane + 16, …
     Held { lane: RowLane<'k>, values: Vec<Reg<'k, F32>>, width: u32 },
     /// Of any width: read again by each pass, from cache.
-    Read { lane: RowLane<'k>, from: Global<'k, S>, width: Reg<'k, U32> },
+    Read { lane: RowLane<'k>, from: Global<'k, F32>, width: Reg<'k, U32> },
 }
 
-impl<'k, S: Stored> Row<'k, S> {
+impl<'k> Row<'k> {
     /// The row that begins at `from`; a `held` width is a constant.
     pub fn new(
         lane: RowLane<'k>,
-        from: Global<'k, S>,
+        from: Global<'k, F32>,
         width: Reg<'k, U32>,
         held: Option<u32>,
     ) -> Self {

@@ -4,7 +4,7 @@
 
 use crate::num::Num;
 use crate::ptx::rows::{ROW_THREADS, ROWS_PER_BLOCK, RowLane};
-use crate::ptx::{Body, F32, Global, Kernel, Reg, Storage, Stored, with_stored};
+use crate::ptx::{Body, F32, Global, Kernel, Reg};
 
 /// Which way a kernel goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,30 +14,28 @@ enum Pass {
 }
 
 /// Softmax, or its logarithm. Parameters: x, y, rows, n. The extent of the grid is the rows.
-pub fn forward(storage: Storage, logarithm: bool) -> Kernel {
-    kernel(storage, logarithm, Pass::Forward)
+pub fn forward(logarithm: bool) -> Kernel {
+    kernel(logarithm, Pass::Forward)
 }
 
 /// The gradient of the input, of the answer y and its gradient. Parameters: y, dy, dx, rows, n. The
 /// extent of the grid is the rows.
-pub fn backward(storage: Storage, logarithm: bool) -> Kernel {
-    kernel(storage, logarithm, Pass::Backward)
+pub fn backward(logarithm: bool) -> Kernel {
+    kernel(logarithm, Pass::Backward)
 }
 
-fn kernel(storage: Storage, logarithm: bool, pass: Pass) -> Kernel {
+fn kernel(logarithm: bool, pass: Pass) -> Kernel {
     let softmax = if logarithm { "log_softmax" } else { "softmax" };
     let way = if pass == Pass::Forward { "" } else { "_backward" };
-    let name = format!("{softmax}{way}_{}", storage.name());
-    with_stored!(storage, S => {
-        Kernel::new(&name, ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| match pass {
-            Pass::Forward => forward_row::<S>(k, logarithm),
-            Pass::Backward => backward_row::<S>(k, logarithm),
-        })
+    let name = format!("{softmax}{way}_f32");
+    Kernel::new(&name, ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| match pass {
+        Pass::Forward => forward_row(k, logarithm),
+        Pass::Backward => backward_row(k, logarithm),
     })
 }
 
-fn forward_row<S: Stored>(k: &Body, logarithm: bool) {
-    let (x, y) = (k.global::<S>("x"), k.global::<S>("y"));
+fn forward_row(k: &Body, logarithm: bool) {
+    let (x, y) = (k.global::<F32>("x"), k.global::<F32>("y"));
     let (rows, n) = (k.u32("rows"), k.u32("n"));
     let lane = RowLane::new(k, rows);
     let [x, y] = [x, y].map(|array| array.at(lane.row * n));
@@ -68,8 +66,8 @@ fn forward_row<S: Stored>(k: &Body, logarithm: bool) {
     });
 }
 
-fn backward_row<S: Stored>(k: &Body, logarithm: bool) {
-    let [y, dy, dx]: [Global<S>; 3] = ["y", "dy", "dx"].map(|name| k.global(name));
+fn backward_row(k: &Body, logarithm: bool) {
+    let [y, dy, dx]: [Global<F32>; 3] = ["y", "dy", "dx"].map(|name| k.global(name));
     let (rows, n) = (k.u32("rows"), k.u32("n"));
     let lane = RowLane::new(k, rows);
     let [y, dy, dx] = [y, dy, dx].map(|array| array.at(lane.row * n));

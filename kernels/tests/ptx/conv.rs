@@ -7,7 +7,6 @@ use kernels::conv::ptx::{
 use kernels::conv::{
     Conv, Upsample, forward, reference_weight_gradient, transposed, weight_gradient,
 };
-use kernels::ptx::Storage;
 use kernels::reduce;
 use ptx_vm::{Arg, Buffer, Machine, Statistics};
 
@@ -44,8 +43,7 @@ impl Gpu {
 
     fn forward(&mut self, conv: Conv, x: Arg, w: Arg, bias: Option<Arg>) -> Vec<f32> {
         let taps = conv.kernel.map(|length| length as u32);
-        let (operands, output) = (Storage::F32, Storage::F32);
-        let family = Convolution { operands, output, taps, bias: bias.is_some() };
+        let family = Convolution { taps, bias: bias.is_some() };
         let [x_len, w_len, y_len] = conv.lens();
         let out: Buffer<f32> = self.0.alloc(y_len);
         let mut args = vec![w, x, out.into()];

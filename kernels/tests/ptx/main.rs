@@ -1,7 +1,8 @@
 //! Every GPU kernel, run on the virtual machine with all checks on, beside its CPU kernel.
 //!
-//! Where the order of operations is the same, so are the bits. What approximate instructions make is
-//! checked with them as exact as can be, and as far off as a card may be: see [`perturbed`].
+//! Where the order of operations is the same, so are the bits. What approximate instructions and tensor
+//! cores make is checked with them as exact as can be, and as far off as a card may be: see
+//! [`perturbed`].
 
 mod adamw;
 mod attention;
@@ -21,7 +22,7 @@ use std::cell::Cell;
 
 use kernels::ptx::Kernel;
 use kernels::random::philox4x32;
-use ptx_vm::{Arg, Fault, Launch, Machine, Module, Statistics};
+use ptx_vm::{Arg, Fault, Launch, Machine, MmaSums, Module, Statistics};
 
 /// Runs a kernel on a problem of this extent.
 fn launch(
@@ -35,25 +36,41 @@ fn launch(
     let shared = if spec.shared_is_dynamic() { spec.shared } else { 0 };
     let grid = spec.grid(extent).expect("a grid");
     let launch = Launch { grid, block: [spec.threads, 1, 1], shared };
-    gpu.perturb = PERTURB.get();
+    (gpu.perturb, gpu.mma_sums) = ARITHMETIC.get();
     gpu.launch(module.kernel(&spec.name).expect("the kernel"), launch, args)
 }
 
 thread_local! {
-    /// What this thread's launches do to the results of approximate instructions.
-    static PERTURB: Cell<Option<u64>> = const { Cell::new(None) };
+    /// What this thread's launches do to the results of approximate instructions, and to sums inside
+    /// tensor cores.
+    static ARITHMETIC: Cell<(Option<u64>, MmaSums)> =
+        const { Cell::new((None, MmaSums::Nearest)) };
 }
 
-/// Runs a check as it is, then with the result of every approximate instruction off by as much as its
-/// manual allows, in one direction or the other by chance, and then each in the opposite one. Whether
-/// that showed in what `check` answers, which is what it was given.
+/// What a check answers in one arithmetic.
+fn bits_in(arithmetic: (Option<u64>, MmaSums), check: &impl Fn() -> Vec<f32>) -> Vec<u32> {
+    let before = ARITHMETIC.replace(arithmetic);
+    let answer = check().into_iter().map(f32::to_bits).collect();
+    ARITHMETIC.set(before);
+    answer
+}
+
+/// Runs a check as it is, and with sums inside tensor cores cut off as a card does it. Whether that
+/// showed in what `check` answers, which is what it was given.
+fn truncated(check: impl Fn() -> Vec<f32>) -> bool {
+    let [nearest, truncated] =
+        [MmaSums::Nearest, MmaSums::Truncated].map(|sums| bits_in((None, sums), &check));
+    nearest != truncated
+}
+
+/// The same, and with the result of every approximate instruction off by as much as its manual
+/// allows, in one direction or the other by chance, and then each in the opposite one. Whether the
+/// direction showed.
 fn perturbed(check: impl Fn() -> Vec<f32>) -> bool {
     let seed = 11;
-    let [exact, one, other] = [None, Some(seed), Some(seed | 1 << 63)].map(|seed| {
-        PERTURB.set(seed);
-        check().into_iter().map(f32::to_bits).collect::<Vec<_>>()
-    });
-    PERTURB.set(None);
+    let exact = bits_in((None, MmaSums::Nearest), &check);
+    let [one, other] =
+        [seed, seed | 1 << 63].map(|seed| bits_in((Some(seed), MmaSums::Truncated), &check));
     exact != one && exact != other && one != other
 }
 

@@ -4,7 +4,6 @@ use kernels::norm::ptx::{self, Gain, RowNorm};
 use kernels::norm::{
     Affine, Group, Rows, Slopes, group_norm, group_norm_backward, normalize, normalize_backward,
 };
-use kernels::ptx::Storage;
 use ptx_vm::{Arg, Buffer, Machine};
 
 use crate::{assert_bits, numbers, run};
@@ -36,7 +35,7 @@ fn check_rows(centered: bool, gain: Gain, [samples, per_sample, width]: [usize; 
     let slopes = Slopes { gain: &mut dgain, shift: &mut dshift };
     normalize_backward(&norm, &x, [&mean, &rstd], &dy, &mut dx, Some(slopes));
 
-    let kernels = RowNorm { storage: Storage::F32, centered, gain };
+    let kernels = RowNorm { centered, gain };
     let mut gpu = Machine::new();
     let [x_in, dy_in, scale_in, shift_in] = [&x[..], &dy, scale, shift].map(|x| gpu.upload(x));
     let [y_out, dx_out]: [Buffer<f32>; 2] = [gpu.alloc(x.len()), gpu.alloc(x.len())];
@@ -83,7 +82,7 @@ fn check_rows(centered: bool, gain: Gain, [samples, per_sample, width]: [usize; 
     let arrays = [x_in.into(), dy_in.into(), mean_out.into(), rstd_out.into(), parts.into()];
     let args = [&arrays[..], &sizes([width, group, chunks])].concat();
     let extent = [groups * chunks, width, 1];
-    run(&mut gpu, &RowNorm::slope_parts(Storage::F32), extent, &args);
+    run(&mut gpu, &RowNorm::slope_parts(), extent, &args);
     for (which, want) in [(0, &dgain), (1, &dshift)] {
         let out: Buffer<f32> = gpu.alloc(groups * width);
         let first = parts.address + (4 * which * width) as u64;

@@ -1,18 +1,22 @@
 //! The CUDA driver, by way of cudarc: the only file of this crate that calls it.
 //!
-//! **Invariant: the driver reads and writes host memory only through slices that are borrowed for
-//! the whole of the call, and everything on a device happens in the order of one stream.** Events
+//! **Invariant: the driver writes host memory only through slices that are borrowed until it has been
+//! waited for, and reads it only from storages that are [held](Queue::upload) until then; and everything
+//! on a device happens in the order of one stream.** Events
 //! between streams are therefore not needed, memory is given back in that order too, and what a
 //! kernel does wrong it does to the memory of the device, where no Rust value lives.
 
 #![allow(unsafe_code)]
 
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, take};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use cudarc::driver::result::ctx::set_current;
 use cudarc::driver::sys::{
     self, CUfunction_attribute, CUgraphInstantiate_flags, CUmemPool_attribute, CUstreamCaptureMode,
+    CUstreamCaptureStatus,
 };
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, LaunchConfig,
@@ -21,7 +25,8 @@ use cudarc::driver::{
 use cudarc::nvrtc::Ptx;
 use kernels::ptx::Kernel;
 
-use super::Card;
+use super::{Card, locked};
+use crate::buffer::Storage;
 
 /// What the driver says of an error, or we of what it would not survive.
 pub(super) type Result<T> = std::result::Result<T, String>;
@@ -44,7 +49,18 @@ pub(super) fn is_present() -> bool {
 /// A device, a context on it, and the one stream of everything.
 pub(super) struct Queue {
     stream: Arc<CudaStream>,
+    /// What was uploaded since the last wait.
+    sources: Mutex<Sources>,
 }
+
+#[derive(Default)]
+struct Sources {
+    held: Vec<Arc<Storage>>,
+    bytes: usize,
+}
+
+/// Bytes that uploads hold at most before they are waited for.
+const MOST_HELD: usize = 64 << 20;
 
 impl Queue {
     /// Opens a device. The library [`is_present`].
@@ -72,7 +88,7 @@ impl Queue {
                 sys::cuMemPoolSetAttribute(pool.assume_init(), threshold, keep).result()?;
             }
         }
-        Ok(Self { stream: context.new_stream()? })
+        Ok(Self { stream: context.new_stream()?, sources: Mutex::default() })
     }
 
     /// What the driver says of the card, and of itself.
@@ -93,29 +109,47 @@ impl Queue {
     pub fn alloc(&self, bytes: usize) -> Result<Memory> {
         // SAFETY: bytes may be anything. What reads them early is a mistake like that of reading
         // any other number too early: see `buffer`.
-        told(unsafe { self.stream.alloc::<u8>(bytes) }).map(Memory)
+        let slice = told(unsafe { self.stream.alloc::<u8>(bytes) })?;
+        Ok(Memory { _bound: Bound(self.stream.context().clone()), slice })
     }
 
     /// Sets all bytes to zero.
     pub fn clear(&self, memory: &mut Memory) -> Result<()> {
-        told(self.stream.memset_zeros(&mut memory.0))
+        told(self.stream.memset_zeros(&mut memory.slice))
     }
 
-    /// Copies to the start of a device's memory, which is not shorter.
-    pub fn upload(&self, from: &[u8], to: &mut Memory) -> Result<()> {
-        // Of pageable memory, the driver has taken a copy of its own when the call returns.
-        told(self.stream.memcpy_htod(from, &mut to.0))
+    /// Copies bytes of this machine's to the start of a device's memory, which is not shorter.
+    ///
+    /// The driver may read them when the call returns, or later: pageable memory too, it does not say
+    /// which. So nobody gets their storage before the next wait.
+    pub fn upload(&self, from: &Arc<Storage>, part: Range<usize>, to: &mut Memory) -> Result<()> {
+        let bytes = part.len();
+        told(self.stream.memcpy_htod(&from.bytes()[part], &mut to.slice))?;
+        let mut sources = locked(&self.sources);
+        sources.held.push(from.clone());
+        sources.bytes += bytes;
+        let is_much = sources.bytes > MOST_HELD;
+        drop(sources);
+        if is_much { self.wait() } else { Ok(()) }
     }
 
     /// Copies as many bytes, from a place in a device's memory that has them, and waits.
     pub fn download(&self, from: &Memory, offset: usize, to: &mut [u8]) -> Result<()> {
-        told(self.stream.memcpy_dtoh(&from.0.slice(offset..offset + to.len()), to))?;
+        told(self.stream.memcpy_dtoh(&from.slice.slice(offset..offset + to.len()), to))?;
         self.wait()
     }
 
     /// Waits for everything that was asked for.
     pub fn wait(&self) -> Result<()> {
-        told(self.stream.synchronize())
+        // Taken before: what another thread sends meanwhile may not have been waited for.
+        let Sources { held, bytes } = take(&mut *locked(&self.sources));
+        let waited = told(self.stream.synchronize());
+        if waited.is_err() {
+            let mut sources = locked(&self.sources);
+            sources.held.extend(held);
+            sources.bytes += bytes;
+        }
+        waited
     }
 
     /// From now on what is asked for is recorded, not done.
@@ -130,8 +164,10 @@ impl Queue {
     /// Ends that; what was recorded.
     pub fn end_capture(&self) -> Result<Graph> {
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-        let graph = told(self.stream.end_capture(flags))?;
-        graph.map(Graph).ok_or_else(|| "the driver recorded nothing".to_owned())
+        match told(self.stream.end_capture(flags))? {
+            Some(graph) => Ok(Graph { graph, stream: self.stream.clone() }),
+            None => Err("the driver recorded nothing".to_owned()),
+        }
     }
 
     /// The driver's translation of a kernel for its card.
@@ -177,28 +213,57 @@ impl Queue {
     }
 }
 
-/// Memory of a device, given back in the order of the stream when it is dropped.
-pub(super) struct Memory(CudaSlice<u8>);
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // Sources go now. An error has nobody to be told.
+        let _ = self.wait();
+    }
+}
+
+/// Memory of a device, given back in the order of the stream when it is dropped, by any thread.
+pub(super) struct Memory {
+    // Dropped first.
+    _bound: Bound,
+    slice: CudaSlice<u8>,
+}
 
 impl Memory {
     /// Where it begins, as kernels take it.
     pub fn address(&self) -> u64 {
-        self.0.device_ptr(self.0.stream()).0
+        self.slice.device_ptr(self.slice.stream()).0
     }
 
     /// Leaves the memory to the graph that it is part of.
     pub fn forget(self) {
-        self.0.leak();
+        self.slice.leak();
+    }
+}
+
+/// Makes a context, when it is dropped, the one of the thread: cudarc frees memory in whichever that
+/// has, and a thread that only drops has none.
+struct Bound(Arc<CudaContext>);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        // SAFETY: the context is open as long as this has it.
+        self.0.record_err(unsafe { set_current(self.0.cu_ctx()) });
     }
 }
 
 /// Work that was recorded. What it reaches is alive as long as it is: see `graph`.
-pub(super) struct Graph(CudaGraph);
+pub(super) struct Graph {
+    graph: CudaGraph,
+    stream: Arc<CudaStream>,
+}
 
 impl Graph {
-    /// Asks for all of it.
+    /// Asks for all of it. While something is recorded that is an error: CUDA has no graphs with
+    /// memory of their own within others.
     pub fn launch(&self) -> Result<()> {
-        told(self.0.launch())
+        match told(self.stream.capture_status())? {
+            CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE => told(self.graph.launch()),
+            _ => Err("a graph cannot be part of another one".to_owned()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Kernels that have been handed to the driver, and launches of them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kernels::ptx::{Kernel, KernelSpec, Kind, MOST, Parameter};
 
@@ -16,6 +17,7 @@ pub(super) struct Loaded {
     function: Function,
     /// What it was made from, where that is worth comparing.
     text: Option<String>,
+    launches: AtomicU64,
 }
 
 impl Cuda {
@@ -43,12 +45,20 @@ impl Cuda {
                     Err(text) => return Err(Error::device(kernel.spec().name.clone(), text)),
                 };
                 let text = cfg!(debug_assertions).then(|| kernel.ptx());
-                let loaded = Arc::new(Loaded { spec: kernel.spec().clone(), function, text });
-                locked(&self.0.kernels).insert(name.to_owned(), loaded.clone());
-                loaded
+                let (spec, launches) = (kernel.spec().clone(), AtomicU64::new(0));
+                let loaded = Arc::new(Loaded { spec, function, text, launches });
+                // Another thread may have been quicker: then this translation is dropped.
+                locked(&self.0.kernels).entry(name.to_owned()).or_insert(loaded).clone()
             }
         };
         Ok(Launch { gpu: self, loaded, arguments: Vec::new() })
+    }
+
+    /// How often kernels of this name in PTX were launched: which kernels an operation goes to.
+    pub fn launches(&self, kernel: &str) -> u64 {
+        let loaded = locked(&self.0.kernels);
+        let named = loaded.values().filter(|loaded| loaded.spec.name == kernel);
+        named.map(|loaded| loaded.launches.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -175,10 +185,9 @@ impl<'a> Launch<'a> {
         let shared = if spec.shared_is_dynamic() { spec.shared } else { 0 };
         let block = [spec.threads, 1, 1];
         let launch = || gpu.0.queue.launch(&loaded.function, [grid, block], shared, &words);
-        match gpu.turn().and_then(|()| launch()) {
-            Ok(()) => Ok(()),
-            Err(text) => Err(error(text)),
-        }
+        gpu.turn().and_then(|()| launch()).map_err(error)?;
+        loaded.launches.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -116,10 +116,11 @@ impl Cuda {
         if let Some(before) = self.uploaded_before(&x) {
             return before;
         }
-        let from = x.bytes()?;
-        let mut memory = Memory::uninit(self, from.len());
+        let bytes = x.bytes()?.len();
+        let mut memory = Memory::uninit(self, bytes);
+        let start = x.layout.offset() * x.dtype().size();
         let sent = match &mut memory.contents {
-            Contents::Held(held) => self.0.queue.upload(from, held),
+            Contents::Held(held) => self.0.queue.upload(&x.storage, start..start + bytes, held),
             Contents::Nothing => Ok(()),
             Contents::Lost(text) => Err(std::mem::take(text)),
         };

@@ -77,8 +77,10 @@ impl Cuda {
             return Ok(Self(gpu));
         }
         if !driver::is_present() {
-            return Err(Error::device("cuda", "no CUDA driver on this machine (libcuda.so)")
-                .note("install NVIDIA's driver for the GPU, or use the device cpu"));
+            return Err(Error::device(
+                "cuda",
+                "no CUDA driver on this machine (libcuda.so): install NVIDIA's, or use the device cpu",
+            ));
         }
         let opened = driver::Queue::open(ordinal).and_then(|queue| Ok((queue.card()?, queue)));
         let (card, queue) = match opened {

@@ -39,10 +39,9 @@ impl Family {
     fn kernel(self, pass: Pass, segments: usize, bias: bool) -> Kernel {
         match self {
             Self::TensorCores(width) => {
-                let output = Storage::F32;
-                let backward = Backward { width, segments, bias, output };
+                let backward = Backward { width, segments, bias };
                 match pass {
-                    Pass::Forward => Attention { width, segments, bias, output }.forward(),
+                    Pass::Forward => Attention { width, segments, bias }.forward(),
                     Pass::Queries => backward.queries(),
                     Pass::Keys => backward.keys(),
                     Pass::Bias => Backward::bias_gradient(width),
@@ -265,8 +264,8 @@ impl Problem<'_> {
             let rounded = d_o.to_dtype(DType::F32);
             let mut delta = self.new_statistics(segment.tokens);
             let rows = self.batch * segment.tokens * self.heads;
-            let make = || Backward::delta(Storage::F32);
-            let launch = self.gpu.kernel("attention delta", make)?.input(o).input(&rounded);
+            let launch = self.gpu.kernel("attention delta", Backward::delta)?;
+            let launch = launch.input(o).input(&rounded);
             let launch = launch.output(&mut delta);
             let launch = launch.numbers([rows, segment.tokens, self.heads, self.width]);
             launch.run([rows, 1, 1])?;

@@ -2,7 +2,6 @@
 //! bits; gradients of w are summed in another order.
 
 use kernels::conv::{Conv, Upsample, ptx};
-use kernels::ptx::Storage;
 use tensor::{Cuda, DType, Result, Tensor};
 
 use super::super::reduce::add_on_gpu;
@@ -28,8 +27,7 @@ impl OnGpu for Conv {
         if y_len == 0 {
             return Ok(y);
         }
-        let (operands, output) = (Storage::F32, Storage::F32);
-        let family = ptx::Convolution { operands, output, taps: taps(&self), bias: bias.is_some() };
+        let family = ptx::Convolution { taps: taps(&self), bias: bias.is_some() };
         let launch = gpu.kernel(&format!("{family:?}"), || family.exact())?;
         let launch = launch.input(w).input(x).output(&mut y);
         let launch = bias.into_iter().fold(launch, |launch, bias| launch.input(bias));

@@ -1,7 +1,6 @@
 //! The norms on a GPU: launches of `kernels::norm::ptx`, which have the CPU's bits.
 
 use kernels::norm::ptx::{Gain, MOST_HELD, RowNorm};
-use kernels::ptx::Storage;
 use tensor::cuda::Launch;
 use tensor::{Cuda, DType, Result, Shape, Tensor};
 
@@ -17,7 +16,7 @@ impl Norm<'_> {
             Parameters::Modulation { .. } => (true, Gain::Modulation),
             Parameters::Weight(_) => (false, Gain::Weight),
         };
-        RowNorm { storage: Storage::F32, centered, gain }
+        RowNorm { centered, gain }
     }
 
     /// Samples, rows of each, and width.
@@ -93,7 +92,7 @@ impl Norm<'_> {
 
         let chunks = per_sample.div_ceil(ROWS);
         let mut parts = new([samples * chunks * 2 * width].into());
-        let launch = gpu.kernel("slope parts", || RowNorm::slope_parts(Storage::F32))?;
+        let launch = gpu.kernel("slope parts", RowNorm::slope_parts)?;
         let launch = launch.input(&x).input(&dy).input(mean).input(rstd).output(&mut parts);
         let launch = launch.numbers([width, per_sample, chunks]);
         launch.run([samples * chunks, width, 1])?;

@@ -13,7 +13,7 @@ pub mod times;
 use std::time::Duration;
 
 use autograd::ops;
-use autograd::spec::{Agreement, agree};
+use autograd::spec::{Agreement, agree, agree_by_family};
 use tensor::{Cuda, Device, Result};
 
 use times::{Row, measure};
@@ -34,29 +34,31 @@ pub struct Effort {
 pub struct Report {
     /// The GPU.
     pub gpu: Cuda,
-    /// Every operation of the registry beside the CPU.
+    /// Every operation of the registry beside the CPU; attention and products by families of kernels.
     pub agreements: Vec<Agreement>,
     /// What was timed.
     pub rows: Vec<Row>,
 }
 
 impl Report {
-    /// Compares every operation with the CPU, then measures times. `progress` is told what is done, and
-    /// of how many.
+    /// Compares every operation with the CPU, and what goes to tensor cores in cases made for them;
+    /// then measures times. `progress` is told what is done, and of how many.
     ///
     /// Errors: those of the CPU's side; of the GPU's, in what is timed.
     pub fn new(gpu: &Cuda, effort: Effort, progress: &mut dyn FnMut(usize, usize)) -> Result<Self> {
         let device = Device::Cuda(gpu.clone());
-        let total = ops::all().count();
+        let total = ops::all().count() + 1;
         let mut agreements = Vec::with_capacity(total);
         for op in ops::all() {
             agreements.push(agree(op, &device, effort.cases)?);
             progress(agreements.len(), total);
         }
+        agreements.extend(agree_by_family(gpu)?);
+        progress(total, total);
         Ok(Self { gpu: gpu.clone(), agreements, rows: measure(gpu, effort)? })
     }
 
-    /// Whether every operation does what it does on the CPU.
+    /// Whether everything does what it does on the CPU.
     pub fn passed(&self) -> bool {
         self.agreements.iter().all(|agreement| agreement.wrong.is_empty())
     }

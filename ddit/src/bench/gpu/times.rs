@@ -49,6 +49,10 @@ const PRODUCTS: [[usize; 3]; 4] =
 const STREAMS: [&str; 6] =
     ["layer_norm", "ada_layer_norm", "rms_norm", "group_norm", "softmax", "gelu_tanh"];
 
+/// Bytes that the operands of a row have together at least, more than twice the largest second cache
+/// of a known card (L40S: 96 MB): what a run reads has left that since it was read last.
+const TURNS: usize = 256 << 20;
+
 /// Sizes that the virtual machine does in a moment.
 const TINY_PRODUCT: [usize; 3] = [16, 16, 32];
 const TINY_ATTENTION: Attention =
@@ -64,7 +68,8 @@ const TINY_MODEL: Workload = Workload {
 /// Errors: the GPU's.
 pub fn measure(gpu: &Cuda, effort: Effort) -> Result<Vec<Row>> {
     let (card, device) = (Card::named(&gpu.card().name), Device::Cuda(gpu.clone()));
-    let mut timer = Timer { gpu, device, card, budget: effort.budget, rows: Vec::new() };
+    let (Effort { budget, tiny, .. }, rows) = (effort, Vec::new());
+    let mut timer = Timer { gpu, device, card, budget, tiny, rows };
     let [products, attentions, models] = match effort.tiny {
         true => [1, 1, 1],
         false => [PRODUCTS.len(), ATTENTIONS.len() - 1, WORKLOADS.len()],
@@ -76,7 +81,7 @@ pub fn measure(gpu: &Cuda, effort: Effort) -> Result<Vec<Row>> {
         timer.attention(if effort.tiny { TINY_ATTENTION } else { ATTENTIONS[i] })?;
     }
     for name in STREAMS {
-        timer.stream(name, effort.tiny)?;
+        timer.stream(name)?;
     }
     for i in 0..models {
         timer.model(if effort.tiny { TINY_MODEL } else { WORKLOADS[i] })?;
@@ -89,10 +94,16 @@ struct Timer<'a> {
     device: Device,
     card: Option<Card>,
     budget: Duration,
+    tiny: bool,
     rows: Vec<Row>,
 }
 
 impl Timer<'_> {
+    /// How many operands of so many bytes take turns.
+    fn turns(&self, bytes: f64) -> usize {
+        if self.tiny { 2 } else { TURNS.div_ceil(bytes as usize).max(2) }
+    }
+
     /// Times runs, and writes down what they came to.
     fn row(
         &mut self,
@@ -102,12 +113,12 @@ impl Timer<'_> {
         run: impl FnMut() -> Result<()>,
     ) -> Result<()> {
         let seconds = seconds(self.gpu, self.budget, run)?;
-        let bound = self.card.map(|card| {
+        let bound = self.card.and_then(|card| {
             let rate = match unit {
                 Unit::Float32 => card.float32,
-                Unit::Tensor(kernel) => card.tensor * card.share(kernel),
+                Unit::Tensor(kernel) => card.tensor * card.share(kernel)?,
             };
-            card.bound(flops, rate, bytes)
+            Some(card.bound(flops, rate, bytes))
         });
         self.rows.push(Row { what, seconds, flops, bytes, bound });
         Ok(())
@@ -119,18 +130,44 @@ impl Timer<'_> {
         Ok(Var::constant(numbers.to_device(&self.device)?))
     }
 
+    /// Times the runs of several operands in turn. Results are kept for as long: memory that is given
+    /// back would be the next to be written, and in the cache.
+    fn row_of<T>(
+        &mut self,
+        what: String,
+        unit: Unit,
+        cost: [f64; 2],
+        turns: usize,
+        run: impl Fn(usize) -> Result<T>,
+    ) -> Result<()> {
+        let mut results: Vec<Option<T>> = (0..turns).map(|_| None).collect();
+        let mut turn = 0;
+        self.row(what, unit, cost, || {
+            turn = (turn + 1) % turns;
+            results[turn] = Some(run(turn)?);
+            Ok(())
+        })
+    }
+
     /// A·Bᵀ of float32, and of bf16 on tensor cores.
     fn product(&mut self, [m, n, k]: [usize; 3]) -> Result<()> {
         for (dtype, unit) in [
             (DType::F32, Unit::Float32),
             (DType::BF16, Unit::Tensor("gemm_tensor_cores_nt_bf16_f32_store")),
         ] {
-            let (a, b) = (self.numbers(&[m, k], dtype, 1)?, self.numbers(&[n, k], dtype, 2)?);
-            let b = b.transpose(0, 1)?;
-            let moved = (m * k + n * k) * dtype.size() + m * n * size_of::<f32>();
-            let cost = [2.0 * (m * n * k) as f64, moved as f64];
+            let moved = ((m * k + n * k) * dtype.size() + m * n * size_of::<f32>()) as f64;
+            let turns = self.turns(moved);
+            let operands = (0..turns as u64).map(|turn| {
+                let b = self.numbers(&[n, k], dtype, 2 * turn + 1)?.transpose(0, 1)?;
+                Ok([self.numbers(&[m, k], dtype, 2 * turn)?, b])
+            });
+            let operands = operands.collect::<Result<Vec<[Var; 2]>>>()?;
+            let cost = [2.0 * (m * n * k) as f64, moved];
             let what = format!("product {m} × {n} × {k}, {dtype}");
-            self.row(what, unit, cost, || a.matmul(&b).map(drop))?;
+            self.row_of(what, unit, cost, turns, |turn| {
+                let [a, b] = &operands[turn];
+                a.matmul(b)
+            })?;
         }
         Ok(())
     }
@@ -142,54 +179,67 @@ impl Timer<'_> {
         let tensor =
             Unit::Tensor(if width > 64 { "attention_d128_s2_f32" } else { "attention_d64_s2_f32" });
         for (dtype, unit) in [(DType::F32, Unit::Float32), (DType::BF16, tensor)] {
-            let mut operands = Vec::new();
-            for (i, tokens) in [image, image, image, text, text, text].into_iter().enumerate() {
-                let x = self.numbers(&[batch, tokens, heads * width], dtype, i as u64)?;
-                operands.push(Var::parameter(x.value()));
-            }
-            let run = || {
-                let [a, b] =
-                    [0, 3].map(|i| Segment::new(&operands[i], &operands[i + 1], &operands[i + 2]));
-                attention(&[a, b], heads, scale, None)
-            };
             let moved =
                 (3 * dtype.size() + size_of::<f32>()) * batch * (image + text) * heads * width;
+            let turns = self.turns(moved as f64);
+            let of_turn = |turn: usize| -> Result<Vec<Var>> {
+                let tokens = [image, image, image, text, text, text].into_iter().enumerate();
+                let numbers = tokens.map(|(i, tokens)| {
+                    let shape = [batch, tokens, heads * width];
+                    Ok(Var::parameter(self.numbers(&shape, dtype, (6 * turn + i) as u64)?.value()))
+                });
+                numbers.collect()
+            };
+            let operands = (0..turns).map(of_turn).collect::<Result<Vec<_>>>()?;
+            let run = |turn: usize| {
+                let [a, b] = [0, 3].map(|i| {
+                    let x = &operands[turn][i..];
+                    Segment::new(&x[0], &x[1], &x[2])
+                });
+                attention(&[a, b], heads, scale, None)
+            };
             let cost = [case.flops(), moved as f64];
             let what = format!(
                 "attention {name}, {batch} × {heads} heads of {width}, {image} + {text}, {dtype}"
             );
-            self.row(what, unit, cost, || no_grad(run).map(drop))?;
+            self.row_of(what, unit, cost, turns, |turn| no_grad(|| run(turn)))?;
             if dtype == DType::F32 {
-                let answers = run()?;
-                let backward = || {
-                    let pass =
-                        answers.iter().fold(Backward::new(), |pass, y| pass.root(y, y.value()));
-                    pass.retain_graph().run().map(drop)
+                let answers = (0..turns).map(run).collect::<Result<Vec<_>>>()?;
+                let backward = |turn: usize| {
+                    let roots = answers[turn].iter();
+                    let pass = roots.fold(Backward::new(), |pass, y| pass.root(y, y.value()));
+                    pass.retain_graph().run()
                 };
                 let cost = [2.5 * case.flops(), 2.0 * moved as f64];
-                self.row(format!("attention {name}, backward"), unit, cost, backward)?;
+                self.row_of(format!("attention {name}, backward"), unit, cost, turns, backward)?;
             }
         }
         Ok(())
     }
 
     /// An operation of the registry, both ways, on the case that it names itself.
-    fn stream(&mut self, name: &str, tiny: bool) -> Result<()> {
+    fn stream(&mut self, name: &str) -> Result<()> {
         let op = ops::find(name).expect("an operation of the registry");
         let mut draw = Draw::contiguous(0, DType::F32);
-        let mut case: Case = if tiny { op.case(&mut draw) } else { op.bench(&mut draw) }?;
-        for x in &mut case.inputs {
-            *x = x.to_device(&self.device)?;
+        let mut case: Case = if self.tiny { op.case(&mut draw) } else { op.bench(&mut draw) }?;
+        let (cost, inputs) = (no_grad(|| case.cost())?, case.inputs.clone());
+        let turns = self.turns(cost.bytes);
+        let (mut constants, mut results) = (Vec::new(), Vec::new());
+        for _ in 0..turns {
+            let there = inputs.iter().map(|x| x.to_device(&self.device));
+            case.inputs = there.collect::<Result<_>>()?;
+            constants.push(case.constants());
+            results.push(case.run(&case.parameters())?);
         }
-        let cost = no_grad(|| case.cost())?;
-        let constants = case.constants();
         let what = format!("{name}, {}", case.label);
-        let forward = || no_grad(|| case.run(&constants)).map(drop);
-        self.row(what, Unit::Float32, [cost.flops, cost.bytes], forward)?;
-        let y = case.run(&case.parameters())?;
+        let forward = |turn: usize| no_grad(|| case.run(&constants[turn]));
+        self.row_of(what, Unit::Float32, [cost.flops, cost.bytes], turns, forward)?;
+        let y = &results[0];
         let ones = Tensor::ones(y.shape(), y.dtype()).to_device(&self.device)?;
-        let backward = || Backward::new().root(&y, ones.clone()).retain_graph().run().map(drop);
-        self.row(format!("{name}, backward"), Unit::Float32, [0.0, cost.bytes], backward)
+        let backward =
+            |turn: usize| Backward::new().root(&results[turn], ones.clone()).retain_graph().run();
+        let what = format!("{name}, backward");
+        self.row_of(what, Unit::Float32, [0.0, cost.bytes], turns, backward)
     }
 
     /// A whole model: a training step, and a forward pass.

@@ -17,12 +17,16 @@ thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// An error unless this thread has a context.
+/// An error unless this thread has a context, and no kernel has ruined it.
 pub(crate) fn bound(driver: &mut Driver) -> Status {
-    if CURRENT.get() == CONTEXT {
-        return Ok(());
+    match driver.dead {
+        _ if CURRENT.get() != CONTEXT => {
+            let text = "no context is current on this thread".to_owned();
+            Err(driver.fail(Error::InvalidContext, text))
+        }
+        Some(error) => Err(error),
+        None => Ok(()),
     }
-    Err(driver.fail(Error::InvalidContext, "no context is current on this thread".to_owned()))
 }
 
 fn known(device: c_int) -> Status {
@@ -119,6 +123,13 @@ driver_api! {
     /// It stays: another test of the process may use it.
     fn cuDevicePrimaryCtxRelease_v2(device: c_int) |_| known(device);
 
+    /// Destroys everything that was made in it, the only way out of what a kernel did wrong.
+    fn cuDevicePrimaryCtxReset_v2(device: c_int) |driver| {
+        known(device)?;
+        driver.reset();
+        Ok(())
+    };
+
     /// Binds it to this thread.
     fn cuCtxSetCurrent(context: usize) |_| {
         if context > CONTEXT {
@@ -134,6 +145,7 @@ driver_api! {
     /// Waits for everything.
     fn cuCtxSynchronize() |driver| {
         bound(driver)?;
+        driver.catch_up()?;
         driver.order.all_synchronised();
         Ok(())
     };

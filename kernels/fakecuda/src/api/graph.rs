@@ -2,21 +2,48 @@
 
 use super::device::bound;
 use super::driver_api;
-use crate::driver::{Graph, Object};
+use crate::driver::{CaptureMode, Driver, Graph, Object};
 use crate::raw::Out;
-use crate::status::Error;
+use crate::status::{Error, Status};
 use std::ffi::{c_int, c_uint, c_ulonglong};
+use std::thread;
+
+fn begin(driver: &mut Driver, stream: usize, mode: c_uint) -> Status {
+    driver.not_captured(stream, "a second capture")?;
+    let mode = match mode {
+        0 => CaptureMode::Global,
+        1 => CaptureMode::ThreadLocal(thread::current().id()),
+        2 => CaptureMode::Relaxed,
+        _ => return Err(Error::InvalidValue),
+    };
+    let graph = Graph { mode, operations: Vec::new(), buffers: Vec::new(), owners: 1 };
+    let graph = driver.create(Object::Graph(graph));
+    driver.set_captured(stream, Some(graph)).or_else(|error| {
+        driver.destroy(graph)?;
+        Err(error)
+    })
+}
+
+/// Does what was recorded, or makes it part of what is being recorded: a graph with memory of its own
+/// cannot be that.
+fn launch(driver: &mut Driver, executable: usize, stream: usize) -> Status {
+    let Object::Executable(graph) = *driver.get(executable)? else {
+        return Err(Error::InvalidHandle);
+    };
+    let graph = driver.capture_mut(graph)?;
+    let (operations, has_memory) = (graph.operations.clone(), !graph.buffers.is_empty());
+    if has_memory && driver.captured(stream)?.is_some() {
+        let text = "a graph that allocates memory cannot be part of another one".to_owned();
+        return Err(driver.fail(Error::StreamCaptureUnsupported, text));
+    }
+    operations.into_iter().try_for_each(|operation| driver.submit(stream, operation))
+}
 
 driver_api! {
     /// From now on a stream's work is recorded instead of done.
-    fn cuStreamBeginCapture_v2(stream: usize, _mode: c_uint) |driver| {
+    fn cuStreamBeginCapture_v2(stream: usize, mode: c_uint) |driver| {
         bound(driver)?;
-        driver.not_captured(stream, "a second capture")?;
-        let graph = driver.create(Object::Graph(Graph { owners: 1, ..Graph::default() }));
-        driver.set_captured(stream, Some(graph)).or_else(|error| {
-            driver.destroy(graph)?;
-            Err(error)
-        })
+        begin(driver, stream, mode)
     };
 
     /// Ends it; what was recorded is a graph.
@@ -42,11 +69,7 @@ driver_api! {
     /// Does everything that was recorded, in the order it was recorded in.
     fn cuGraphLaunch(executable: usize, stream: usize) |driver| {
         bound(driver)?;
-        let Object::Executable(graph) = *driver.get(executable)? else {
-            return Err(Error::InvalidHandle);
-        };
-        let operations = driver.capture_mut(graph)?.operations.clone();
-        operations.into_iter().try_for_each(|operation| driver.submit(stream, operation))
+        launch(driver, executable, stream)
     };
 
     /// Nothing needs to be prepared.

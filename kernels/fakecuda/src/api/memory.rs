@@ -8,12 +8,17 @@ use crate::raw::{Host, Out};
 use crate::status::{Error, Status};
 use std::ffi::{c_uchar, c_uint};
 
-/// In a capture, the graph owns what is allocated.
+/// In a capture the graph owns what is allocated: the buffer is there from the allocation to the free,
+/// each time that it is launched.
 fn alloc_on(driver: &mut Driver, stream: usize, bytes: usize) -> Result<u64, Error> {
     let capture = driver.captured(stream)?;
     let address = driver.alloc(bytes)?;
     match capture {
-        Some(capture) => driver.capture_mut(capture)?.buffers.push(address),
+        Some(capture) => {
+            driver.free(address)?;
+            driver.capture_mut(capture)?.buffers.push(address);
+            driver.submit(stream, Operation::Alloc { address })?;
+        }
         None => {
             driver.order.begin(stream);
             driver.used(stream, address, true)?;
@@ -22,19 +27,21 @@ fn alloc_on(driver: &mut Driver, stream: usize, bytes: usize) -> Result<u64, Err
     Ok(address)
 }
 
-/// Freeing in a capture what was allocated in it leaves the buffer to the graph; freeing anything
-/// else there would free it at each launch, and is refused.
+/// In a capture only what was allocated in it may be freed, once: anything else would be freed at each
+/// launch.
 fn free_on(driver: &mut Driver, stream: usize, address: u64) -> Status {
-    let Some(capture) = driver.captured(stream)? else {
-        driver.order.begin(stream);
-        driver.used(stream, address, true)?;
-        return driver.free(address);
-    };
-    if driver.capture_mut(capture)?.buffers.contains(&address) {
-        return Ok(());
+    if let Some(capture) = driver.captured(stream)? {
+        let graph = driver.capture_mut(capture)?;
+        let frees = |o: &Operation| matches!(o, Operation::Free { address: a } if *a == address);
+        let wrong = match graph.buffers.contains(&address) {
+            false => "in a capture that did not allocate it",
+            true if graph.operations.iter().any(frees) => "a second time in a capture",
+            true => return driver.submit(stream, Operation::Free { address }),
+        };
+        let text = format!("free of {address:#x} {wrong}");
+        return Err(driver.fail(Error::StreamCaptureUnsupported, text));
     }
-    let text = format!("free of {address:#x} in a capture that did not allocate it");
-    Err(driver.fail(Error::StreamCaptureUnsupported, text))
+    driver.submit(stream, Operation::Free { address })
 }
 
 driver_api! {
@@ -61,6 +68,7 @@ driver_api! {
     fn cuMemFree_v2(address: u64) |driver| {
         bound(driver)?;
         driver.no_capture("a free outside the order of streams")?;
+        driver.catch_up()?;
         driver.order.all_synchronised();
         driver.free(address)
     };
@@ -111,7 +119,9 @@ driver_api! {
     /// Device to host.
     fn cuMemcpyDtoHAsync_v2(to: Host, from: u64, bytes: usize, stream: usize) |driver| {
         bound(driver)?;
-        driver.submit(stream, Operation::Download { to, from, bytes })
+        driver.submit(stream, Operation::Download { to, from, bytes })?;
+        // Into pageable memory the driver copies by itself, and returns when it has.
+        if driver.is_pinned(to) { Ok(()) } else { driver.catch_up() }
     };
 
     /// Device to device.

@@ -1,5 +1,6 @@
-//! Streams and events. Work happens when it is submitted, so waiting only tells the order of the work
-//! to `order.rs`, and checks that no stream being captured is waited for.
+//! Streams and events. Work happens when it is submitted, or, where it is late, before anything that
+//! waits or marks a point; so waiting only tells the order of the work to `order.rs`, and checks that
+//! no stream being captured is waited for.
 
 use super::device::bound;
 use super::driver_api;
@@ -27,6 +28,7 @@ fn elapsed(driver: &mut Driver, start: usize, end: usize) -> Result<f32, Error> 
 }
 
 fn record(driver: &mut Driver, event: usize, stream: usize) -> Status {
+    driver.catch_up()?;
     let capture = driver.captured(stream)?;
     let at = if capture.is_none() { Some(Instant::now()) } else { None };
     *driver.event(event)? = Event { at, capture };
@@ -36,6 +38,7 @@ fn record(driver: &mut Driver, event: usize, stream: usize) -> Status {
 
 /// Waiting for an event of a capture makes the stream take part in it.
 fn wait(driver: &mut Driver, stream: usize, event: usize) -> Status {
+    driver.catch_up()?;
     let own = driver.captured(stream)?;
     driver.order.waits(stream, event);
     match driver.event(event)?.capture {
@@ -64,6 +67,7 @@ driver_api! {
     /// Destroys a stream.
     fn cuStreamDestroy_v2(stream: usize) |driver| {
         driver.captured(stream)?;
+        driver.catch_up()?;
         driver.order.destroyed(stream);
         driver.destroy(stream).map(drop)
     };
@@ -72,6 +76,7 @@ driver_api! {
     fn cuStreamSynchronize(stream: usize) |driver| {
         bound(driver)?;
         driver.not_captured(stream, "waiting")?;
+        driver.catch_up()?;
         driver.order.synchronised(stream);
         Ok(())
     };

@@ -1,11 +1,10 @@
-//! What the lanes of a warp do together: shuffles, votes, matrix loads, tensor-core products.
+//! What the lanes of a warp do together: shuffles, votes, matrix loads.
 
 use super::Block;
 use super::place::addresses;
 use super::warp::{Warp, lanes};
 use crate::fault::{FaultKind, Trap};
-use crate::float::{from_bf16, from_f16, from_tf32};
-use crate::isa::{Address, Dst, FULL, LANES, MmaTy, Op, Shuffle, Space, Src, Vote, W32};
+use crate::isa::{Address, Dst, FULL, LANES, Op, Shuffle, Space, Vote, W32};
 use crate::memory::rmw;
 
 impl Block<'_> {
@@ -116,82 +115,4 @@ fn shuffle(how: Shuffle, a: &W32, b: &W32, c: &W32, active: u32) -> Result<(W32,
         valid |= u32::from(held) << lane;
     }
     Ok((out, valid))
-}
-
-/// D = A·B + C on a 16×8 tile of f32, A 16×k row-major, B k×8 column-major, by the fragment maps of
-/// the PTX manual: group g = ⌊lane/4⌋ and t = lane mod 4 own rows g and g+8, columns 2t and 2t+1.
-///
-/// Products are exact in f32; sums are rounded to f32 in ascending k. Hardware sums in another order
-/// and with wider, truncated sums.
-pub(super) fn mma(
-    warp: &mut Warp,
-    ty: MmaTy,
-    k: usize,
-    d: &[Dst],
-    [a, b, c]: [&[Src]; 3],
-) -> Result<(), Trap> {
-    let half = |bits: u32, i: usize| bits >> (16 * i) & 0xFFFF;
-    let (left, right) = match ty {
-        MmaTy::Bf16 => fragments::<2>(warp, a, b, |bits, i| from_bf16(half(bits, i)))?,
-        MmaTy::F16 => fragments::<2>(warp, a, b, |bits, i| from_f16(half(bits, i)))?,
-        MmaTy::Tf32 => fragments::<1>(warp, a, b, |bits, _| from_tf32(bits))?,
-    };
-    let place = |lane: usize, q: usize| (lane / 4 + 8 * (q / 2), lane % 4 * 2 + q % 2);
-    let mut sum = [[0f32; 8]; 16];
-    for (q, src) in c.iter().enumerate() {
-        let bits = warp.narrow(*src, warp.live)?;
-        for lane in 0..LANES {
-            let (row, column) = place(lane, q);
-            sum[row][column] = f32::from_bits(bits[lane]);
-        }
-    }
-    for (sum, left) in sum.iter_mut().zip(&left) {
-        let mut row = *sum;
-        for (x, right) in left.iter().zip(&right).take(k) {
-            for (sum, y) in row.iter_mut().zip(right) {
-                *sum += x * y;
-            }
-        }
-        *sum = row;
-    }
-    for (q, dst) in d.iter().enumerate() {
-        let value = std::array::from_fn(|lane| {
-            let (row, column) = place(lane, q);
-            crate::float::canonical(sum[row][column])
-        });
-        warp.set_narrow(*dst, &value, FULL);
-    }
-    Ok(())
-}
-
-/// A (16 × k) and B (k × 8), k at most 16.
-type Fragments = ([[f32; 16]; 16], [[f32; 8]; 16]);
-
-/// Gathers A and B from registers that hold `PACKED` elements each; `read` takes one of them.
-#[inline(always)]
-fn fragments<const PACKED: usize>(
-    warp: &Warp,
-    a: &[Src],
-    b: &[Src],
-    read: impl Fn(u32, usize) -> f32,
-) -> Result<Fragments, Trap> {
-    let (mut left, mut right) = ([[0f32; 16]; 16], [[0f32; 8]; 16]);
-    for (q, src) in a.iter().enumerate() {
-        let bits = warp.narrow(*src, warp.live)?;
-        let (rows, columns) = (8 * (q % 2), 4 * PACKED * (q / 2));
-        for lane in 0..LANES {
-            for i in 0..PACKED {
-                left[rows + lane / 4][columns + lane % 4 * PACKED + i] = read(bits[lane], i);
-            }
-        }
-    }
-    for (q, src) in b.iter().enumerate() {
-        let bits = warp.narrow(*src, warp.live)?;
-        for lane in 0..LANES {
-            for i in 0..PACKED {
-                right[4 * PACKED * q + lane % 4 * PACKED + i][lane / 4] = read(bits[lane], i);
-            }
-        }
-    }
-    Ok((left, right))
 }

@@ -2,7 +2,7 @@
 //! commit and wait for theirs alone.
 
 use super::Block;
-use super::place::addresses;
+use super::place::{Wanted, addresses};
 use super::warp::{Copy, Warp, lanes};
 use crate::fault::{FaultKind, Trap};
 use crate::isa::{Address, Space, Src};
@@ -34,9 +34,10 @@ impl Block<'_> {
                 return Err(Trap::new(FaultKind::OutOfBounds, lane, text));
             }
             let size = valid[lane].min(bytes);
+            let wanted =
+                Wanted { bytes: size, ..Wanted::new(lane, from[lane], bytes, Access::Read) };
             if size > 0
-                && let Some((i, at)) =
-                    self.global_place(warp, lane, from[lane], size, bytes, Access::Read)?
+                && let Some((i, at)) = self.global_place(warp, wanted)?
             {
                 self.counters.read(i, size);
                 self.env.memory.allocation(i).read(at, &mut data[..size]);

@@ -1,7 +1,7 @@
 //! Loads, stores and atomics.
 
 use super::Block;
-use super::place::addresses;
+use super::place::{Wanted, addresses};
 use super::warp::{Warp, lanes};
 use crate::fault::{FaultKind, Trap};
 use crate::isa::{Dst, LANES, Rmw, Space, Src, Transfer, Ty, W64};
@@ -91,9 +91,8 @@ impl Block<'_> {
                 }
             }
             Space::Global => {
-                if let Some((i, at)) =
-                    self.global_place(warp, lane, address, total, total, Access::Read)?
-                {
+                let wanted = Wanted::new(lane, address, total, Access::Read);
+                if let Some((i, at)) = self.global_place(warp, wanted)? {
                     self.counters.read(i, total);
                     let from = self.env.memory.allocation(i);
                     (0..total / each).for_each(|k| out[k] = from.load(at + k * each, each));
@@ -170,7 +169,7 @@ impl Block<'_> {
                     old[lane] = self.shared.update(at, bytes, self.now(warp, lane), f)?;
                 }
             } else if let Some((i, at)) =
-                self.global_place(warp, lane, address, bytes, bytes, Access::Update)?
+                self.global_place(warp, Wanted::new(lane, address, bytes, Access::Update))?
             {
                 self.counters.read(i, bytes);
                 self.counters.written(i, bytes);

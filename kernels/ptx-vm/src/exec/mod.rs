@@ -4,13 +4,14 @@ mod alu;
 mod collective;
 mod copies;
 mod memory;
+mod mma;
 mod place;
 mod step;
 mod warp;
 
 use crate::fault::{Fault, FaultKind, Trap};
 use crate::footprint::Footprint;
-use crate::machine::{Checks, Launch, Limits};
+use crate::machine::{Checks, Launch, Limits, MmaSums};
 use crate::memory::Memory;
 use crate::race::{Now, Stamp};
 use crate::shared::{Shared, SharedChecks};
@@ -30,6 +31,7 @@ pub(crate) struct Env<'a> {
     pub number: u32,
     /// Seed of the errors of approximate instructions, if any.
     pub perturb: Option<u64>,
+    pub mma_sums: MmaSums,
 }
 
 /// A place to run blocks in, one after another.

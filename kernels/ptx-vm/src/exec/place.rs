@@ -7,6 +7,28 @@ use crate::isa::{Address, FULL, LANES, Space, W64};
 use crate::race::Access;
 use crate::visit::Visit;
 
+/// What an instruction wants of global memory, for one lane or, of adjacent addresses, for all of
+/// them from this one on.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub lane: usize,
+    pub address: u64,
+    pub bytes: usize,
+    /// What the address is a multiple of.
+    pub align: usize,
+    pub access: Access,
+}
+
+impl Wanted {
+    /// Bytes at a multiple of their number.
+    pub fn new(lane: usize, address: u64, bytes: usize, access: Access) -> Self {
+        Self { lane, address, bytes, align: bytes, access }
+    }
+}
+
+/// A buffer, and a byte of it.
+type Place = (usize, usize);
+
 impl Block<'_> {
     /// Counts the traffic of an access.
     pub(super) fn count(
@@ -58,15 +80,16 @@ impl Block<'_> {
         total: usize,
         active: u32,
         access: Access,
-    ) -> Option<(usize, usize)> {
+    ) -> Option<Place> {
         let first = addresses[0];
         let next = |lane: usize| addresses[lane] == first.wrapping_add((lane * total) as u64);
         if space != Space::Global || active != FULL || !(1..LANES).all(next) {
             return None;
         }
-        let (i, at) = self.global_range(warp, 0, first, total * LANES, total, access).ok()??;
+        let one = Wanted::new(0, first, total, access);
+        let (i, at) = self.global_range(warp, Wanted { bytes: total * LANES, ..one }).ok()??;
         for lane in 0..LANES {
-            self.leave(warp, lane, (i, at + lane * total), total, access).ok()?;
+            self.leave(warp, Wanted { lane, ..one }, (i, at + lane * total)).ok()?;
         }
         Some((i, at))
     }
@@ -75,30 +98,19 @@ impl Block<'_> {
     pub(super) fn global_place(
         &mut self,
         warp: &mut Warp,
-        lane: usize,
-        address: u64,
-        bytes: usize,
-        align: usize,
-        access: Access,
-    ) -> Result<Option<(usize, usize)>, Trap> {
-        let place = self.global_range(warp, lane, address, bytes, align, access)?;
+        wanted: Wanted,
+    ) -> Result<Option<Place>, Trap> {
+        let place = self.global_range(warp, wanted)?;
         if let Some(place) = place {
-            self.leave(warp, lane, place, bytes, access)?;
+            self.leave(warp, wanted, place)?;
         }
         Ok(place)
     }
 
     /// The same, not yet checked for races within the block.
-    pub(super) fn global_range(
-        &self,
-        warp: &mut Warp,
-        lane: usize,
-        address: u64,
-        bytes: usize,
-        align: usize,
-        access: Access,
-    ) -> Result<Option<(usize, usize)>, Trap> {
-        let Some((i, at)) = self.place(warp, lane, address, bytes, align)? else { return Ok(None) };
+    fn global_range(&self, warp: &mut Warp, wanted: Wanted) -> Result<Option<Place>, Trap> {
+        let Wanted { lane, address, bytes, access, .. } = wanted;
+        let Some((i, at)) = self.place(warp, wanted)? else { return Ok(None) };
         let (env, buffer) = (self.env, self.env.memory.allocation(i));
         if env.checks.uninitialised && access != Access::Write && !buffer.is_written(at, bytes) {
             let text = format!("nothing was written to {}", env.memory.describe(address));
@@ -127,17 +139,11 @@ impl Block<'_> {
 
     /// Leaves a mark of a lane's access of global memory, for the threads of its block.
     #[inline]
-    pub(super) fn leave(
-        &mut self,
-        warp: &Warp,
-        lane: usize,
-        (i, at): (usize, usize),
-        bytes: usize,
-        access: Access,
-    ) -> Result<(), Trap> {
+    fn leave(&mut self, warp: &Warp, wanted: Wanted, (i, at): Place) -> Result<(), Trap> {
         if !self.env.checks.races {
             return Ok(());
         }
+        let Wanted { lane, bytes, access, .. } = wanted;
         let now = self.now(warp, lane);
         self.footprint.touch(i, at, bytes, now, access).map_err(|(byte, conflict)| {
             let place = self.env.memory.describe_in(i, byte);
@@ -153,15 +159,16 @@ impl Block<'_> {
         lane: usize,
         address: u64,
         data: &[u8],
-    ) -> Result<Option<(usize, usize)>, Trap> {
+    ) -> Result<Option<Place>, Trap> {
         let bytes = data.len();
-        let place = self.global_range(warp, lane, address, bytes, bytes, Access::Write)?;
+        let wanted = Wanted::new(lane, address, bytes, Access::Write);
+        let place = self.global_range(warp, wanted)?;
         if let Some((i, at)) = place {
             let mut held = [0; 32];
             self.env.memory.allocation(i).read(at, &mut held[..bytes]);
             let same = held[..bytes] == *data;
             if !(same && self.footprint.written_with(i, at, self.now(warp, lane))) {
-                self.leave(warp, lane, (i, at), bytes, Access::Write)?;
+                self.leave(warp, wanted, (i, at))?;
             }
         }
         Ok(place)
@@ -169,14 +176,8 @@ impl Block<'_> {
 
     /// Which buffer an access lies in and where.
     #[inline]
-    fn place(
-        &self,
-        warp: &mut Warp,
-        lane: usize,
-        address: u64,
-        bytes: usize,
-        align: usize,
-    ) -> Result<Option<(usize, usize)>, Trap> {
+    fn place(&self, warp: &mut Warp, wanted: Wanted) -> Result<Option<Place>, Trap> {
+        let Wanted { lane, address, bytes, align, .. } = wanted;
         self.aligned(lane, address, align)?;
         match self.env.memory.locate(address, bytes, warp.hint) {
             Ok(found) => {

@@ -71,7 +71,7 @@ impl Block<'_> {
             }
             Op::Mma { ty, k, d, a, b, c } => {
                 self.converged(lanes, FULL, "mma.sync")?;
-                super::collective::mma(warp, *ty, *k, d, [a, b, c])?;
+                super::mma::mma(warp, self.env.mma_sums, (*ty, *k), d, [a, b, c])?;
             }
             Op::Nop => {}
         }

@@ -12,15 +12,14 @@ use super::{
 use crate::ptx::mma::Sums;
 use crate::ptx::rows::RowLane;
 use crate::ptx::tile::{Rows, Side, Tile};
-use crate::ptx::{B32, Bf16, Body, F32, Reg, Shared, Stored, U32, WARP};
+use crate::ptx::{B32, Bf16, Body, F32, Reg, Shared, U32, WARP};
 
 /// Rows of a tile that a kernel goes over: scores and their gradients exist side by side.
 const TILE: u32 = 32;
 
 /// Δ: a half-warp takes a row.
-pub(super) fn delta<S: Stored>(k: &Body) {
-    let [o, d_o] = ["o", "d_o"].map(|name| k.global::<S>(name));
-    let delta = k.global::<F32>("delta");
+pub(super) fn delta(k: &Body) {
+    let [o, d_o, delta] = ["o", "d_o", "delta"].map(|name| k.global::<F32>(name));
     let [rows, queries, heads, width] =
         ["rows", "queries", "heads", "width"].map(|name| k.u32(name));
     let lane = RowLane::new(k, rows);
@@ -33,7 +32,7 @@ pub(super) fn delta<S: Stored>(k: &Body) {
     lane.store_one(place, lane.sum(sum.get()));
 }
 
-pub(super) fn queries<D: Stored>(k: &Body, backward: &Backward) {
+pub(super) fn queries(k: &Body, backward: &Backward) {
     let width = backward.width;
     let channel = k.block(1) * width;
     let [q, d_o] = ["q", "d_o"].map(|name| View::parameters(k, name, channel));
@@ -41,7 +40,7 @@ pub(super) fn queries<D: Stored>(k: &Body, backward: &Backward) {
     let segments: Vec<_> =
         (0..backward.segments).map(|i| Segment::parameters(k, i, channel)).collect();
     let bias = backward.bias.then(|| Bias::parameters(k, segments.len(), "key", k.block(1)));
-    let dq = k.global::<D>("dq");
+    let dq = k.global::<F32>("dq");
     let (queries, heads, scale) = (k.u32("queries"), k.u32("heads"), k.f32("scale"));
     let first_query = k.block(0) * ROWS;
     let [q, d_o] = hold(k, width, [q, d_o], [first_query, queries]);
@@ -94,7 +93,7 @@ pub(super) fn probability<'k>(
     (score - lse).exp2_approximate()
 }
 
-pub(super) fn keys<D: Stored>(k: &Body, backward: &Backward) {
+pub(super) fn keys(k: &Body, backward: &Backward) {
     let width = backward.width;
     let channel = k.block(1) * width;
     let [keys, values] = ["k", "v"].map(|name| View::parameters(k, name, channel));
@@ -102,7 +101,7 @@ pub(super) fn keys<D: Stored>(k: &Body, backward: &Backward) {
     let segments: Vec<_> =
         (0..backward.segments).map(|i| Asking::<Bf16, Bf16>::parameters(k, i, channel)).collect();
     let bias = backward.bias.then(|| Bias::parameters(k, segments.len(), "query", k.block(1)));
-    let (dk, dv) = (k.global::<D>("dk"), k.global::<D>("dv"));
+    let (dk, dv) = (k.global::<F32>("dk"), k.global::<F32>("dv"));
     let (tokens, heads, scale) = (k.u32("keys"), k.u32("heads"), k.f32("scale"));
     let first_key = k.block(0) * ROWS;
     let len = tokens - padding.at(k.block(2)).load();

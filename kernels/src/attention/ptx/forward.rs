@@ -22,18 +22,18 @@ use super::{
 use crate::num::Num;
 use crate::ptx::mma::Sums;
 use crate::ptx::tile::{Rows, Side, Tile};
-use crate::ptx::{B32, Bf16, Body, F32, Pred, Reg, Shared, Stored, U32, Var, WARP};
+use crate::ptx::{B32, Bf16, Body, F32, Pred, Reg, Shared, U32, Var, WARP};
 
 /// Keys of a tile.
 const KEYS: u32 = 64;
 
-pub(super) fn write<D: Stored>(k: &Body, attention: &Attention) {
+pub(super) fn write(k: &Body, attention: &Attention) {
     let Attention { width, segments, .. } = *attention;
     let channel = k.block(1) * width;
     let q = View::parameters(k, "q", channel);
     let segments: Vec<_> = (0..segments).map(|i| Segment::parameters(k, i, channel)).collect();
     let bias = attention.bias.then(|| Bias::parameters(k, segments.len(), "key", k.block(1)));
-    let (o, lse) = (k.global::<D>("o"), k.global::<F32>("lse"));
+    let (o, lse) = (k.global::<F32>("o"), k.global::<F32>("lse"));
     let (queries, heads, scale) = (k.u32("queries"), k.u32("heads"), k.f32("scale"));
 
     let first_query = k.block(0) * ROWS;

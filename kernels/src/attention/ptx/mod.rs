@@ -17,9 +17,7 @@ use crate::num::Num;
 use crate::ptx::mma::{self, Sums};
 use crate::ptx::rows::{ROW_THREADS, ROWS_PER_BLOCK};
 use crate::ptx::tile::{CHUNK, Tile};
-use crate::ptx::{
-    B32, Bf16, Body, F32, Global, Kernel, Reg, Shared, Storage, Stored, U32, WARP, with_stored,
-};
+use crate::ptx::{B32, Bf16, Body, F32, Global, Kernel, Reg, Shared, Stored, U32, WARP};
 pub use exact::Exact;
 
 /// Threads of a block: four warps.
@@ -38,8 +36,6 @@ pub struct Attention {
     pub segments: usize,
     /// Whether a bias is added to scores.
     pub bias: bool,
-    /// How answers are stored.
-    pub output: Storage,
 }
 
 impl Attention {
@@ -62,13 +58,9 @@ impl Attention {
     pub fn forward(&self) -> Kernel {
         assert!([32, 64, 128].contains(&self.width), "heads are 32, 64 or 128 wide");
         let bias = if self.bias { "_bias" } else { "" };
-        let Attention { width, segments, output, .. } = *self;
-        let name = format!("attention{bias}_d{width}_s{segments}_{}", output.name());
-        with_stored!(output, D => {
-            Kernel::new(&name, THREADS, [ROWS, 1, 1], |k| {
-                forward::write::<D>(k, self);
-            })
-        })
+        let Attention { width, segments, .. } = *self;
+        let name = format!("attention{bias}_d{width}_s{segments}_f32");
+        Kernel::new(&name, THREADS, [ROWS, 1, 1], |k| forward::write(k, self))
     }
 }
 
@@ -90,20 +82,16 @@ pub struct Backward {
     pub segments: usize,
     /// Whether a bias is added to scores.
     pub bias: bool,
-    /// How gradients are stored.
-    pub output: Storage,
 }
 
 /// # Panics
 /// Methods that make kernels do, if there are none for the width.
 impl Backward {
-    /// Δ of each query: parameters o and d_o \[B, Q, H·D\] of this storage, delta \[B, H, Q\]
-    /// (float32), rows = B·Q·H, queries, heads, width. The extent of the grid is the rows.
-    pub fn delta(storage: Storage) -> Kernel {
-        let name = format!("attention_delta_{}", storage.name());
-        with_stored!(storage, S => {
-            Kernel::new(&name, ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], backward::delta::<S>)
-        })
+    /// Δ of each query: parameters o and d_o \[B, Q, H·D\], delta \[B, H, Q\] (all float32), rows =
+    /// B·Q·H, queries, heads, width. The extent of the grid is the rows.
+    pub fn delta() -> Kernel {
+        let per_block = [ROWS_PER_BLOCK, 1, 1];
+        Kernel::new("attention_delta_f32", ROW_THREADS, per_block, backward::delta)
     }
 
     /// dQ of one segment. Parameters: the views of q and of the answer's gradient (bf16), lse and
@@ -111,9 +99,7 @@ impl Backward {
     /// H·D\], queries, heads, scale. The extent of the grid is the queries by heads by samples.
     pub fn queries(&self) -> Kernel {
         let name = self.name("queries");
-        with_stored!(self.output, D => {
-            Kernel::new(&name, THREADS, [ROWS, 1, 1], |k| backward::queries::<D>(k, self))
-        })
+        Kernel::new(&name, THREADS, [ROWS, 1, 1], |k| backward::queries(k, self))
     }
 
     /// dK and dV of one segment. Parameters: the views of k and v, padding \[B\] (u32), for each
@@ -123,9 +109,7 @@ impl Backward {
     /// \[B, K, H·D\], keys, heads, scale. The extent of the grid is the keys by heads by samples.
     pub fn keys(&self) -> Kernel {
         let name = self.name("keys");
-        with_stored!(self.output, D => {
-            Kernel::new(&name, THREADS, [ROWS, 1, 1], |k| backward::keys::<D>(k, self))
-        })
+        Kernel::new(&name, THREADS, [ROWS, 1, 1], |k| backward::keys(k, self))
     }
 
     /// The gradient of the bias between one segment of queries and one of keys: Σ dS over the
@@ -143,9 +127,9 @@ impl Backward {
 
     fn name(&self, what: &str) -> String {
         assert!([32, 64].contains(&self.width), "heads are 32 or 64 wide");
-        let Backward { width, segments, bias, output } = *self;
+        let Backward { width, segments, bias } = *self;
         let bias = if bias { "_biased" } else { "" };
-        format!("attention_backward_{what}{bias}_d{width}_s{segments}_{}", output.name())
+        format!("attention_backward_{what}{bias}_d{width}_s{segments}_f32")
     }
 }
 
@@ -284,9 +268,9 @@ fn place(k: &Body) -> [Reg<'_, U32>; 2] {
 }
 
 /// Stores 16 × 8 tiles side by side, as rows of one head of a contiguous \[B, `rows`, H·D\].
-fn store_rows<'k, D: Stored>(
+fn store_rows<'k>(
     k: &'k Body,
-    to: Global<'k, D>,
+    to: Global<'k, F32>,
     sums: &[Sums<'k>],
     first: Reg<'k, U32>,
     [rows, heads]: [Reg<'k, U32>; 2],

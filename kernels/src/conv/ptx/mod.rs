@@ -19,15 +19,11 @@ pub use weights::{WeightGradient, WeightLaunch};
 use super::{AxisMap, Conv};
 use crate::gemm::ptx::exact::{self, Line, Reader};
 use crate::gemm::ptx::{Gemm, Problem, Writing};
-use crate::ptx::{Body, F32, Global, Kernel, Pred, Reg, Storage, Stored, U32, with_stored};
+use crate::ptx::{Body, F32, Global, Kernel, Pred, Reg, Storage, U32};
 
-/// A family of convolutions: what is known when its kernel is made.
+/// A family of convolutions of float32: what is known when its kernel is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Convolution {
-    /// How images and weights are stored.
-    pub operands: Storage,
-    /// How the output and the bias are stored.
-    pub output: Storage,
     /// Rows and columns of a filter.
     pub taps: [u32; 2],
     /// Whether a number for each filter is added.
@@ -44,19 +40,15 @@ impl Convolution {
     pub fn exact(&self) -> Kernel {
         let [down, across] = self.taps;
         let bias = if self.bias { "_bias" } else { "" };
-        let (operands, output) = (self.operands.name(), self.output.name());
-        let name = format!("conv_exact_{down}x{across}_{operands}_{output}{bias}");
+        let name = format!("conv_exact_{down}x{across}_f32_f32{bias}");
         let per_block = [exact::COLUMNS, exact::ROWS, 1];
-        with_stored!(self.operands, S => with_stored!(self.output, D => {
-            Kernel::new(&name, exact::THREADS, per_block, |k| self.write::<S, D>(k))
-        }))
+        Kernel::new(&name, exact::THREADS, per_block, |k| self.write(k))
     }
 
-    fn write<S: Stored, D: Stored>(&self, k: &Body) {
+    fn write(&self, k: &Body) {
         let writing = if self.bias { Writing::RowBias } else { Writing::Store };
-        let (operands, output) = (self.operands, self.output);
-        let gemm = Gemm { operands, output, transposed: [false; 2], writing };
-        let problem = Problem::<S, D>::parameters(k, &gemm);
+        let gemm = Gemm { operands: Storage::F32, transposed: [false; 2], writing };
+        let problem = Problem::<F32>::parameters(k, &gemm);
         let weights = exact::Strided {
             from: problem.a,
             row_stride: problem.row_strides[0],
@@ -113,14 +105,14 @@ impl<'k> Axis<'k> {
 
 /// The patches of one image as a matrix: [`Patches`](super::Patches).
 #[derive(Clone, Copy)]
-struct Patches<'k, S> {
-    x: Global<'k, S>,
+struct Patches<'k> {
+    x: Global<'k, F32>,
     axes: [Axis<'k>; 2],
     /// Whether sums are over pixels, and each line is a tap; else the other way round.
     pixels_along_depth: bool,
 }
 
-impl<'k, S: Stored> Patches<'k, S> {
+impl<'k> Patches<'k> {
     /// The source row and column that a pixel meets at tap 0. What lies before the first one is a
     /// huge number.
     fn start(&self, pixel: Reg<'k, U32>) -> [Reg<'k, U32>; 2] {
@@ -149,7 +141,7 @@ impl<'k, S: Stored> Patches<'k, S> {
     }
 }
 
-impl<'k, S: Stored> Reader<'k> for Patches<'k, S> {
+impl<'k> Reader<'k> for Patches<'k> {
     fn along_depth(&self) -> bool {
         self.pixels_along_depth
     }

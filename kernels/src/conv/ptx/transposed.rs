@@ -78,7 +78,7 @@ impl Transposed {
     fn write(&self, k: &Body) {
         let (w, dy) = (k.global::<F32>("w"), k.global::<F32>("dy"));
         let writing = if self.bias { Writing::RowBias } else { Writing::Store };
-        let arrays = Arrays::<F32>::parameters(k, writing);
+        let arrays = Arrays::parameters(k, writing);
         let [channels, pixels, depth, next_dy] =
             ["channels", "pixels", "depth", "next_dy"].map(|name| k.u32(name));
         let [first_row, first_column, rows, columns, stride] =

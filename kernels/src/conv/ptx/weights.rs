@@ -60,7 +60,7 @@ impl WeightGradient {
 
     fn write(&self, k: &Body) {
         let (x, dy) = (k.global::<F32>("x"), k.global::<F32>("dy"));
-        let arrays = Arrays::<F32>::parameters(k, Writing::Store);
+        let arrays = Arrays::parameters(k, Writing::Store);
         let [filters, taps, pixels] = ["filters", "taps", "pixels"].map(|name| k.u32(name));
         let [part, each] = ["part", "parts_of_image"].map(|name| k.u32(name));
         let [next_x, next_dy] = ["next_x", "next_dy"].map(|name| k.u32(name));

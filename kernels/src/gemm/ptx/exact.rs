@@ -51,8 +51,8 @@ impl<'k, S: Stored> Reader<'k> for Strided<'k, S> {
     }
 }
 
-pub(super) fn write<S: Stored, D: Stored>(k: &Body, gemm: &Gemm) {
-    let problem = Problem::<S, D>::parameters(k, gemm);
+pub(super) fn write<S: Stored>(k: &Body, gemm: &Gemm) {
+    let problem = Problem::<S>::parameters(k, gemm);
     let [stride_a, stride_b] = problem.row_strides;
     let [a, b] =
         [(problem.a, stride_a, !gemm.transposed[0]), (problem.b, stride_b, gemm.transposed[1])]

@@ -6,7 +6,8 @@
 //! | [`Gemm::tensor_cores`] | bf16, rows a multiple of 8, n even | `mma.sync`, float32 sums |
 //! | the same | float32, rows a multiple of 4, n even | rounded to tf32, float32 sums |
 //!
-//! Operands are plain or transposed; results leave through the CPU's writers ([`Writing`]).
+//! Operands are plain or transposed; results leave through the CPU's writers ([`Writing`]). These, and
+//! what they read and keep, are float32.
 //!
 //! Parameters: a, b, out, those of the writer, then m, n, k, the elements from row to row of a and
 //! of b, and from matrix to matrix of each (0: one for all). The extent of the grid is n by m by
@@ -27,8 +28,6 @@ pub(crate) use write::{Arrays, Writer};
 pub struct Gemm {
     /// How A and B are stored.
     pub operands: Storage,
-    /// How the output, and what its writer reads and keeps, is stored.
-    pub output: Storage,
     /// Whether A is stored as \[k, m\], and B as \[n, k\].
     pub transposed: [bool; 2],
     /// What becomes of finished sums.
@@ -43,9 +42,9 @@ impl Gemm {
     pub fn exact(&self) -> Kernel {
         let name = self.name("exact", self.operands.name());
         let per_block = [exact::COLUMNS, exact::ROWS, 1];
-        with_stored!(self.operands, S => with_stored!(self.output, D => {
-            Kernel::new(&name, exact::THREADS, per_block, |k| exact::write::<S, D>(k, self))
-        }))
+        with_stored!(self.operands, S => {
+            Kernel::new(&name, exact::THREADS, per_block, |k| exact::write::<S>(k, self))
+        })
     }
 
     /// The product on tensor cores, summed in float32, of bf16 operands as they are, or of float32
@@ -61,37 +60,34 @@ impl Gemm {
         let name = self.name("tensor_cores", self.operands.name());
         let per_block = [tensor_cores::COLUMNS, tensor_cores::ROWS, 1];
         let threads = tensor_cores::THREADS;
-        with_stored!(self.output, D => Kernel::new(&name, threads, per_block, |k| {
-            match self.operands {
-                Storage::Bf16 => tensor_cores::write::<Bf16, D>(k, self),
-                Storage::F32 => tensor_cores::write::<F32, D>(k, self),
-                Storage::F16 => panic!("{name}: tensor cores are given bf16 or float32"),
-            }
-        }))
+        Kernel::new(&name, threads, per_block, |k| match self.operands {
+            Storage::Bf16 => tensor_cores::write::<Bf16>(k, self),
+            Storage::F32 => tensor_cores::write::<F32>(k, self),
+            Storage::F16 => panic!("{name}: tensor cores are given bf16 or float32"),
+        })
     }
 
     fn name(&self, how: &str, operands: &str) -> String {
         let sides = self.transposed.map(|t| if t { "t" } else { "n" }).concat();
-        let (output, writing) = (self.output.name(), self.writing.name());
-        format!("gemm_{how}_{sides}_{operands}_{output}_{writing}")
+        format!("gemm_{how}_{sides}_{operands}_f32_{}", self.writing.name())
     }
 }
 
 /// The size of a problem and where its matrices are, as a kernel knows them.
-pub(crate) struct Problem<'k, S, D> {
+pub(crate) struct Problem<'k, S> {
     /// This block's matrices,
     pub a: Global<'k, S>,
     pub b: Global<'k, S>,
     /// and the elements from row to row of each.
     pub row_strides: [Reg<'k, U32>; 2],
-    pub writer: Writer<'k, D>,
+    pub writer: Writer<'k>,
     pub m: Reg<'k, U32>,
     pub n: Reg<'k, U32>,
     /// The length of the sums, k.
     pub depth: Reg<'k, U32>,
 }
 
-impl<'k, S: Stored, D: Stored> Problem<'k, S, D> {
+impl<'k, S: Stored> Problem<'k, S> {
     /// Declares all parameters.
     pub fn parameters(k: &'k Body, gemm: &Gemm) -> Self {
         let (a, b) = (k.global("a"), k.global("b"));

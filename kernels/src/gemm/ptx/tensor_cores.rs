@@ -69,8 +69,8 @@ impl Multiplied for F32 {
     }
 }
 
-pub(super) fn write<S: Multiplied, D: Stored>(k: &Body, gemm: &Gemm) {
-    let problem = Problem::<S, D>::parameters(k, gemm);
+pub(super) fn write<S: Multiplied>(k: &Body, gemm: &Gemm) {
+    let problem = Problem::<S>::parameters(k, gemm);
     let [stride_a, stride_b] = problem.row_strides;
     let (row, column) = (k.block(1) * ROWS, k.block(0) * COLUMNS);
     let warp = k.thread() / WARP;

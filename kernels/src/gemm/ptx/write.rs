@@ -1,15 +1,13 @@
 //! What becomes of finished sums: the CPU's writers, for the GPU.
 
 use crate::elementwise::{Unary, exprs::GeluTanh};
-use crate::ptx::{Body, F32, Global, Reg, Stored, U32};
+use crate::ptx::{Body, F32, Global, Reg, U32};
 
 /// A writer, as [`gemm`](crate::gemm) has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Writing {
     /// `out = sum`.
     Store,
-    /// `out += sum`.
-    Add,
     /// `out = sum + bias[col]`. Parameter: bias.
     Bias,
     /// `out = sum + bias[row]`. Parameter: bias.
@@ -23,20 +21,13 @@ pub enum Writing {
 
 impl Writing {
     /// All of them.
-    pub const ALL: [Writing; 6] = [
-        Writing::Store,
-        Writing::Add,
-        Writing::Bias,
-        Writing::RowBias,
-        Writing::BiasGelu,
-        Writing::GateResidual,
-    ];
+    pub const ALL: [Writing; 5] =
+        [Writing::Store, Writing::Bias, Writing::RowBias, Writing::BiasGelu, Writing::GateResidual];
 
     /// As names of kernels spell it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Writing::Store => "store",
-            Writing::Add => "add",
             Writing::Bias => "bias",
             Writing::RowBias => "row_bias",
             Writing::BiasGelu => "bias_gelu",
@@ -46,22 +37,22 @@ impl Writing {
 }
 
 /// The arrays of a writer.
-pub(crate) struct Arrays<'k, D> {
-    out: Global<'k, D>,
-    bias: Option<Global<'k, D>>,
-    kept: Option<Global<'k, D>>,
-    gate: Option<Gate<'k, D>>,
+pub(crate) struct Arrays<'k> {
+    out: Global<'k, F32>,
+    bias: Option<Global<'k, F32>>,
+    kept: Option<Global<'k, F32>>,
+    gate: Option<Gate<'k>>,
 }
 
 #[derive(Clone, Copy)]
-struct Gate<'k, D> {
-    gate: Global<'k, D>,
-    residual: Global<'k, D>,
+struct Gate<'k> {
+    gate: Global<'k, F32>,
+    residual: Global<'k, F32>,
     stride: Reg<'k, U32>,
     rows_per_sample: Reg<'k, U32>,
 }
 
-impl<'k, D: Stored> Arrays<'k, D> {
+impl<'k> Arrays<'k> {
     /// Declares them.
     pub fn parameters(k: &'k Body, writing: Writing) -> Self {
         let keeps = matches!(writing, Writing::BiasGelu | Writing::GateResidual);
@@ -80,7 +71,7 @@ impl<'k, D: Stored> Arrays<'k, D> {
     }
 
     /// Where results go.
-    pub fn out(&self) -> Global<'k, D> {
+    pub fn out(&self) -> Global<'k, F32> {
         self.out
     }
 
@@ -91,20 +82,20 @@ impl<'k, D: Stored> Arrays<'k, D> {
 }
 
 /// Takes sums of one matrix of the batch to the output.
-pub(crate) struct Writer<'k, D> {
+pub(crate) struct Writer<'k> {
     k: &'k Body,
     writing: Writing,
-    arrays: Arrays<'k, D>,
+    arrays: Arrays<'k>,
     first: Reg<'k, U32>,
     m: Reg<'k, U32>,
     n: Reg<'k, U32>,
 }
 
-impl<'k, D: Stored> Writer<'k, D> {
+impl<'k> Writer<'k> {
     pub fn new(
         k: &'k Body,
         writing: Writing,
-        arrays: Arrays<'k, D>,
+        arrays: Arrays<'k>,
         [batch, m, n]: [Reg<'k, U32>; 3],
     ) -> Self {
         Writer { k, writing, arrays, first: batch * m * n, m, n }
@@ -153,7 +144,6 @@ impl<'k, D: Stored> Writer<'k, D> {
         }
         out.store_n(&match self.writing {
             Writing::Store | Writing::Bias | Writing::RowBias => biased,
-            Writing::Add => add(&out.load_n(count), &biased),
             Writing::BiasGelu => biased.into_iter().map(|x| GeluTanh.f(x)).collect(),
             Writing::GateResidual => {
                 let gate = gate.expect("a gated writer has a gate");

@@ -3,7 +3,7 @@
 use crate::norm::rows::ROWS;
 use crate::num::Num;
 use crate::ptx::rows::{ROW_THREADS, ROWS_PER_BLOCK, Row, RowLane};
-use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, Storage, Stored, U32, with_stored};
+use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, U32};
 
 /// The widest row that a half-warp holds in registers: 96 for each thread.
 pub const MOST_HELD: u32 = 1536;
@@ -22,11 +22,9 @@ pub enum Gain {
     Weight,
 }
 
-/// A normalisation of rows of up to 4096 elements.
+/// A normalisation of rows of up to 4096 elements, in float32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RowNorm {
-    /// How x, y and their gradients, scale, shift and weight are stored.
-    pub storage: Storage,
     /// Whether the mean is subtracted; if not, this is RMS norm.
     pub centered: bool,
     /// What becomes of normalised rows.
@@ -43,7 +41,7 @@ impl RowNorm {
             (false, Gain::Modulation) => "adaptive_rms_norm",
             (false, Gain::Weight) => "rms_norm",
         };
-        format!("{norm}{what}_{}", self.storage.name())
+        format!("{norm}{what}_f32")
     }
 
     /// y, and μ and 1/σ of each row (float32). Parameters: x, y, mean, rstd, those of the gain
@@ -57,32 +55,22 @@ impl RowNorm {
             Some(width) => format!("{}_held{width}", self.name("")),
             None => self.name(""),
         };
-        with_stored!(self.storage, S => {
-            Kernel::new(&name, ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| {
-                self.write_forward::<S>(k, held);
-            })
-        })
+        Kernel::new(&name, ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| self.write_forward(k, held))
     }
 
     /// The gradient of x. Parameters: x, dy, dx, mean, rstd, those of the gain (without shift),
     /// rows, width. The extent of the grid is the rows.
     pub fn backward(&self) -> Kernel {
         let name = self.name("_backward");
-        with_stored!(self.storage, S => {
-            Kernel::new(&name, ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| {
-                self.write_backward::<S>(k);
-            })
-        })
+        Kernel::new(&name, ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| self.write_backward(k))
     }
 
     /// Parts of the gradients of gain and shift: of 64 rows the sums of dy·x̂, then of dy, \[parts,
     /// 2, C\] in float32. Parameters: x, dy, mean, rstd, parts, width, rows (of all that are summed
     /// together), chunks = ⌈rows / 64⌉. The extent of the grid is the number of parts by C.
-    pub fn slope_parts(storage: Storage) -> Kernel {
-        let name = format!("norm_slope_parts_{}", storage.name());
-        with_stored!(storage, S => {
-            Kernel::new(&name, COLUMN_THREADS, [1, COLUMN_THREADS, 1], write_slope_parts::<S>)
-        })
+    pub fn slope_parts() -> Kernel {
+        let per_block = [1, COLUMN_THREADS, 1];
+        Kernel::new("norm_slope_parts_f32", COLUMN_THREADS, per_block, write_slope_parts)
     }
 
     /// The sum of those parts, in order: out \[samples, C\]. Parameters: parts (its first element
@@ -102,10 +90,10 @@ impl RowNorm {
         })
     }
 
-    fn write_forward<S: Stored>(&self, k: &Body, held: Option<u32>) {
-        let (x, y) = (k.global::<S>("x"), k.global::<S>("y"));
+    fn write_forward(&self, k: &Body, held: Option<u32>) {
+        let (x, y) = (k.global::<F32>("x"), k.global::<F32>("y"));
         let [mean_out, rstd_out] = ["mean", "rstd"].map(|name| k.global::<F32>(name));
-        let affine = Affine::<S>::parameters(k, self.gain, true);
+        let affine = Affine::parameters(k, self.gain, true);
         let rows = k.u32("rows");
         let width = held.map_or_else(|| k.u32("width"), |width| k.value::<U32>(width));
         let eps = k.f64("eps");
@@ -143,10 +131,10 @@ impl RowNorm {
         });
     }
 
-    fn write_backward<'k, S: Stored>(&self, k: &'k Body) {
-        let [x, dy, dx] = ["x", "dy", "dx"].map(|name| k.global::<S>(name));
+    fn write_backward<'k>(&self, k: &'k Body) {
+        let [x, dy, dx] = ["x", "dy", "dx"].map(|name| k.global::<F32>(name));
         let [mean, rstd] = ["mean", "rstd"].map(|name| k.global::<F32>(name));
-        let affine = Affine::<S>::parameters(k, self.gain, false);
+        let affine = Affine::parameters(k, self.gain, false);
         let (rows, width) = (k.u32("rows"), k.u32("width"));
         let lane = RowLane::new(k, rows);
         let [x, dy, dx] = [x, dy, dx].map(|array| array.at(lane.row * width));
@@ -177,16 +165,16 @@ impl RowNorm {
 
 /// The affine map of a sample, or of all rows: gain − 1 or gain, and shift.
 #[derive(Clone, Copy)]
-struct Affine<'k, S> {
+struct Affine<'k> {
     k: &'k Body,
     kind: Gain,
-    gain: Option<Global<'k, S>>,
-    shift: Option<Global<'k, S>>,
+    gain: Option<Global<'k, F32>>,
+    shift: Option<Global<'k, F32>>,
     /// From sample to sample, and the rows of one.
     stride: Option<[Reg<'k, U32>; 2]>,
 }
 
-impl<'k, S: Stored> Affine<'k, S> {
+impl<'k> Affine<'k> {
     /// Declares its parameters.
     fn parameters(k: &'k Body, kind: Gain, with_shift: bool) -> Self {
         let none = Affine { k, kind, gain: None, shift: None, stride: None };
@@ -206,7 +194,7 @@ impl<'k, S: Stored> Affine<'k, S> {
     fn of_row(self, row: Reg<'k, U32>) -> Self {
         let Some([stride, rows_per_sample]) = self.stride else { return self };
         let first = row / rows_per_sample * stride;
-        let at = |array: Option<Global<'k, S>>| array.map(|array| array.at(first));
+        let at = |array: Option<Global<'k, F32>>| array.map(|array| array.at(first));
         Affine { gain: at(self.gain), shift: at(self.shift), ..self }
     }
 
@@ -223,8 +211,8 @@ impl<'k, S: Stored> Affine<'k, S> {
     }
 }
 
-fn write_slope_parts<S: Stored>(k: &Body) {
-    let [x, dy] = ["x", "dy"].map(|name| k.global::<S>(name));
+fn write_slope_parts(k: &Body) {
+    let [x, dy] = ["x", "dy"].map(|name| k.global::<F32>(name));
     let [mean, rstd, parts] = ["mean", "rstd", "parts"].map(|name| k.global::<F32>(name));
     let [width, rows, chunks] = ["width", "rows", "chunks"].map(|name| k.u32(name));
     let (part, column) = (k.block(0), k.block(1).mad(COLUMN_THREADS, k.thread()));
