@@ -47,6 +47,7 @@ pub use gradcheck::{gradcheck, gradcheck_dense};
 pub use op::{Keep, Kept, Op, OpMany};
 pub use ops::attention::{Segment, attention};
 pub use ops::conv2d::Conv;
+pub use ops::{Rows, Targets};
 pub use params::Params;
 pub use profile::{Pass, Profile, ProfileEvent, ProfileRow, profile};
 pub use saved::{Aux, Role, SavedReport, SavedRow};

@@ -12,7 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use cudarc::driver::sys::{
-    self, CUfunction_attribute, CUgraphInstantiate_flags, CUmemPool_attribute, CUstreamCaptureMode,
+    self, CUfunction_attribute, CUgraphInstantiate_flags, CUmemPool_attribute, CUmemoryPool,
+    CUstreamCaptureMode,
 };
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, LaunchConfig,
@@ -61,16 +62,11 @@ impl Queue {
         unsafe { context.disable_event_tracking() };
         if context.has_async_alloc() {
             // Freed memory stays in the driver's pool; it would be given back at every wait.
-            let mut pool = MaybeUninit::uninit();
-            let mut keep = u64::MAX;
-            // SAFETY: the first call writes the pool, which the second is given with a number of
-            // the type that the attribute has.
-            unsafe {
-                sys::cuDeviceGetDefaultMemPool(pool.as_mut_ptr(), context.cu_device()).result()?;
-                let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-                let keep = (&raw mut keep).cast();
-                sys::cuMemPoolSetAttribute(pool.assume_init(), threshold, keep).result()?;
-            }
+            let (pool, mut keep) = (pool_of(&context)?, u64::MAX);
+            let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            let keep = (&raw mut keep).cast();
+            // SAFETY: the number is of the type that the attribute has.
+            unsafe { sys::cuMemPoolSetAttribute(pool, threshold, keep) }.result()?;
         }
         Ok(Self { stream: context.new_stream()? })
     }
@@ -118,11 +114,16 @@ impl Queue {
         told(self.stream.synchronize())
     }
 
-    /// From now on what is asked for is recorded, not done.
+    /// From now on what is asked for is recorded, not done. A graph has memory of its own: what the
+    /// driver's pool keeps is given back first, so that there are not two of everything.
     pub fn begin_capture(&self) -> Result<()> {
         if !self.stream.context().has_async_alloc() {
             return Err("the driver has no memory in the order of a stream".to_owned());
         }
+        self.wait()?;
+        let pool = told(pool_of(self.stream.context()))?;
+        // SAFETY: gives back what nobody has.
+        told(unsafe { sys::cuMemPoolTrimTo(pool, 0) }.result())?;
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         told(self.stream.begin_capture(mode))
     }
@@ -174,6 +175,18 @@ impl Queue {
         // SAFETY: the arguments are those of the kernel, by the caller's promise; a kernel reaches
         // the memory of the device alone.
         told(unsafe { builder.launch(config) }).map(drop)
+    }
+}
+
+/// The pool that a device's memory comes from.
+fn pool_of(
+    context: &CudaContext,
+) -> std::result::Result<CUmemoryPool, cudarc::driver::DriverError> {
+    let mut pool = MaybeUninit::uninit();
+    // SAFETY: writes the pool, which is there then.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(pool.as_mut_ptr(), context.cu_device()).result()?;
+        Ok(pool.assume_init())
     }
 }
 
