@@ -6,9 +6,8 @@ use kernels::ptx::Storage;
 use tensor::{Cuda, DType, Device, Element, Error, Result, Shape, Tensor, bf16, f16};
 
 use super::product::stored;
-use super::rows::Rows;
 use crate::spec::{Case, Draw};
-use crate::{Keep, Kept, Op, Spec, Var, apply, compute_dtype};
+use crate::{Keep, Kept, Op, Rows, Spec, Var, apply, compute_dtype};
 
 /// Rows by number. Of a table of halves the chosen rows are widened, and no others.
 impl Var {
@@ -28,8 +27,8 @@ impl Var {
 
     /// The same of numbers that were checked before, on whichever device they are.
     ///
-    /// Shapes, saves, cost: as [`index_rows`](Self::index_rows). Errors: the numbers are those of
-    /// another table; no axis; not floats.
+    /// Shapes: x \[V, ..\] → \[n, ..\]. Saves, cost: as [`index_rows`](Self::index_rows). Errors: the
+    /// numbers are those of another table; no axis; not floats.
     #[track_caller]
     pub fn rows(&self, rows: &Rows) -> Result<Self> {
         let device = self.device();

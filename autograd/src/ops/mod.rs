@@ -25,14 +25,10 @@ pub mod matmul;
 pub mod norm;
 mod product;
 pub mod reduce;
-mod rows;
 pub mod shape;
 pub mod softmax;
 mod to_device;
 pub mod upsample_conv2d;
-
-pub use cross_entropy::Targets;
-pub use rows::Rows;
 
 use crate::Spec;
 

@@ -3,8 +3,7 @@
 use kernels::{reduce, xent};
 use tensor::{Cuda, DType, Result, Tensor};
 
-use super::Targets;
-use crate::Var;
+use crate::{Targets, Var};
 
 impl Targets {
     /// The forbidden word, as a number beyond all others if there is none.

@@ -54,22 +54,22 @@ impl Rows {
     }
 
     /// Rows of the table that they are of.
-    pub(super) fn table(&self) -> usize {
+    pub(crate) fn table(&self) -> usize {
         self.table
     }
 
     /// Whether a GPU can add gradients by them.
-    pub(super) fn is_grouped(&self) -> bool {
+    pub(crate) fn is_grouped(&self) -> bool {
         self.groups.is_some()
     }
 
     /// The numbers, where the device has them.
-    pub(super) fn numbers(&self) -> &Tensor {
+    pub(crate) fn numbers(&self) -> &Tensor {
         &self.numbers
     }
 
     /// Order, starts and rows of the groups, where the device has them.
-    pub(super) fn groups(&self) -> Result<[Tensor; 3]> {
+    pub(crate) fn groups(&self) -> Result<[Tensor; 3]> {
         let Some(groups) = &self.groups else {
             return Err(Error::value("scatter_rows", "the rows are not grouped"));
         };
@@ -78,7 +78,7 @@ impl Rows {
     }
 
     /// The numbers as the CPU's kernels take them.
-    pub(super) fn here(&self) -> Result<Vec<usize>> {
+    pub(crate) fn here(&self) -> Result<Vec<usize>> {
         Ok(self.numbers.slice::<i32>()?.iter().map(|&row| row as usize).collect())
     }
 }
