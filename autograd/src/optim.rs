@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use kernels::adamw::{self, State, Update};
 use kernels::{Real, reduce};
-use tensor::{DType, Element, Error, Result, Tensor};
+use tensor::{DType, Device, Element, Error, Result, Tensor};
 
 use crate::profile::{Pass, Run, bytes_of, measured};
 use crate::{Grads, Params, Var};
@@ -81,7 +81,7 @@ impl Clipped {
         let gradients = vars.into_iter().filter_map(|var| grads.get(var));
         let gradients: Vec<Tensor> = gradients.map(Tensor::contiguous).collect();
         let [norm, _] = match gradients.first().and_then(Tensor::cuda).cloned() {
-            Some(gpu) => gpu::Norms::of(&gpu, [gradients, Vec::new()], limit)?.read()?,
+            Some(gpu) => gpu::read(&gpu::norms(&gpu, [gradients, Vec::new()], limit)?[0])?,
             None => [norm(&gradients)?, 0.0],
         };
         Ok(Self::limited(norm, limit))
@@ -90,6 +90,11 @@ impl Clipped {
     fn limited(norm: f64, limit: Option<f64>) -> Self {
         let factor = limit.filter(|&limit| norm > limit).map_or(1.0, |limit| limit / norm);
         Self { norm, factor }
+    }
+
+    /// Of the norms of the gradients that are limited and of the others.
+    fn both([norm, other]: [f64; 2], limit: Option<f64>) -> [Self; 2] {
+        [Self::limited(norm, limit), Self::limited(other, None)]
     }
 }
 
@@ -100,13 +105,6 @@ fn norm(gradients: &[Tensor]) -> Result<f64> {
         _ => Ok(reduce::sum_squares(gradient.slice::<f32>()?)),
     };
     Ok(gradients.iter().map(squares).sum::<Result<f64>>()?.sqrt())
-}
-
-/// What gradients are multiplied with.
-enum Factor {
-    Here(f64),
-    /// One float32 in the GPU's memory: NaN says that nothing is to change.
-    There(Tensor),
 }
 
 /// AdamW over the trained parameters of a store.
@@ -128,6 +126,8 @@ struct Slot {
     clipped: bool,
     /// Steps in which it had a gradient.
     updates: u64,
+    /// Whether it has one in the step that is under way.
+    moves: bool,
 }
 
 impl AdamW {
@@ -149,7 +149,7 @@ impl AdamW {
             let ema = config.ema.map(|_| value.clone());
             let (name, var) = (name.to_owned(), var.clone());
             let (m, v) = (zeros(), zeros());
-            slots.push(Slot { name, m, v, ema, clipped: true, updates: 0, var });
+            slots.push(Slot { name, m, v, ema, clipped: true, updates: 0, moves: false, var });
         }
         Ok(Self { config, slots, steps: 0 })
     }
@@ -165,8 +165,8 @@ impl AdamW {
     /// are left as they are: no decay either.
     ///
     /// If a norm is not finite nothing changes, and no step is counted: see [`Clipped::norm`]. A GPU
-    /// finds that out by itself: norm, factor and update are queued at once, and only then does this
-    /// wait for the norm.
+    /// finds that out by itself: norm, factor and update are [queued](Self::queue) at once, and only
+    /// then does this wait for the norm.
     ///
     /// Errors: a gradient that is not like its parameter.
     pub fn step(&mut self, grads: &Grads, lr: f64) -> Result<Clipped> {
@@ -176,55 +176,48 @@ impl AdamW {
     }
 
     fn update(&mut self, grads: &Grads, lr: f64) -> Result<Clipped> {
-        let limit = self.config.clip;
-        let limited = |[norm, other]: [f64; 2]| {
-            [Clipped::limited(norm, limit), Clipped::limited(other, None)]
-        };
-        let wrong = |found: [Clipped; 2]| found.into_iter().find(|found| !found.norm.is_finite());
-        let groups = [true, false].map(|clipped| {
-            let slots = self.slots.iter().filter(|slot| slot.clipped == clipped);
-            let gradients = slots.filter_map(|slot| grads.get(&slot.var));
-            gradients.map(Tensor::contiguous).collect::<Vec<Tensor>>()
-        });
-        let gpu = self.slots.first().and_then(|slot| slot.m.cuda()).cloned();
-        let found = match gpu {
-            Some(gpu) => {
-                let norms = gpu::Norms::of(&gpu, groups, limit)?;
-                self.advance(grads, lr, norms.factors()?)?;
-                limited(norms.read()?)
-            }
-            None => {
-                let found = limited([norm(&groups[0])?, norm(&groups[1])?]);
-                if wrong(found).is_none() {
-                    self.advance(grads, lr, found.map(|found| Factor::Here(found.factor)))?;
-                }
-                found
-            }
-        };
-        if let Some(wrong) = wrong(found) {
-            return Ok(wrong);
+        if let Some(gpu) = self.gpu() {
+            let numbers = self.numbers(lr)?.to_device(&Device::Cuda(gpu.clone()))?;
+            let norms = self.queue(grads, &numbers)?;
+            return self.finish(&norms);
         }
-        self.steps += 1;
-        for slot in &mut self.slots {
-            slot.updates += u64::from(grads.get(&slot.var).is_some());
+        let [limited, others] = self.gradients(grads);
+        let found = Clipped::both([norm(&limited)?, norm(&others)?], self.config.clip);
+        if found.iter().all(|found| found.norm.is_finite()) {
+            for i in 0..self.slots.len() {
+                let clip = found[usize::from(!self.slots[i].clipped)].factor;
+                let update = Update { clip, ..self.next_update(&self.slots[i], lr) };
+                self.slots[i].step(&update, grads)?;
+            }
         }
-        Ok(found[0])
+        Ok(self.count(found))
     }
 
-    /// Moves everything by the step that comes after those counted; gradients of the two groups,
-    /// those that are limited and the others, are multiplied with these factors.
-    fn advance(&mut self, grads: &Grads, lr: f64, factors: [Factor; 2]) -> Result<()> {
+    /// The gradients of the parameters whose norm is limited, and of the others.
+    fn gradients(&self, grads: &Grads) -> [Vec<Tensor>; 2] {
+        [true, false].map(|clipped| {
+            let slots = self.slots.iter().filter(|slot| slot.clipped == clipped);
+            slots.filter_map(|slot| grads.get(&slot.var)).map(Tensor::contiguous).collect()
+        })
+    }
+
+    /// The numbers of a parameter's update in the step that comes after those counted; its gradient
+    /// is not clipped.
+    fn next_update(&self, slot: &Slot, lr: f64) -> Update {
         let AdamWConfig { betas, eps, weight_decay, ema, .. } = self.config;
         let ema_decay = ema.map_or(1.0, |ema| ema.decay(self.steps + 1));
-        for slot in &mut self.slots {
-            let factor = &factors[usize::from(!slot.clipped)];
-            let clip = if let Factor::Here(factor) = factor { *factor } else { 1.0 };
-            let number = slot.updates + 1;
-            let update = Update { lr, betas, eps, weight_decay, clip, number, ema_decay };
-            let gradient = grads.get(&slot.var).map(Tensor::contiguous);
-            slot.step(&update, factor, gradient.as_ref())?;
+        let number = slot.updates + 1;
+        Update { lr, betas, eps, weight_decay, clip: 1.0, number, ema_decay }
+    }
+
+    /// Counts a step, unless a norm is not finite; the norm to be told of.
+    fn count(&mut self, found: [Clipped; 2]) -> Clipped {
+        if let Some(wrong) = found.into_iter().find(|found| !found.norm.is_finite()) {
+            return wrong;
         }
-        Ok(())
+        self.steps += 1;
+        self.slots.iter_mut().for_each(|slot| slot.updates += u64::from(slot.moves));
+        found[0]
     }
 
     /// Steps done.
@@ -316,43 +309,46 @@ impl Slot {
         value + 2 * (value + bytes_of([&self.m, &self.v].into_iter().chain(&self.ema)))
     }
 
-    fn step(&mut self, u: &Update, factor: &Factor, gradient: Option<&Tensor>) -> Result<()> {
-        let Some(g) = gradient else { return self.average(u, factor) };
-        if g.shape() != self.var.shape() || g.dtype() != self.var.dtype() {
-            return Err(Error::shape("adamw", "the gradient is not like its parameter")
-                .operand("parameter", &self.var)
-                .operand("gradient", g)
-                .key(&*self.name));
-        }
-        match (factor, g.dtype()) {
-            (Factor::There(factor), _) => self.step_on(u, factor, g),
-            (Factor::Here(_), DType::F64) => self.step_in::<f64>(u, g),
-            (Factor::Here(_), _) => self.step_in::<f32>(u, g),
+    /// The gradient, if there is one; from now on that is known.
+    ///
+    /// Errors: it is not like its parameter.
+    fn gradient(&mut self, grads: &Grads) -> Result<Option<Tensor>> {
+        let gradient = grads.get(&self.var).map(Tensor::contiguous);
+        self.moves = gradient.is_some();
+        match gradient {
+            Some(g) if g.shape() != self.var.shape() || g.dtype() != self.var.dtype() => {
+                Err(Error::shape("adamw", "the gradient is not like its parameter")
+                    .operand("parameter", &self.var)
+                    .operand("gradient", &g)
+                    .key(&*self.name))
+            }
+            gradient => Ok(gradient),
         }
     }
 
-    fn step_in<T: Real + Element>(&mut self, u: &Update, g: &Tensor) -> Result<()> {
+    fn step(&mut self, u: &Update, grads: &Grads) -> Result<()> {
+        let gradient = self.gradient(grads)?;
+        match self.var.dtype() {
+            DType::F64 => self.step_in::<f64>(u, gradient.as_ref()),
+            _ => self.step_in::<f32>(u, gradient.as_ref()),
+        }
+    }
+
+    /// Without a gradient the average alone moves.
+    fn step_in<T: Real + Element>(&mut self, u: &Update, g: Option<&Tensor>) -> Result<()> {
         let Self { var, m, v, ema, .. } = self;
         let ema = ema.as_mut().map(Tensor::slice_mut).transpose()?;
+        let Some(g) = g else {
+            if let Some(ema) = ema {
+                adamw::ema(u.ema_decay, var.value().contiguous().slice::<T>()?, ema);
+            }
+            return Ok(());
+        };
         var.update(|p| {
             let state = State { p: p.slice_mut::<T>()?, m: m.slice_mut()?, v: v.slice_mut()?, ema };
             adamw::update(u, g.slice()?, state);
             Ok(())
         })?
-    }
-
-    /// The average alone moves, of a parameter that got no gradient.
-    fn average(&mut self, u: &Update, factor: &Factor) -> Result<()> {
-        let Some(ema) = &mut self.ema else { return Ok(()) };
-        let p = self.var.value().contiguous();
-        match (factor, p.dtype()) {
-            (Factor::There(factor), _) => gpu::average_on(u, factor, &p, ema)?,
-            (Factor::Here(_), DType::F64) => {
-                adamw::ema(u.ema_decay, p.slice::<f64>()?, ema.slice_mut()?)
-            }
-            (Factor::Here(_), _) => adamw::ema(u.ema_decay, p.slice::<f32>()?, ema.slice_mut()?),
-        }
-        Ok(())
     }
 }
 

@@ -2,9 +2,8 @@
 //! virtual machine behind the stand-in for the driver, with all its checks on.
 #![cfg(target_os = "linux")]
 
-use std::collections::HashSet;
 use std::ops::Deref;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use autograd::optim::{AdamW, AdamWConfig, Ema};
 use autograd::spec::{agree, agree_by_family, difference};
@@ -46,35 +45,11 @@ fn gpu() -> Gpu {
     Gpu(Device::cuda(0).expect("the stand-in has a GPU"), held)
 }
 
-/// What stands for a kernel where the registry has examples: its name without the width of rows, the
-/// size of filters, the number of axes and of segments beyond two.
-fn example(name: &str) -> String {
-    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let without_size = |part: &str| {
-        for kind in ["held", "strided", "scattered"] {
-            if part.strip_prefix(kind).is_some_and(is_number) {
-                return kind.to_owned();
-            }
-        }
-        match (part.split_once('x'), part.strip_prefix('s')) {
-            (Some((rows, columns)), _) if is_number(rows) && is_number(columns) => "filter".into(),
-            (_, Some(segments)) if is_number(segments) && segments > "2" => "s2".into(),
-            _ => part.to_owned(),
-        }
-    };
-    name.split('_').map(without_size).collect::<Vec<_>>().join("_")
-}
-
 /// Every kernel that was launched so far is one that the assembler's check walks over.
 fn assert_listed() {
-    static LISTED: OnceLock<HashSet<String>> = OnceLock::new();
-    let listed = LISTED.get_or_init(|| {
-        registry::kernels().iter().map(|kernel| example(&kernel.spec().name)).collect()
-    });
-    let launched = cuda::install().statistics();
-    let names = launched.lines().filter_map(|line| line.split('\t').next());
-    let missing: Vec<&str> = names.filter(|name| !listed.contains(&example(name))).collect();
-    assert!(missing.is_empty(), "not in the registry: {missing:?}");
+    let launched = cuda::install().launched();
+    let unlisted = registry::unlisted(launched.iter().map(String::as_str));
+    assert!(unlisted.is_empty(), "not in the registry: {unlisted:?}");
 }
 
 #[test]

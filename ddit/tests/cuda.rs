@@ -25,6 +25,9 @@ use tensor::io::safetensors::SafeTensors;
 use tensor::rng::Rng;
 use tensor::{DType, Device, Tensor};
 
+mod listed;
+use listed::assert_listed;
+
 /// Samples of a batch, and tokens of a text.
 const BATCH: usize = 2;
 const LENGTH: usize = 5;
@@ -167,6 +170,7 @@ fn training_steps_are_those_of_the_cpu() {
         let all: usize = want.values().map(Vec::len).sum();
         assert!(wrong * 1000 <= all, "{wrong} weights of {all} are elsewhere");
     }
+    assert_listed();
 }
 
 #[test]
@@ -186,6 +190,7 @@ fn velocity_and_scores_are_those_of_the_cpu() {
         let apart = apart(got, want);
         assert!(apart <= 1e-5, "{apart:.1e}");
     }
+    assert_listed();
 }
 
 /// Euler's method with guidance, from noise to latents.
@@ -207,6 +212,7 @@ fn drawn_latents_are_those_of_the_cpu() {
     };
     let apart = apart(&draw(&gpu()), &draw(&Device::Cpu));
     assert!(apart <= 1e-5, "{apart:.1e}");
+    assert_listed();
 }
 
 /// Texts beside pictures, from masks to tokens, by the paper's sampler and the release's: the scores
@@ -240,6 +246,7 @@ fn written_texts_are_those_of_the_cpu() {
             assert!(apart <= 1e-5, "{apart:.1e}");
         }
     }
+    assert_listed();
 }
 
 #[test]
@@ -267,6 +274,7 @@ fn the_autoencoder_is_that_of_the_cpu() {
         let apart = apart(got, want);
         assert!(apart <= 1e-5, "{apart:.1e}");
     }
+    assert_listed();
 }
 
 #[test]
@@ -285,6 +293,7 @@ fn states_of_texts_are_those_of_the_cpu() {
     };
     let apart = apart(&states(&gpu()), &states(&Device::Cpu));
     assert!(apart <= 1e-5, "{apart:.1e}");
+    assert_listed();
 }
 
 /// A run of a transformer of one block on pixels.
@@ -344,4 +353,5 @@ fn a_resumed_run_has_the_bits_of_an_uninterrupted_one() {
     let weight =
         SafeTensors::open(model).unwrap().get("text_proj_out.weight").unwrap().to_f64_vec();
     assert!(weight.iter().any(|x| *x != 0.0), "and not empty");
+    assert_listed();
 }

@@ -14,6 +14,9 @@ use serde_json::json;
 use tensor::rng::Rng;
 use tensor::{DType, Device, Tensor};
 
+mod listed;
+use listed::assert_listed;
+
 const BATCH: usize = 2;
 const LENGTH: usize = 8;
 const MASK: u32 = 15;
@@ -185,6 +188,7 @@ fn check_weights<'a>(pairs: impl Iterator<Item = (&'a [f64], &'a [f64])>) {
 fn weights_stored_in_bf16_are_computed_with_in_float32() {
     let (here, there) = (results(DType::BF16, &Device::Cpu), results(DType::BF16, &gpu()));
     check(&here, &there, [1e-5, 1e-5]);
+    assert_listed();
 }
 
 /// Of float32 and of bf16 weights, a whole step and both directions' answers: SPEC's tolerance of
@@ -205,6 +209,7 @@ fn a_step_on_tensor_cores_is_as_near_as_bf16_comes() {
     ] {
         assert!(launched.contains(&format!("{kernel}\t")), "{kernel} in\n{launched}");
     }
+    assert_listed();
 }
 
 #[test]
@@ -221,4 +226,5 @@ fn a_picture_and_a_caption_on_tensor_cores_are_those_of_the_cpu() {
     assert!(sure >= 4, "{:?}", here.1);
     let words = |all: &[(usize, f64)]| all[..sure].iter().map(|word| word.0).collect::<Vec<_>>();
     assert_eq!(words(&there.1), words(&here.1));
+    assert_listed();
 }

@@ -13,6 +13,9 @@ use serde_json::Value;
 use tensor::Device;
 use tensor::io::safetensors::SafeTensors;
 
+mod listed;
+use listed::assert_listed;
+
 /// Side of the pictures.
 const SIDE: usize = 16;
 
@@ -121,4 +124,5 @@ fn an_autoencoder_is_trained_and_makes_latents_on_the_gpu() {
     assert!(apart <= 1e-5, "{apart:.1e}");
     drop(devices);
     assert!(gpu.last_fault().is_empty());
+    assert_listed();
 }

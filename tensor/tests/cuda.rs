@@ -1,7 +1,6 @@
 //! Tensors in a GPU's memory, on the virtual machine behind the stand-in for the driver.
 #![cfg(target_os = "linux")]
 
-use std::cell::{Cell, RefCell};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +8,9 @@ use kernels::elementwise::ptx::{self, Identity, Layout};
 use kernels::ptx::{F32, Kernel, Storage};
 use kernels::reduce;
 use tensor::{Cuda, DType, Device, ErrorKind, Tensor, bf16};
+
+#[path = "cuda/graphs.rs"]
+mod graphs;
 
 /// The GPU, for one test at a time: they count its memory, and everything that is left behind.
 fn gpu() -> (MutexGuard<'static, ()>, Cuda) {
@@ -195,89 +197,6 @@ fn kernels_of_the_registry_run_on_tensors() {
     let row = x.select(0, 2).unwrap();
     launch.input(&row).output(&mut y).number(130).run([130, 1, 1]).unwrap();
     assert_eq!(y.to_vec::<bf16>().unwrap(), row.to_dtype(DType::BF16).to_vec::<bf16>().unwrap());
-}
-
-/// What a graph does, the queue does bit for bit; and what it gave stays what it was.
-#[test]
-fn a_graph_repeats_what_was_recorded() {
-    let (_turn, gpu) = gpu();
-    let there = Device::Cuda(gpu.clone());
-    let mut weight = numbers(70).to_device(&there).unwrap();
-    let function = |x: &[Tensor], weight: &Tensor| {
-        let mut y = Tensor::uninit_on(Some(&gpu), [70], DType::F32);
-        let kernel = gpu.kernel("scaled", scaled)?.input(&x[0]).output(&mut y);
-        kernel.float(2.5).number(70).run([70, 1, 1])?;
-        // Something that was there before, something that is uploaded each time, and an input.
-        let uploaded = numbers(70).to_device(&there)?;
-        let all = Tensor::cat(&[&y, weight, &uploaded, &x[0]], 0)?;
-        Ok(vec![all.reshape([4, 70])?.transpose(0, 1)?, y])
-    };
-    let graph = gpu.record(&[&weight], |x| function(x, &weight)).unwrap();
-    let values = |results: &[Tensor]| results.iter().map(Tensor::to_f64_vec).collect::<Vec<_>>();
-    let (mut results, mut wanted) = (Vec::new(), Vec::new());
-    for seed in [3, 1, 2] {
-        let x = Tensor::from_vec((0..70).map(|i| (i * seed) as f32 * 0.3).collect(), [70]).unwrap();
-        wanted.push(values(&function(&[x.to_device(&there).unwrap()], &weight).unwrap()));
-        // Wherever it lies.
-        let x = if seed == 1 { x.to_device(&there).unwrap() } else { x };
-        results.push(graph.run(&[&x]).unwrap());
-    }
-    for (result, want) in results.iter().zip(&wanted) {
-        assert_eq!(&values(result), want);
-        assert_eq!(*result[0].shape(), [70, 4]);
-    }
-    // What it reaches besides is a value, and stays while the graph is there.
-    let zeros = Tensor::zeros_on(Some(&gpu), [70], DType::F32);
-    let kernel = gpu.kernel("scaled", scaled).unwrap().input(&zeros).output(&mut weight);
-    kernel.float(1.0).number(70).run([70, 1, 1]).unwrap();
-    drop(weight);
-    let x = Tensor::from_vec((0..70).map(|i| (i * 3) as f32 * 0.3).collect(), [70]).unwrap();
-    assert_eq!(values(&graph.run(&[&x]).unwrap()), wanted[0]);
-    let error = graph.run(&[&numbers(3)]).unwrap_err().to_string();
-    assert!(error.contains("recorded with other inputs"), "{error}");
-}
-
-#[test]
-fn what_cannot_be_recorded_says_why() {
-    let (_turn, gpu) = gpu();
-    let there = Device::Cuda(gpu.clone());
-    let x = numbers(8);
-    let refused = |what: &str, f: &dyn Fn(&[Tensor]) -> tensor::Result<Vec<Tensor>>| {
-        let error = gpu.record(&[&x], f).map(drop).unwrap_err().to_string();
-        assert!(error.contains(what), "{error}");
-        assert_eq!(x.to_device(&there).unwrap().to_f64_vec(), x.to_f64_vec(), "the queue goes on");
-    };
-    refused("nothing is known of it while a graph is recorded", &|x| {
-        let first = x[0].to_vec::<f32>()?[0];
-        Ok(vec![Tensor::full([2], f64::from(first), DType::F32).to_device(&there)?])
-    });
-    refused("nothing is known of it while a graph is recorded", &|x| {
-        gpu.synchronize()?;
-        Ok(x.to_vec())
-    });
-    let count = Cell::new(0.0);
-    refused("uploads something else the second time", &|_| {
-        count.set(count.get() + 1.0);
-        Ok(vec![Tensor::full([2], count.get(), DType::F32).to_device(&there)?])
-    });
-    let kept = RefCell::new(Vec::new());
-    refused("1 tensors that it made are still there", &|x| {
-        *kept.borrow_mut() = vec![x[0].reshape([2, 4])?.transpose(0, 1)?.contiguous()];
-        Ok(Vec::new())
-    });
-    let error = kept.borrow()[0].to_vec::<f32>().unwrap_err().to_string();
-    assert!(error.contains("it was made while a graph was recorded"), "{error}");
-    refused("a result is not in the memory of cuda:0", &|_| Ok(vec![numbers(2)]));
-    refused("a graph is being recorded already", &|x| {
-        gpu.record(&[&x[0]], |x| Ok(x.to_vec())).map(|_| Vec::new())
-    });
-    let graph = gpu.record(&[&x], |x| Ok(vec![x[0].reshape([2, 4])?.transpose(0, 1)?])).unwrap();
-    refused("a graph cannot be part of another one", &|x| graph.run(&[&x[0]]));
-    refused("another thread records a graph", &|_| {
-        let elsewhere = || numbers(2).to_device(&there);
-        let there = std::thread::scope(|scope| scope.spawn(elsewhere).join().expect("no panic"))?;
-        Ok(vec![there.reshape([2, 1])?])
-    });
 }
 
 /// What cannot be had or made is lost, and whoever wants to see it is told why.

@@ -1,12 +1,10 @@
 //! Weighted cross-entropy over a vocabulary, from scores or fused with the layer that makes them.
 
-use std::sync::Arc;
-
 use kernels::{Real, xent};
 use tensor::{DType, Element, Error, Result, Tensor};
 
 use crate::spec::{Case, Draw};
-use crate::{Gradient, Keep, Kept, Op, OpMany, Spec, Var, apply, apply_many};
+use crate::{Gradient, Keep, Kept, Op, OpMany, Spec, Targets, Var, apply, apply_many};
 
 mod gpu;
 
@@ -18,17 +16,11 @@ impl Var {
     /// SUBS parametrisation of masked diffusion.
     /// Source: Sahoo et al. 2024, §3.2.
     ///
-    /// Shapes: x \[R, V\]; `targets`, `weights` R long → \[\]. Saves: x, log Σ exp \[R\]. Cost: two
-    /// reads. Errors: shapes; a target that is no word, or the forbidden one; not floats.
+    /// Shapes: x \[R, V\], R targets among V words → \[\]. Saves: x, log Σ exp \[R\]. Cost: two
+    /// reads. Errors: shapes; not floats.
     #[track_caller]
-    pub fn cross_entropy(
-        &self,
-        targets: &[u32],
-        weights: &[f64],
-        forbidden: Option<u32>,
-    ) -> Result<Self> {
-        let op = CrossEntropy(Scored::new("cross_entropy", targets, weights, forbidden));
-        apply(op, [self])
+    pub fn cross_entropy(&self, targets: &Targets) -> Result<Self> {
+        apply(CrossEntropy(targets.to_device(&self.device())?), [self])
     }
 
     /// [`cross_entropy`](Self::cross_entropy) of the scores x·Wᵀ + b, which never exist all at
@@ -45,54 +37,11 @@ impl Var {
         &self,
         weight: &Self,
         bias: &Self,
-        targets: &[u32],
-        weights: &[f64],
-        forbidden: Option<u32>,
+        targets: &Targets,
     ) -> Result<(Self, Tensor)> {
-        let scored = Scored::new("linear_cross_entropy", targets, weights, forbidden);
-        let [loss, parts] = linear_cross_entropy(scored, [self, weight, bias])?;
+        let targets = targets.to_device(&self.device())?;
+        let [loss, parts] = linear_cross_entropy(targets, [self, weight, bias])?;
         Ok((loss, parts.value()))
-    }
-}
-
-/// What rows are scored against.
-#[derive(Clone, Debug)]
-struct Scored {
-    name: &'static str,
-    targets: Arc<[u32]>,
-    weights: Arc<[f64]>,
-    forbidden: Option<u32>,
-}
-
-impl Scored {
-    fn new(name: &'static str, targets: &[u32], weights: &[f64], forbidden: Option<u32>) -> Self {
-        Self { name, targets: targets.into(), weights: weights.into(), forbidden }
-    }
-
-    fn targets(&self) -> xent::Targets<'_> {
-        let Self { targets, weights, forbidden, .. } = self;
-        xent::Targets { ids: targets, weights, forbidden: *forbidden }
-    }
-
-    /// Errors unless there is a target and a weight for each of `rows`, among so many words.
-    fn check(&self, x: &Tensor, words: usize) -> Result<()> {
-        let [rows, targets] = [x.shape()[0], self.targets.len()];
-        if rows != targets || rows != self.weights.len() {
-            let weights = self.weights.len();
-            let message = format!("{rows} rows, {targets} targets and {weights} weights");
-            return Err(Error::shape(self.name, message).operand("input", x));
-        }
-        let is_wrong = |&&id: &&u32| id as usize >= words || Some(id) == self.forbidden;
-        if let Some(id) = self.targets.iter().find(is_wrong) {
-            let message = format!("target {id} is impossible among {words} words");
-            let forbidden = self.forbidden.map_or(String::new(), |id| format!("{id} is forbidden"));
-            return Err(Error::value(self.name, message).operand("input", x).note(forbidden));
-        }
-        if self.forbidden.is_some_and(|id| id as usize >= words) {
-            return Err(Error::value(self.name, "the forbidden word is not one of them")
-                .operand("input", x));
-        }
-        Ok(())
     }
 }
 
@@ -104,7 +53,7 @@ fn misfit(name: &'static str, operands: &[(&'static str, &Tensor)]) -> Error {
 
 /// Cross-entropy of scores.
 #[derive(Debug)]
-struct CrossEntropy(Scored);
+struct CrossEntropy(Targets);
 
 impl Op<1> for CrossEntropy {
     const NAME: &'static str = "cross_entropy";
@@ -114,15 +63,17 @@ impl Op<1> for CrossEntropy {
     type Aux = Tensor;
 
     fn forward(&self, [x]: [&Tensor; 1]) -> Result<(Tensor, Tensor)> {
-        fn run<T: Real + Element>(x: &Tensor, scored: &Scored) -> Result<(Tensor, Tensor)> {
+        fn run<T: Real + Element>(x: &Tensor, targets: &Targets) -> Result<(Tensor, Tensor)> {
             let [rows, words] = x.dims()?;
-            scored.check(x, words)?;
             let mut lse = Tensor::uninit([rows], x.dtype());
             let scores = x.contiguous();
             let (scores, each) = (scores.slice::<T>()?, lse.slice_mut::<T>()?);
-            let loss = xent::forward(scores, words, scored.targets(), &mut vec![0.0; rows], each);
+            let parts = &mut vec![0.0; rows];
+            let loss = targets.with(|t| xent::forward(scores, words, t, parts, each))?;
             Ok((Tensor::scalar(loss, x.dtype()), lse))
         }
+        let [_, words] = x.dims()?;
+        self.0.check(Self::NAME, x, words)?;
         match (x.cuda(), x.dtype()) {
             (Some(gpu), DType::F32) => {
                 let ([loss, _], lse) = self.0.forward_on(gpu, x)?;
@@ -139,20 +90,21 @@ impl Op<1> for CrossEntropy {
             x: &Tensor,
             lse: &Tensor,
             dy: f64,
-            scored: &Scored,
+            targets: &Targets,
         ) -> Result<Tensor> {
             // `contiguous` shares the elements with x; writing to them copies.
             let mut dx = x.contiguous();
             let words = x.shape()[1];
             let scores = dx.slice_mut::<T>()?;
-            xent::backward(scores, words, scored.targets(), lse.slice::<T>()?, dy);
+            let lse = lse.slice::<T>()?;
+            targets.with(|t| xent::backward(scores, words, t, lse, dy))?;
             Ok(dx)
         }
-        let (x, dy) = (kept.x(0).value(), dy.item()?);
+        let x = kept.x(0).value();
         let dx = match (x.cuda(), x.dtype()) {
-            (Some(gpu), _) => self.0.backward_on(gpu, &x, kept.aux, dy)?,
-            (None, DType::F64) => run::<f64>(&x, kept.aux, dy, &self.0)?,
-            (None, _) => run::<f32>(&x, kept.aux, dy, &self.0)?,
+            (Some(gpu), _) => self.0.backward_on(gpu, &x, kept.aux, &dy.value())?,
+            (None, DType::F64) => run::<f64>(&x, kept.aux, dy.item()?, &self.0)?,
+            (None, _) => run::<f32>(&x, kept.aux, dy.item()?, &self.0)?,
         };
         Ok([Some(Var::constant(dx))])
     }
@@ -160,12 +112,12 @@ impl Op<1> for CrossEntropy {
 
 /// Cross-entropy of x·Wᵀ + b; and the parts that rows have in it, which have no gradient.
 #[derive(Debug)]
-struct LinearCrossEntropy(Scored);
+struct LinearCrossEntropy(Targets);
 
 /// The loss, and the part of each row.
 #[track_caller]
-fn linear_cross_entropy(scored: Scored, x: [&Var; 3]) -> Result<[Var; 2]> {
-    let outputs = apply_many(LinearCrossEntropy(scored), &x)?;
+fn linear_cross_entropy(targets: Targets, x: [&Var; 3]) -> Result<[Var; 2]> {
+    let outputs = apply_many(LinearCrossEntropy(targets), &x)?;
     Ok(outputs.try_into().expect("there are two outputs"))
 }
 
@@ -182,7 +134,7 @@ impl OpMany for LinearCrossEntropy {
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Tensor)> {
         fn run<T: Real + Element>(
             x: [&Tensor; 3],
-            scored: &Scored,
+            targets: &Targets,
         ) -> Result<([Tensor; 2], Tensor)> {
             let [x, weight, bias] = x.map(Tensor::contiguous);
             let rows = x.shape()[0];
@@ -190,13 +142,13 @@ impl OpMany for LinearCrossEntropy {
             let mut parts = Tensor::uninit([rows], DType::F64);
             let linear = linear::<T>([&x, &weight, &bias])?;
             let (each, of_each) = (lse.slice_mut::<T>()?, parts.slice_mut::<f64>()?);
-            let loss = xent::linear_forward(linear, scored.targets(), of_each, each);
+            let loss = targets.with(|t| xent::linear_forward(linear, t, of_each, each))?;
             Ok(([Tensor::scalar(loss, x.dtype()), parts], lse))
         }
         let x @ [rows, weight, bias] = three(x);
         match (&rows.shape()[..], &weight.shape()[..], &bias.shape()[..]) {
             ([_, width], [words, w], [b]) if width == w && words == b => {
-                self.0.check(rows, *words)?;
+                self.0.check(Self::NAME, rows, *words)?;
             }
             _ => {
                 let operands = [("rows", rows), ("weight", weight), ("bias", bias)];
@@ -219,12 +171,12 @@ impl OpMany for LinearCrossEntropy {
         needs: &[bool],
     ) -> Result<Vec<Option<Gradient>>> {
         let x = [0, 1, 2].map(|i| kept.x(i).value());
-        let dy = dy[0].as_ref().expect("the parts are given away as values").item()?;
+        let dy = dy[0].as_ref().expect("the parts are given away as values");
         let needs = [needs[0], needs[1], needs[2]];
         let gradients = match (x[0].cuda(), x[0].dtype()) {
-            (Some(gpu), _) => self.0.gradients_on(gpu, &x, kept.aux, dy, needs),
-            (None, DType::F64) => gradients::<f64>(&x, kept.aux, dy, &self.0, needs),
-            (None, _) => gradients::<f32>(&x, kept.aux, dy, &self.0, needs),
+            (Some(gpu), _) => self.0.gradients_on(gpu, &x, kept.aux, &dy.value(), needs),
+            (None, DType::F64) => gradients::<f64>(&x, kept.aux, dy.item()?, &self.0, needs),
+            (None, _) => gradients::<f32>(&x, kept.aux, dy.item()?, &self.0, needs),
         };
         Ok(gradients?.map(|gradient| gradient.map(Gradient::Whole)).into())
     }
@@ -246,7 +198,7 @@ fn gradients<T: Real + Element>(
     x: &[Tensor; 3],
     lse: &Tensor,
     dy: f64,
-    scored: &Scored,
+    targets: &Targets,
     needs: [bool; 3],
 ) -> Result<[Option<Var>; 3]> {
     let packed = x.each_ref().map(Tensor::contiguous);
@@ -259,15 +211,16 @@ fn gradients<T: Real + Element>(
         }
     }
     let linear = linear(packed.each_ref())?;
-    xent::linear_backward(linear, scored.targets(), lse.slice()?, dy, slices);
+    let lse = lse.slice()?;
+    targets.with(|t| xent::linear_backward(linear, t, lse, dy, slices))?;
     Ok([dx, dw, db].map(|gradient| gradient.map(Var::constant)))
 }
 
 /// Targets below `words` − 1, weights, and the last word forbidden or not, for so many rows.
-fn scored(name: &'static str, draw: &mut Draw, rows: usize, words: usize) -> Scored {
-    let targets: Vec<u32> = (0..rows).map(|_| draw.below(words - 1) as u32).collect();
+fn targets(draw: &mut Draw, rows: usize, words: usize) -> Result<Targets> {
+    let ids: Vec<u32> = (0..rows).map(|_| draw.below(words - 1) as u32).collect();
     let weights: Vec<f64> = (0..rows).map(|_| draw.number(0.1, 1.0)).collect();
-    Scored::new(name, &targets, &weights, (draw.below(2) == 0).then_some(words as u32 - 1))
+    Targets::new(&ids, &weights, words, (draw.below(2) == 0).then_some(words as u32 - 1))
 }
 
 /// The registry's entry for `cross_entropy`.
@@ -284,18 +237,20 @@ impl Spec for FromScores {
 
     fn case(&self, draw: &mut Draw) -> Result<Case> {
         let [rows, words] = [draw.dim(), draw.dim().max(1) + 1];
-        let scored = scored(CrossEntropy::NAME, draw, rows, words);
+        let targets = targets(draw, rows, words)?;
         let x = draw.uniform([rows, words], -2.0, 2.0)?;
-        let (label, wanted) = (format!("[{rows}, {words}]"), scored.clone());
-        let forward = move |x: &[Var]| apply(CrossEntropy(scored.clone()), [&x[0]]);
-        let reference = move |x: &[Vec<f64>]| vec![xent::reference(&x[0], words, wanted.targets())];
+        let (label, wanted) = (format!("[{rows}, {words}]"), targets.clone());
+        let forward = move |x: &[Var]| x[0].cross_entropy(&targets);
+        let reference = move |x: &[Vec<f64>]| {
+            vec![wanted.with(|t| xent::reference(&x[0], words, t)).expect("they are here")]
+        };
         Ok(Case::new(label, [x], forward, reference).magnitude(rows as f64))
     }
 
     fn bench(&self, draw: &mut Draw) -> Result<Case> {
-        let scored = scored(CrossEntropy::NAME, draw, 512, 4096);
+        let targets = targets(draw, 512, 4096)?;
         let x = draw.uniform([512, 4096], -2.0, 2.0)?;
-        let forward = move |x: &[Var]| apply(CrossEntropy(scored.clone()), [&x[0]]);
+        let forward = move |x: &[Var]| x[0].cross_entropy(&targets);
         Ok(Case::new("[512, 4096]", [x], forward, |_| Vec::new()))
     }
 }
@@ -314,13 +269,13 @@ impl Spec for FromRows {
 
     fn case(&self, draw: &mut Draw) -> Result<Case> {
         let [rows, words, width] = [draw.dim(), draw.dim().max(1) + 1, draw.dim()];
-        let scored = scored(LinearCrossEntropy::NAME, draw, rows, words);
+        let targets = targets(draw, rows, words)?;
         let x = draw.uniform([rows, width], -1.0, 1.0)?;
         let weight = draw.uniform([words, width], -0.5, 0.5)?;
         let bias = draw.uniform([words], -1.0, 1.0)?;
-        let (label, wanted) = (format!("[{rows}, {width}] of {words}"), scored.clone());
+        let (label, wanted) = (format!("[{rows}, {width}] of {words}"), targets.clone());
         let forward = move |x: &[Var]| {
-            let [loss, _] = linear_cross_entropy(scored.clone(), [&x[0], &x[1], &x[2]])?;
+            let (loss, _) = x[0].linear_cross_entropy(&x[1], &x[2], &targets)?;
             Ok(loss)
         };
         let reference = move |x: &[Vec<f64>]| {
@@ -328,7 +283,7 @@ impl Spec for FromRows {
                 x[2][v] + (0..width).map(|c| x[0][r * width + c] * x[1][v * width + c]).sum::<f64>()
             };
             let scores: Vec<f64> = (0..rows * words).map(|i| score(i / words, i % words)).collect();
-            vec![xent::reference(&scores, words, wanted.targets())]
+            vec![wanted.with(|t| xent::reference(&scores, words, t)).expect("they are here")]
         };
         let magnitude = (rows * width) as f64;
         Ok(Case::new(label, [x, weight, bias], forward, reference).magnitude(magnitude))
@@ -336,12 +291,12 @@ impl Spec for FromRows {
 
     fn bench(&self, draw: &mut Draw) -> Result<Case> {
         let (rows, words, width) = (256, 32_100, 384);
-        let scored = scored(LinearCrossEntropy::NAME, draw, rows, words);
+        let targets = targets(draw, rows, words)?;
         let x = draw.uniform([rows, width], -1.0, 1.0)?;
         let weight = draw.uniform([words, width], -0.1, 0.1)?;
         let bias = draw.uniform([words], -1.0, 1.0)?;
         let forward = move |x: &[Var]| {
-            let [loss, _] = linear_cross_entropy(scored.clone(), [&x[0], &x[1], &x[2]])?;
+            let (loss, _) = x[0].linear_cross_entropy(&x[1], &x[2], &targets)?;
             Ok(loss)
         };
         Ok(Case::new("[256, 384] of 32100", [x, weight, bias], forward, |_| Vec::new())
@@ -356,14 +311,16 @@ mod tests {
     #[test]
     fn a_certain_right_answer_costs_nothing_and_mistakes_are_named() {
         let x = Var::constant(Tensor::from_vec(vec![50.0, 0.0, 99.0], [1, 3]).unwrap());
-        let loss = |id, forbidden| x.cross_entropy(&[id], &[2.0], forbidden);
+        let loss = |id, forbidden| x.cross_entropy(&Targets::new(&[id], &[2.0], 3, forbidden)?);
         assert!(loss(0, Some(2)).unwrap().item().unwrap() < 1e-20);
         assert!((loss(0, None).unwrap().item().unwrap() - 98.0).abs() < 1e-12);
         assert!(loss(2, Some(2)).unwrap_err().to_string().contains("target 2 is impossible"));
         assert!(loss(3, None).is_err() && loss(0, Some(3)).is_err());
-        assert!(x.cross_entropy(&[0, 1], &[1.0], None).is_err());
+        assert!(Targets::new(&[0, 1], &[1.0], 3, None).is_err());
         let w = Var::constant(Tensor::zeros([4, 2], DType::F64));
         let b = Var::constant(Tensor::zeros([4], DType::F64));
-        assert!(x.linear_cross_entropy(&w, &b, &[0], &[1.0], None).is_err());
+        let targets = |words| Targets::new(&[0], &[1.0], words, None).unwrap();
+        assert!(x.cross_entropy(&targets(4)).is_err());
+        assert!(x.linear_cross_entropy(&w, &b, &targets(4)).is_err());
     }
 }

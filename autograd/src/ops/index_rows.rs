@@ -1,15 +1,13 @@
 //! Rows by number: the embedding of tokens, and the choice of some rows among many.
 
-use std::sync::Arc;
-
 use kernels::Real;
-use kernels::gather::{self, ptx::Groups};
+use kernels::gather;
 use kernels::ptx::Storage;
 use tensor::{Cuda, DType, Device, Element, Error, Result, Shape, Tensor, bf16, f16};
 
 use super::product::stored;
 use crate::spec::{Case, Draw};
-use crate::{Keep, Kept, Op, Spec, Var, apply, compute_dtype};
+use crate::{Keep, Kept, Op, Rows, Spec, Var, apply, compute_dtype};
 
 /// Rows by number. Of a table of halves the chosen rows are widened, and no others.
 impl Var {
@@ -22,28 +20,42 @@ impl Var {
     /// gradient also clears a tensor like x. Errors: no axis; no such row; not floats.
     #[track_caller]
     pub fn index_rows(&self, rows: &[usize]) -> Result<Self> {
-        apply(IndexRows(rows.into()), [self])
+        let table = self.shape().first().copied().unwrap_or(0);
+        let rows = Rows::new(rows, table).map_err(|error| error.operand("input", self))?;
+        self.rows(&rows)
+    }
+
+    /// The same of numbers that were checked before, on whichever device they are.
+    ///
+    /// Shapes: x \[V, ..\] → \[n, ..\]. Saves, cost: as [`index_rows`](Self::index_rows). Errors: the
+    /// numbers are those of another table; no axis; not floats.
+    #[track_caller]
+    pub fn rows(&self, rows: &Rows) -> Result<Self> {
+        let device = self.device();
+        // A GPU adds by groups, where there will be something to add.
+        let lacks = device != Device::Cpu && self.is_tracked() && !rows.is_grouped();
+        let rows = if lacks { rows.clone().grouped()? } else { rows.clone() };
+        apply(IndexRows(rows.map(&mut |x| x.to_device(&device))?), [self])
     }
 
     /// The embeddings of tokens: row `ids[i]` of this table for each id, in `shape`.
     ///
     /// Shapes: x \[V, C\], `ids` and `shape` \[B, L\] → \[B, L, C\]. Saves, cost: as
-    /// [`index_rows`](Self::index_rows). Errors: as there; `ids` do not fill `shape`.
+    /// [`index_rows`](Self::index_rows). Errors: as [`rows`](Self::rows); `ids` do not fill `shape`.
     #[track_caller]
-    pub fn embedding(&self, ids: &[u32], shape: impl Into<Shape>) -> Result<Self> {
+    pub fn embedding(&self, ids: &Rows, shape: impl Into<Shape>) -> Result<Self> {
         let shape = shape.into();
-        if shape.numel() != ids.len() {
-            return Err(Error::shape("embedding", format!("{} ids do not fill it", ids.len()))
+        if shape.numel() != ids.count() {
+            return Err(Error::shape("embedding", format!("{} ids do not fill it", ids.count()))
                 .operand("shape", &shape));
         }
-        let rows = self.index_rows(&ids.iter().map(|&id| id as usize).collect::<Vec<_>>())?;
-        rows.reshape([&shape[..], &self.shape()[1..]].concat().as_slice())
+        self.rows(ids)?.reshape([&shape[..], &self.shape()[1..]].concat().as_slice())
     }
 }
 
 /// The choice of rows.
 #[derive(Debug)]
-struct IndexRows(Arc<[usize]>);
+struct IndexRows(Rows);
 
 impl Op<1> for IndexRows {
     const NAME: &'static str = "index_rows";
@@ -57,18 +69,19 @@ impl Op<1> for IndexRows {
         let Some(&rows) = x.shape().first() else {
             return Err(Error::shape("index_rows", "there are no rows").operand("input", x));
         };
-        if let Some(row) = self.0.iter().find(|&&row| row >= rows) {
-            return Err(Error::value("index_rows", format!("no row {row} among {rows}"))
-                .operand("input", x));
+        if rows != self.0.table() {
+            let message = format!("the numbers are of a table of {} rows", self.0.table());
+            return Err(Error::shape("index_rows", message).operand("input", x));
         }
         if let Some(gpu) = x.cuda() {
-            return Ok((rows_on(gpu, x, &self.0)?, ()));
+            return Ok((rows_on(gpu, x, self.0.numbers())?, ()));
         }
+        let rows = self.0.here()?;
         let y = match x.dtype() {
-            DType::F32 => rows_of::<f32>(x, &self.0)?,
-            DType::F64 => rows_of::<f64>(x, &self.0)?,
-            DType::BF16 => rows_of::<bf16>(x, &self.0)?,
-            DType::F16 => rows_of::<f16>(x, &self.0)?,
+            DType::F32 => rows_of::<f32>(x, &rows)?,
+            DType::F64 => rows_of::<f64>(x, &rows)?,
+            DType::BF16 => rows_of::<bf16>(x, &rows)?,
+            DType::F16 => rows_of::<f16>(x, &rows)?,
             _ => {
                 return Err(Error::dtype("index_rows", "elements are not floating-point numbers")
                     .operand("input", x));
@@ -84,7 +97,7 @@ impl Op<1> for IndexRows {
 
 /// The transpose of the choice: rows are added up where they came from.
 #[derive(Debug)]
-struct ScatterRows(Arc<[usize]>, Shape);
+struct ScatterRows(Rows, Shape);
 
 impl Op<1> for ScatterRows {
     const NAME: &'static str = "scatter_rows";
@@ -102,8 +115,8 @@ impl Op<1> for ScatterRows {
         }
         let dx = match (dy.cuda(), dy.dtype()) {
             (Some(gpu), _) => scatter_on(gpu, dy, &self.0, &self.1)?,
-            (None, DType::F64) => run::<f64>(dy, &self.0, &self.1)?,
-            (None, _) => run::<f32>(dy, &self.0, &self.1)?,
+            (None, DType::F64) => run::<f64>(dy, &self.0.here()?, &self.1)?,
+            (None, _) => run::<f32>(dy, &self.0.here()?, &self.1)?,
         };
         Ok((dx, ()))
     }
@@ -113,29 +126,19 @@ impl Op<1> for ScatterRows {
     }
 }
 
-/// Numbers of rows or places, in a GPU's memory.
-fn numbers_on(gpu: &Cuda, numbers: &[usize]) -> Result<Tensor> {
-    let narrow = numbers.iter().map(|&number| number as i32).collect();
-    Tensor::from_vec(narrow, [numbers.len()])?.to_device(&Device::Cuda(gpu.clone()))
-}
-
-fn rows_on(gpu: &Cuda, x: &Tensor, ids: &[usize]) -> Result<Tensor> {
+fn rows_on(gpu: &Cuda, x: &Tensor, numbers: &Tensor) -> Result<Tensor> {
     let (width, pair) = (x.shape()[1..].iter().product(), [stored("index_rows", x)?, Storage::F32]);
-    let mut y = Tensor::uninit_on(Some(gpu), x.shape().with_length(0, ids.len()), DType::F32);
-    let (x, ids, len) = (x.contiguous(), numbers_on(gpu, ids)?, y.numel());
+    let mut y = Tensor::uninit_on(Some(gpu), x.shape().with_length(0, numbers.numel()), DType::F32);
+    let (x, len) = (x.contiguous(), y.numel());
     let kernel = gpu.kernel(&format!("gather {pair:?}"), || gather::ptx::gather(pair))?;
-    kernel.input(&x).input(&ids).output(&mut y).numbers([width, len]).run([len, 1, 1])?;
+    kernel.input(&x).input(numbers).output(&mut y).numbers([width, len]).run([len, 1, 1])?;
     Ok(y)
 }
 
-fn scatter_on(gpu: &Cuda, dy: &Tensor, ids: &[usize], shape: &Shape) -> Result<Tensor> {
+fn scatter_on(gpu: &Cuda, dy: &Tensor, ids: &Rows, shape: &Shape) -> Result<Tensor> {
     let width: usize = shape[1..].iter().product();
     let mut dx = Tensor::zeros_on(Some(gpu), shape, DType::F32);
-    let (dy, groups) = (dy.contiguous(), Groups::of(ids));
-    let len = groups.rows.len() * width;
-    let [order, starts, rows] = [&groups.order, &groups.starts, &groups.rows];
-    let (order, starts, rows) =
-        (numbers_on(gpu, order)?, numbers_on(gpu, starts)?, numbers_on(gpu, rows)?);
+    let (dy, [order, starts, rows], len) = (dy.contiguous(), ids.groups()?, ids.count() * width);
     let launch = gpu.kernel("scatter_add", gather::ptx::scatter_add)?;
     let launch = launch.input(&dy).input(&order).input(&starts).input(&rows).output(&mut dx);
     launch.numbers([width, len]).run([len, 1, 1])?;
@@ -189,14 +192,16 @@ mod tests {
     #[test]
     fn tokens_find_their_embeddings_and_gradients_their_rows() {
         let table = Var::parameter(Tensor::arange(6, DType::F32).reshape([3, 2]).unwrap());
-        let y = table.embedding(&[2, 0, 2, 2], [2, 2]).unwrap();
+        let ids = Rows::new(&[2, 0, 2, 2], 3).unwrap();
+        let y = table.embedding(&ids, [2, 2]).unwrap();
         assert_eq!(*y.shape(), [2, 2, 2]);
         assert_eq!(y.value().to_f64_vec()[..4], [4.0, 5.0, 0.0, 1.0]);
         let grads = y.sum_all().unwrap().backward().unwrap();
         let want = [1.0, 1.0, 0.0, 0.0, 3.0, 3.0];
         assert_eq!(grads.get(&table).unwrap().to_f64_vec(), want);
-        assert!(table.embedding(&[3], [1]).is_err());
-        assert!(table.embedding(&[1], [2]).is_err());
+        assert!(table.index_rows(&[3]).unwrap_err().to_string().contains("no row 3 among 3"));
+        assert!(table.embedding(&Rows::new(&[3], 4).unwrap(), [1]).is_err());
+        assert!(table.embedding(&ids, [2]).is_err());
         assert_eq!(*table.index_rows(&[]).unwrap().shape(), [0, 2]);
     }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use autograd::spec::{Case, Draw};
-use autograd::{Role, SavedReport, Segment, Var, attention, ops};
+use autograd::{Role, Rows, SavedReport, Segment, Var, attention, ops};
 use tensor::rng::Rng;
 use tensor::{DType, Device, Result, Shape, Tensor};
 
@@ -165,7 +165,7 @@ fn what_is_documented_as_saved_is_what_is_kept() {
 type Composed = fn(&[Var]) -> Result<Var>;
 
 /// Functions made of operations, and one of a list of operands, with operands of these shapes.
-const COMPOSED: [(&str, &[&[usize]], Composed); 16] = [
+const COMPOSED: [(&str, &[&[usize]], Composed); 17] = [
     ("attention", &[&[2, 5, 12], &[2, 5, 12], &[2, 5, 12], &[3, 5, 5]], |x| {
         Ok(attention(&[Segment::new(&x[0], &x[1], &x[2])], 3, 0.5, Some(&x[3]))?.remove(0))
     }),
@@ -181,7 +181,8 @@ const COMPOSED: [(&str, &[&[usize]], Composed); 16] = [
     ("select", &[&[3, 4]], |x| x[0].select(1, 2)),
     ("chunk", &[&[3, 4]], |x| Ok(x[0].chunk(1, 2)?.remove(1))),
     ("stack", &[&[3, 4], &[3, 4]], |x| Var::stack(&[&x[0], &x[1]], 0)),
-    ("embedding", &[&[3, 4]], |x| x[0].embedding(&[2, 0], [1, 2])),
+    ("rows", &[&[3, 4]], |x| x[0].rows(&Rows::new(&[2, 0], 3)?)),
+    ("embedding", &[&[3, 4]], |x| x[0].embedding(&Rows::new(&[2, 0], 3)?, [1, 2])),
     // To where they are: tests of the GPU have the other way.
     ("to_device", &[&[3, 4]], |x| x[0].to_device(&Device::Cpu)),
     ("group_norm_silu", &[&[2, 6, 5], &[6], &[6]], |x| x[0].group_norm_silu(&x[1], &x[2], 3, 0.1)),

@@ -1,7 +1,7 @@
 //! A training step and a forward pass of a whole model, on random numbers.
 
 use autograd::optim::{AdamW, AdamWConfig};
-use autograd::{Grads, Params, Var, no_grad};
+use autograd::{Grads, Params, Targets, Var, no_grad};
 use tensor::rng::Rng;
 use tensor::{DType, Device, Result};
 
@@ -122,8 +122,8 @@ impl Bench {
         let tokens = tokens.reshape([batch * text, width])?.index_rows(&self.rows)?;
         let head = self.model.text_head();
         let weights = vec![TEXT_WEIGHT / (batch * text) as f64; self.rows.len()];
-        let (loss, _) =
-            tokens.linear_cross_entropy(&head.weight, &head.bias, &self.words, &weights, None)?;
+        let targets = Targets::new(&self.words, &weights, head.bias.numel(), None)?;
+        let (loss, _) = tokens.linear_cross_entropy(&head.weight, &head.bias, &targets)?;
         Ok(loss)
     }
 

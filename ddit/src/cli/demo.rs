@@ -46,6 +46,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
         progress.set(done, all)
     })?;
     drop(progress);
+    pipeline.refusal().iter().for_each(|why| output.warn(why));
     page.model = describe(&args.model, &pipeline);
     page.run = format!("{:.1} s on {} threads", begun.elapsed().as_secs_f64(), par::threads());
     let path = args.out.join("index.html");

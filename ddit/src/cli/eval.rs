@@ -81,6 +81,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
     if let Some(out) = &args.out {
         write(&examined, out)?;
     }
+    pipeline.refusal().iter().for_each(|why| output.warn(why));
     Ok(Outcome::Done)
 }
 

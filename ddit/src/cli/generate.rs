@@ -113,6 +113,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
             progress.aside(|| output.result(|| record, text))?;
         }
     }
+    pipeline.refusal().iter().for_each(|why| output.warn(why));
     Ok(Outcome::Done)
 }
 

@@ -5,6 +5,7 @@ use tensor::{DType, Error, Result, Tensor};
 
 use crate::config::TransformerConfig;
 use crate::layers::Linear;
+use crate::text::Tokens;
 
 /// Width of the time features.
 pub const TIME_FEATURES: usize = 256;
@@ -162,6 +163,8 @@ pub enum TextInput<'a> {
     States(&'a Var),
     /// Token ids, L to a sample, for a model that embeds them itself.
     Ids(&'a [u32], usize),
+    /// The same, looked up before.
+    Tokens(&'a Tokens),
 }
 
 /// Makes text tokens, from a text encoder's states or from ids.
@@ -188,34 +191,45 @@ impl TextEmbed {
         Ok(Self::States(Linear::new(&params.scope("context_embedder"))?))
     }
 
+    /// Texts of `length` tokens, as a model that embeds ids looks them up.
+    ///
+    /// Errors: a model of states; more tokens than there are places; a word beyond the table.
+    #[track_caller]
+    pub fn tokens(&self, ids: &[u32], length: usize) -> Result<Tokens> {
+        let Self::Ids { embedding, places } = self else { return Err(takes_states()) };
+        let [_, most, _] = places.dims()?;
+        if length == 0 || length > most || !ids.len().is_multiple_of(length) {
+            let message =
+                format!("{} ids in texts of {length}; texts have 1 to {most} tokens", ids.len());
+            return Err(Error::value("text embedding", message));
+        }
+        Tokens::new(ids, length, embedding.shape()[0])
+    }
+
     /// Shapes: B texts of L tokens → \[B, L, C\].
-    /// Errors: ids for a model of states, or the reverse; more tokens than there are places.
+    /// Errors: ids for a model of states, or the reverse; those of [`tokens`](Self::tokens).
     #[track_caller]
     pub fn forward(&self, text: TextInput) -> Result<Var> {
         match (self, text) {
             (Self::States(linear), TextInput::States(states)) => {
                 linear.forward(&states.to_device(&linear.weight.device())?)
             }
-            (Self::Ids { embedding, places }, TextInput::Ids(ids, length)) => {
-                let [_, most, _] = places.dims()?;
-                if length == 0 || length > most || !ids.len().is_multiple_of(length) {
-                    let message = format!(
-                        "{} ids in texts of {length}; texts have 1 to {most} tokens",
-                        ids.len()
-                    );
-                    return Err(Error::value("text embedding", message));
-                }
-                let tokens = embedding.embedding(ids, [ids.len() / length, length])?;
-                tokens.add(&places.narrow(1, 0, length)?)
+            (_, TextInput::Ids(ids, length)) => {
+                self.forward(TextInput::Tokens(&self.tokens(ids, length)?))
             }
-            (Self::States(_), TextInput::Ids(..)) => Err(Error::value(
-                "text embedding",
-                "this model takes a text encoder's states, not token ids",
-            )),
+            (Self::Ids { embedding, places }, TextInput::Tokens(tokens)) => {
+                let embedded = embedding.embedding(&tokens.table, tokens.shape())?;
+                embedded.add(&places.narrow(1, 0, tokens.length)?)
+            }
+            (Self::States(_), TextInput::Tokens(_)) => Err(takes_states()),
             (Self::Ids { .. }, TextInput::States(_)) => Err(Error::value(
                 "text embedding",
                 "this model embeds token ids itself, and takes no states",
             )),
         }
     }
+}
+
+fn takes_states() -> Error {
+    Error::value("text embedding", "this model takes a text encoder's states, not token ids")
 }

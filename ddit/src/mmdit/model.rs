@@ -8,6 +8,7 @@ use tensor::{Device, Error, Result};
 
 use crate::config::TransformerConfig;
 use crate::layers::{EPS, Linear};
+use crate::text::Tokens;
 
 use super::block::JointBlock;
 use super::embed::{PatchEmbed, TextEmbed, TextInput, TimeEmbed};
@@ -91,6 +92,14 @@ impl Mmdit {
     /// The map from text tokens \[.., C\] to a score for each of V words.
     pub fn text_head(&self) -> &Linear {
         &self.text_proj_out
+    }
+
+    /// Texts of `length` tokens, as a model that embeds ids looks them up.
+    ///
+    /// Errors: those of [`TextEmbed::tokens`](super::embed::TextEmbed::tokens).
+    #[track_caller]
+    pub fn tokens(&self, ids: &[u32], length: usize) -> Result<Tokens> {
+        self.text_embed.tokens(ids, length)
     }
 
     /// The features of each of B times → \[B, 256\]: all that the model looks at of a time.

@@ -51,6 +51,8 @@ pub struct Noised {
     pub target: Var,
     /// Noise level of each picture.
     pub sigma: Vec<f32>,
+    /// What a [clean estimate](ImageLoss::CleanEstimate)'s errors are weighted with \[B, 1, 1, 1\].
+    weights: Var,
 }
 
 /// The noise level that a standard normal number selects.
@@ -79,11 +81,24 @@ impl Noised {
     #[track_caller]
     pub fn new(latents: &Tensor, draws: &ImageDraws) -> Result<Self> {
         let noise = draws.noise.to_dtype(latents.dtype());
+        let weight = |&sigma: &f32| f64::from(ImageLoss::CleanEstimate.weight(sigma));
+        let weights: Vec<f64> = draws.sigma.iter().map(weight).collect();
+        let weights = Tensor::from_vec(weights, [draws.sigma.len(), 1, 1, 1])?;
         Ok(Self {
             state: Var::constant(interpolate(latents, &noise, &draws.sigma)?),
             target: Var::constant(velocity_target(latents, &noise)?),
             sigma: draws.sigma.clone(),
+            weights: Var::constant(weights.to_dtype(latents.dtype())),
         })
+    }
+
+    /// The same with other tensors of the same shapes in the place of its own.
+    ///
+    /// Errors: those of `f`.
+    pub fn map(&self, f: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let mut of = |x: &Var| f(&x.value()).map(Var::constant);
+        let [state, target, weights] = [of(&self.state)?, of(&self.target)?, of(&self.weights)?];
+        Ok(Self { state, target, sigma: self.sigma.clone(), weights })
     }
 
     /// The time the network is given for each picture.
@@ -99,12 +114,12 @@ impl Noised {
         model.velocity(&self.state, text, &self.times())
     }
 
-    /// The mean squared error of the network's velocity, and the part of each picture in it.
+    /// The mean squared error of a velocity, and the part of each picture in it.
     ///
-    /// Errors: those of the network.
+    /// Errors: as [`velocity_loss`](Self::velocity_loss).
     #[track_caller]
-    pub fn loss(&self, model: &Mmdit, text: TextInput, form: ImageLoss) -> Result<Loss> {
-        let squares = self.squares(&self.velocity(model, text)?, form)?;
+    pub fn loss(&self, velocity: &Var, form: ImageLoss) -> Result<Loss> {
+        let squares = self.squares(velocity, form)?;
         let share = 1.0 / squares.numel() as f64;
         let parts = no_grad(|| squares.sum(&[1, 2, 3], false)?.mul_scalar(share))?;
         Ok(Loss {
@@ -139,11 +154,7 @@ impl Noised {
         if form == ImageLoss::Velocity {
             return error.square();
         }
-        let weights: Vec<f64> = self.sigma.iter().map(|&s| f64::from(form.weight(s))).collect();
-        let weights = Tensor::from_vec(weights, [self.sigma.len(), 1, 1, 1])?;
-        let weights = Var::constant(weights.to_dtype(velocity.dtype()));
-        let weights = weights.to_device(&velocity.device())?;
-        error.square()?.mul(&weights)
+        error.square()?.mul(&self.weights.to_device(&velocity.device())?)
     }
 }
 

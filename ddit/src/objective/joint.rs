@@ -8,13 +8,13 @@
 //! Where a text encoder reads for the transformer, the image pass takes its states as they are;
 //! the text pass leads back into it, as far as something in it learns.
 
-use autograd::{Grads, no_grad};
+use autograd::Grads;
 use tensor::{Error, Result, Tensor};
 
 use super::draws::Draws;
-use super::image::{ImageDraws, Noised, drop_captions, image_loss_form};
-use super::noise::{ByNoise, Loss};
-use super::text::{Corrupted, TextDraws, Texts};
+use super::noise::ByNoise;
+use super::step::Step;
+use super::text::Texts;
 use crate::config::Recipe;
 use crate::pipeline::Model;
 
@@ -70,65 +70,10 @@ pub struct Losses {
 }
 
 impl Objective {
-    /// The image loss of some pairs.
-    ///
-    /// Errors: lengths that do not fit each other; those of the networks.
-    #[track_caller]
-    pub fn image_loss(
-        &self,
-        model: &Model,
-        pairs: &ImagePairs,
-        draws: &ImageDraws,
-    ) -> Result<Loss> {
-        let ids = drop_captions(pairs.ids, &self.null, &draws.drop)?;
-        let texts = no_grad(|| model.read(&ids, self.null.len()))?;
-        let noised = Noised::new(pairs.latents, draws)?;
-        noised.loss(&model.transformer, texts.input(), image_loss_form(self.recipe))
-    }
-
-    /// The text loss of some pairs; a constant 0 where no token is masked.
-    ///
-    /// Errors: lengths that do not fit each other; those of the networks.
-    #[track_caller]
-    pub fn text_loss(&self, model: &Model, pairs: &TextPairs, draws: &TextDraws) -> Result<Loss> {
-        let corrupted = Corrupted::new(&pairs.texts, draws, self.mask, self.recipe)?;
-        let texts = model.read(&corrupted.ids, corrupted.length)?;
-        corrupted.loss(&model.transformer, pairs.latents, texts.input())
-    }
-
-    /// Adds to `sums` the losses of some pairs, and the gradient of the joint loss, each times
-    /// `share`. The two passes go backward one after the other: only one graph is alive at a time.
-    ///
-    /// Errors: as the losses.
-    pub fn add_gradients(
-        &self,
-        model: &Model,
-        (images, image_draws): (&ImagePairs, &ImageDraws),
-        (texts, text_draws): (&TextPairs, &TextDraws),
-        share: f64,
-        sums: &mut (Grads, Losses),
-    ) -> Result<()> {
-        let (grads, losses) = sums;
-        let mut descend = |loss: Loss, weight: f64, by_noise: &mut ByNoise| -> Result<f64> {
-            let weight = weight * share;
-            if loss.mean.is_tracked() && weight != 0.0 {
-                loss.mean.mul_scalar(weight)?.backward_into(grads)?;
-            }
-            by_noise.add(&loss.by_noise());
-            Ok(loss.mean.item()? * share)
-        };
-        let image = self.image_loss(model, images, image_draws)?;
-        losses.image += descend(image, 1.0, &mut losses.image_by_noise)?;
-        let text = self.text_loss(model, texts, text_draws)?;
-        losses.text += descend(text, self.text_weight, &mut losses.text_by_noise)?;
-        losses.total = losses.image + self.text_weight * losses.text;
-        Ok(())
-    }
-
     /// The gradient of the joint loss of a batch, worked off in `parts` equal parts, and the
     /// losses.
     ///
-    /// Errors: a batch that does not divide into the parts; as the losses.
+    /// Errors: a batch that does not divide into the parts; those of the networks.
     pub fn gradients(
         &self,
         model: &Model,
@@ -137,6 +82,23 @@ impl Objective {
         draws: &Draws,
         parts: usize,
     ) -> Result<(Grads, Losses)> {
+        let step = self.step(model, images, texts, draws, parts)?;
+        let (grads, found) = self.descend(model, &step)?;
+        Ok((grads, step.losses(self, &found)?))
+    }
+
+    /// What a step over a batch takes in, in `parts` equal parts.
+    ///
+    /// Errors: a batch that does not divide into the parts; lengths that do not fit each other;
+    /// tokens that the model does not know.
+    pub fn step(
+        &self,
+        model: &Model,
+        images: &ImagePairs,
+        texts: &TextPairs,
+        draws: &Draws,
+        parts: usize,
+    ) -> Result<Step> {
         let (image_batch, text_batch) = (images.latents.shape()[0], texts.latents.shape()[0]);
         let divides = |batch: usize| parts > 0 && batch > 0 && batch.is_multiple_of(parts);
         if !divides(image_batch) || !divides(text_batch) {
@@ -151,8 +113,7 @@ impl Objective {
                 .operand("images", (images.latents, format!("{} ids", images.ids.len())))
                 .operand("texts", (texts.latents, format!("{} ids", texts.texts.ids.len()))));
         }
-        let mut sums = (Grads::default(), Losses::default());
-        for part in 0..parts {
+        let passes = (0..parts).map(|part| {
             let range = |batch: usize| part * batch / parts..(part + 1) * batch / parts;
             let samples = range(image_batch);
             let image_draws = draws
@@ -170,14 +131,9 @@ impl Objective {
             let text_draws = draws.text(samples.clone(), stratum, texts.texts.length);
             let latents = texts.latents.narrow(0, samples.start, samples.len())?;
             let text_pairs = TextPairs { latents: &latents, texts: texts.texts.part(samples) };
-            self.add_gradients(
-                model,
-                (&image_pairs, &image_draws),
-                (&text_pairs, &text_draws),
-                1.0 / parts as f64,
-                &mut sums,
-            )?;
-        }
-        Ok(sums)
+            let image = self.image_pass(model, &image_pairs, &image_draws)?;
+            Ok((image, self.text_pass(model, &text_pairs, &text_draws)?))
+        });
+        passes.collect::<Result<_>>().map(Step)
     }
 }

@@ -6,13 +6,14 @@
 //! ```
 //!
 //! Only masked tokens carry a loss, so only they go through the text head, which scores every word
-//! but the mask. Source: Li et al. 2025, eqs. (7) and (8); Sahoo et al. 2024 (MDLM), §3.
+//! but the mask. (On a GPU all do, the others with weight 0: so each step is the same work, which can
+//! be recorded.) Source: Li et al. 2025, eqs. (7) and (8); Sahoo et al. 2024 (MDLM), §3.
 
 use std::ops::Range;
 
-use autograd::Var;
+use autograd::{Rows, Targets, Var};
 use samplers::masked::{LogLinear, corrupt};
-use tensor::{DType, Error, Result, Tensor};
+use tensor::{DType, Device, Error, Result, Tensor};
 
 use super::noise::Loss;
 use crate::config::Recipe;
@@ -149,19 +150,42 @@ impl Corrupted {
         TextInput::Ids(&self.ids, self.length)
     }
 
+    /// What the network is asked, of a vocabulary of so many words, where it computes on `device`.
+    ///
+    /// Errors: a token that is none of these words.
+    #[track_caller]
+    pub fn asked(&self, words: usize, device: &Device) -> Result<Asked> {
+        let sample = |row: &usize| row / self.length;
+        let (times, mask) = (self.times.clone(), Some(self.mask));
+        if *device == Device::Cpu {
+            let targets = Targets::new(&self.targets, &self.weights, words, mask)?;
+            let rows = Some(Rows::new(&self.rows, self.ids.len())?);
+            return Ok(Asked {
+                rows,
+                targets,
+                samples: self.rows.iter().map(sample).collect(),
+                times,
+            });
+        }
+        // Any word but the mask does where nothing is asked.
+        let mut targets = vec![u32::from(self.mask == 0); self.ids.len()];
+        let mut weights = vec![0.0; self.ids.len()];
+        for ((&row, &target), &weight) in self.rows.iter().zip(&self.targets).zip(&self.weights) {
+            (targets[row], weights[row]) = (target, weight);
+        }
+        let targets = Targets::new(&targets, &weights, words, mask)?;
+        let samples = (0..self.ids.len()).map(|row| sample(&row)).collect();
+        Ok(Asked { rows: None, targets, samples, times })
+    }
+
     /// The weighted cross-entropy of the masked tokens, and the part of each in it. `text` holds
     /// the corrupted ids, or a text encoder's states of them.
     ///
     /// Shapes: `latents` \[B, C_in, height, width\], clean.   Errors: those of the network.
     #[track_caller]
     pub fn loss(&self, model: &Mmdit, latents: &Tensor, text: TextInput) -> Result<Loss> {
-        let latents = Var::constant(latents.clone());
-        let clean = vec![0.0; self.times.len()];
-        let tokens = model.text_tokens(Some(&latents), text, &clean)?;
-        let head = model.text_head();
-        let (mean, parts) = self.parts(&tokens, &head.weight, &head.bias)?;
-        let samples = self.rows.iter().map(|row| row / self.length).collect();
-        Ok(Loss { mean, parts, samples, levels: self.times.clone() })
+        let words = model.text_head().weight.shape()[0];
+        self.asked(words, &model.device())?.loss(model, latents, text)
     }
 
     /// The weighted cross-entropy under the scores W x + b of the tokens x; a constant 0 where no
@@ -171,19 +195,64 @@ impl Corrupted {
     /// Errors: shapes that do not fit; a token that is not one of V.
     #[track_caller]
     pub fn token_loss(&self, tokens: &Var, weight: &Var, bias: &Var) -> Result<Var> {
-        Ok(self.parts(tokens, weight, bias)?.0)
+        let asked = self.asked(weight.shape()[0], &tokens.device())?;
+        Ok(asked.parts(tokens, weight, bias)?.0)
+    }
+}
+
+/// What the network is asked about texts: which tokens it is to tell, and what is right.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Which of the B·L tokens; none if it is all of them.
+    rows: Option<Rows>,
+    targets: Targets,
+    /// Which text each of these tokens is of.
+    samples: Vec<usize>,
+    /// Diffusion time of each text.
+    times: Vec<f64>,
+}
+
+impl Asked {
+    /// The same with other tensors of the same shapes in the place of its own.
+    ///
+    /// Errors: those of `f`.
+    pub fn map(&self, f: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let rows = self.rows.as_ref().map(|rows| rows.map(f)).transpose()?;
+        Ok(Self { rows, targets: self.targets.map(f)?, ..self.clone() })
     }
 
-    /// The [`token_loss`](Self::token_loss), and the part of each masked token in it.
+    /// The weighted cross-entropy, and the part of each token in it.
+    ///
+    /// Shapes and errors: as [`Corrupted::loss`].
+    #[track_caller]
+    pub fn loss(&self, model: &Mmdit, latents: &Tensor, text: TextInput) -> Result<Loss> {
+        let latents = Var::constant(latents.clone());
+        let clean = vec![0.0; self.times.len()];
+        let tokens = model.text_tokens(Some(&latents), text, &clean)?;
+        let head = model.text_head();
+        let (mean, parts) = self.parts(&tokens, &head.weight, &head.bias)?;
+        Ok(self.loss_of(mean, parts))
+    }
+
+    /// A loss that was found, with the texts it is of.
+    pub(super) fn loss_of(&self, mean: Var, parts: Tensor) -> Loss {
+        Loss { mean, parts, samples: self.samples.clone(), levels: self.times.clone() }
+    }
+
+    /// The cross-entropy under the scores W x + b of tokens \[B, L, C\], and the part of each.
     #[track_caller]
     fn parts(&self, tokens: &Var, weight: &Var, bias: &Var) -> Result<(Var, Tensor)> {
         let [batch, length, width] = tokens.dims()?;
-        if self.rows.is_empty() {
+        if self.samples.is_empty() {
             let nothing = Var::constant(Tensor::scalar(0.0, tokens.dtype()));
             return Ok((nothing.to_device(&tokens.device())?, Tensor::zeros([0], DType::F64)));
         }
-        let rows = tokens.reshape([batch * length, width])?.index_rows(&self.rows)?;
-        rows.linear_cross_entropy(weight, bias, &self.targets, &self.weights, Some(self.mask))
+        let tokens = tokens.reshape([batch * length, width])?;
+        let tokens = match &self.rows {
+            Some(rows) => tokens.rows(rows)?,
+            None => tokens,
+        };
+        tokens.linear_cross_entropy(weight, bias, &self.targets)
     }
 }
 

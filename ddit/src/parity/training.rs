@@ -8,7 +8,8 @@ use super::Trial;
 use crate::config::{Recipe, TransformerConfig};
 use crate::mmdit::Mmdit;
 use crate::objective::{
-    Corrupted, ImageDraws, ImagePairs, Losses, Objective, TextDraws, TextPairs, Texts, noise_level,
+    Corrupted, ImageDraws, ImagePairs, Losses, Objective, Step, TextDraws, TextPairs, Texts,
+    noise_level,
 };
 use crate::pipeline::Model;
 use crate::t5::{T5Config, T5Encoder};
@@ -141,15 +142,12 @@ fn gradients(
     let noisy: Vec<i64> = corrupted.ids.iter().map(|&id| i64::from(id)).collect();
     trial.compare_numbers(&format!("mid.{step}.xt"), &noisy)?;
 
-    let mut sums = (Grads::default(), Losses::default());
-    objective.add_gradients(
-        model,
-        (&ImagePairs { latents: &image_latents, ids: &captions }, &image_draws),
-        (&TextPairs { latents: &text_latents, texts }, &text_draws),
-        1.0,
-        &mut sums,
-    )?;
-    Ok(sums)
+    let images = ImagePairs { latents: &image_latents, ids: &captions };
+    let texts = TextPairs { latents: &text_latents, texts };
+    let image = objective.image_pass(model, &images, &image_draws)?;
+    let step = Step(vec![(image, objective.text_pass(model, &texts, &text_draws)?)]);
+    let (grads, found) = objective.descend(model, &step)?;
+    Ok((grads, step.losses(objective, &found)?))
 }
 
 /// Compares what is expected of single tensors, under `prefix` and their names.

@@ -201,7 +201,17 @@ impl Pipeline {
                 self.model.velocity(state, sigma, pass, prompts)
             })
         };
-        options.solver.integrate(start, schedule, velocity, observe)
+        let drawn = options.solver.integrate(start, schedule, velocity, observe)?;
+        if let Some(why) = prompts.refusal() {
+            self.refusal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        }
+        Ok(drawn)
+    }
+
+    /// Why a GPU was asked for pictures kernel by kernel, if it was: recording failed.
+    pub fn refusal(&self) -> Option<String> {
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        refusal.as_ref().map(|why| format!("pictures are drawn kernel by kernel, slower: {why}"))
     }
 
     /// Pictures with what each step believed in, decoded step by step.

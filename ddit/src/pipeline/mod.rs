@@ -62,6 +62,8 @@ pub struct Pipeline {
     vae: Option<AutoencoderKl>,
     /// The last null text and what the model reads of it: mostly there is but one.
     null: Mutex<Option<(Vec<u32>, Texts)>>,
+    /// Why a GPU could not record a velocity.
+    refusal: Mutex<Option<Error>>,
 }
 
 /// Called as sampling goes along, with the number of steps done and of steps in all. An error of
@@ -188,7 +190,8 @@ impl Pipeline {
             None => None,
         };
         let model = Model { transformer, text_encoder };
-        Ok(Self { folder, model, vae, null: Mutex::new(None) })
+        let (null, refusal) = Default::default();
+        Ok(Self { folder, model, vae, null, refusal })
     }
 
     /// Configurations, weights and tokenizer.

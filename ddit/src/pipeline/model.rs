@@ -5,11 +5,12 @@ use std::cell::RefCell;
 use autograd::Var;
 use samplers::flow::{Pass, timestep};
 use samplers::masked::Query;
-use tensor::cuda::Graph;
-use tensor::{Cuda, Device, Result, Tensor};
+use tensor::cuda::Repeat;
+use tensor::{Device, Error, Result, Tensor};
 
 use crate::mmdit::{Mmdit, TextInput};
 use crate::t5::T5Encoder;
+use crate::text::Tokens;
 
 /// A transformer, and the text encoder it may read by.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub struct Prompts {
     /// The null text for every prompt, then the prompts; none if there is no guidance.
     guided: Option<Texts>,
     /// What a GPU does under one pass and under two.
-    graphs: RefCell<[Option<Graph>; 2]>,
+    repeats: RefCell<[Repeat; 2]>,
 }
 
 impl Texts {
@@ -86,7 +87,12 @@ impl Prompts {
     /// Errors: texts of different lengths.
     pub fn new(prompts: Texts, null: Option<&Texts>) -> Result<Self> {
         let guided = null.map(|null| null.repeat_before(&prompts)).transpose()?;
-        Ok(Self { prompts, guided, graphs: RefCell::default() })
+        Ok(Self { prompts, guided, repeats: RefCell::default() })
+    }
+
+    /// Why a GPU does not repeat what it does under these prompts, if it does not: told once.
+    pub fn refusal(&self) -> Option<Error> {
+        self.repeats.borrow_mut().iter_mut().find_map(Repeat::refusal)
     }
 }
 
@@ -102,11 +108,29 @@ impl Model {
         })
     }
 
+    /// Texts of `length` tokens each, as they are looked up, with what gradients are added by.
+    ///
+    /// Errors: those of [`Mmdit::tokens`] or of [`Embedding::tokens`](crate::t5::Embedding::tokens).
+    pub fn tokens(&self, ids: &[u32], length: usize) -> Result<Tokens> {
+        let tokens = match &self.text_encoder {
+            None => self.transformer.tokens(ids, length),
+            Some(encoder) => encoder.embedding().tokens(ids, length),
+        };
+        tokens?.grouped()
+    }
+
+    /// The text encoder's states \[B, L, E\] of [tokens](Self::tokens), if the model reads by these.
+    ///
+    /// Errors: those of [`T5Encoder::states`].
+    pub fn states(&self, tokens: &Tokens) -> Result<Option<Var>> {
+        self.text_encoder.as_ref().map(|encoder| encoder.states(tokens)).transpose()
+    }
+
     /// The velocity at states of one noise level; under the null text and under the prompts where
     /// `pass` asks for both.
     ///
-    /// A GPU [records](Cuda::record) what it does under these prompts the first time, and repeats it
-    /// for other states of the same shape.
+    /// A GPU [repeats](Repeat) for other states of the same shape what it did under these prompts the
+    /// first time.
     ///
     /// Shapes: `state` \[B, C_in, height, width\], or twice as many → the same.
     pub fn velocity(
@@ -131,9 +155,8 @@ impl Model {
         let found = match self.transformer.device() {
             Device::Cpu => velocity(&inputs.map(Tensor::clone))?,
             Device::Cuda(gpu) => {
-                let graph =
-                    &mut prompts.graphs.borrow_mut()[usize::from(pass != Pass::Conditional)];
-                repeat(graph, &gpu, &inputs, velocity)?
+                let mut repeats = prompts.repeats.borrow_mut();
+                repeats[usize::from(pass != Pass::Conditional)].run(&gpu, &inputs, velocity)?
             }
         };
         found[0].to_device(&Device::Cpu)
@@ -155,19 +178,6 @@ impl Model {
         let [_, _, width] = tokens.dims()?;
         let masked = tokens.reshape([rows * length, width])?.index_rows(query.masked)?;
         self.transformer.text_logits(&masked)?.value().to_device(&Device::Cpu)
-    }
-}
-
-/// What `f` makes of the inputs, by its graph; recorded first if that is of other shapes or none.
-fn repeat(
-    graph: &mut Option<Graph>,
-    gpu: &Cuda,
-    inputs: &[&Tensor],
-    f: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
-) -> Result<Vec<Tensor>> {
-    match graph {
-        Some(graph) if graph.takes(inputs) => graph.run(inputs),
-        _ => graph.insert(gpu.record(inputs, f)?).run(inputs),
     }
 }
 

@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use autograd::{Params, Var, compute_dtype};
+use autograd::{Params, Rows, Var, compute_dtype};
 use tensor::io::safetensors::{self, SafeTensors};
 use tensor::{Error, Result, Tensor};
 
+use crate::text::Tokens;
 use crate::weights::source;
 
 /// A table of embeddings \[V, C\] and the rows that stand in for some of its own.
@@ -66,33 +67,48 @@ impl Embedding {
         rows.try_fold(self.table.value(), |table, (id, row)| with_row(&table, *id, &row.value()))
     }
 
-    /// The embeddings of texts of `length` tokens.
+    /// Texts of `length` tokens, as they are looked up here.
     ///
-    /// Shapes: `ids` B · L → \[B, L, C\]. A gradient of a row is the sum over the tokens that it
-    /// stands for. Errors: `ids` are no whole number of texts; an id beyond the table.
+    /// Errors: `ids` are no whole number of texts; an id beyond the table.
     #[track_caller]
-    pub fn forward(&self, ids: &[u32], length: usize) -> Result<Var> {
-        if length == 0 || !ids.len().is_multiple_of(length) {
-            let message = format!("{} ids are no texts of {length} tokens", ids.len());
-            return Err(Error::value("embedding", message));
-        }
-        let shape = [ids.len() / length, length];
+    pub fn tokens(&self, ids: &[u32], length: usize) -> Result<Tokens> {
+        let tokens = Tokens::new(ids, length, self.table.shape()[0])?;
         if self.rows.is_empty() {
-            return self.table.embedding(ids, shape);
-        }
-        // The tokens by the table, then one token for each row; from these the right ones.
-        let width = self.table.shape()[1];
-        let mut parts = vec![self.table.embedding(ids, [ids.len()])?];
-        for (_, row) in &self.rows {
-            parts.push(row.reshape([1, width])?);
+            return Ok(tokens);
         }
         let place = |(i, &id): (usize, &u32)| {
             let own = self.rows.iter().position(|(own, _)| *own == id);
             own.map_or(i, |row| ids.len() + row)
         };
         let places: Vec<usize> = ids.iter().enumerate().map(place).collect();
-        let tokens = Var::cat(&parts.iter().collect::<Vec<_>>(), 0)?.index_rows(&places)?;
-        tokens.reshape([shape[0], length, width])
+        Ok(Tokens { places: Some(Rows::new(&places, ids.len() + self.rows.len())?), ..tokens })
+    }
+
+    /// The embeddings of texts of `length` tokens.
+    ///
+    /// Shapes: `ids` B · L → \[B, L, C\]. Errors: those of [`tokens`](Self::tokens).
+    #[track_caller]
+    pub fn forward(&self, ids: &[u32], length: usize) -> Result<Var> {
+        self.embed(&self.tokens(ids, length)?)
+    }
+
+    /// The embeddings of [tokens](Self::tokens).
+    ///
+    /// Shapes: → \[B, L, C\]. A gradient of a row is the sum over the tokens that it stands for.
+    /// Errors: they are of another table.
+    #[track_caller]
+    pub fn embed(&self, tokens: &Tokens) -> Result<Var> {
+        let ([batch, length], width) = (tokens.shape(), self.table.shape()[1]);
+        let Some(places) = &tokens.places else {
+            return self.table.embedding(&tokens.table, [batch, length]);
+        };
+        // The tokens by the table, then one token for each row; from these the right ones.
+        let mut parts = vec![self.table.embedding(&tokens.table, [batch * length])?];
+        for (_, row) in &self.rows {
+            parts.push(row.reshape([1, width])?);
+        }
+        let tokens = Var::cat(&parts.iter().collect::<Vec<_>>(), 0)?.rows(places)?;
+        tokens.reshape([batch, length, width])
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use autograd::{Params, Var, checkpoint, scope};
 use tensor::Result;
 
+use crate::text::Tokens;
 use crate::weights::{Inventory, Start};
 
 use super::bucket::bucket;
@@ -130,7 +131,16 @@ impl T5Encoder {
     /// and the attentions'. Errors: `ids` are no whole number of texts; an id beyond the table.
     #[track_caller]
     pub fn forward(&self, ids: &[u32], length: usize) -> Result<Var> {
-        let mut x = self.embedding.forward(ids, length)?;
+        self.states(&self.embedding.tokens(ids, length)?)
+    }
+
+    /// The states of texts that were [looked up](Embedding::tokens) before.
+    ///
+    /// Shapes, cost: as [`forward`](Self::forward). Errors: they are of another table.
+    #[track_caller]
+    pub fn states(&self, tokens: &Tokens) -> Result<Var> {
+        let length = tokens.length;
+        let mut x = self.embedding.embed(tokens)?;
         let bias = self.relative_bias(length)?;
         for (i, block) in self.blocks.iter().enumerate() {
             x = scope(&format!("encoder.block.{i}"), || {

@@ -11,11 +11,13 @@
 //! | [`words`] | makes a word-level tokenizer for a model trained from scratch |
 //! | `spiece`, `protobuf`, `charsmap` | SentencePiece's own file, which T5 comes with |
 //! | [`sequence`] | fixed-length rows for training: captions, questions with their answers |
+//! | `tokens` | ids as networks look them up |
 
 mod charsmap;
 mod protobuf;
 pub mod sequence;
 mod spiece;
+mod tokens;
 pub mod words;
 
 use std::collections::HashMap;
@@ -30,6 +32,7 @@ use serde_json::Value;
 use tensor::{Error, Result};
 
 pub use sequence::Row;
+pub use tokens::Tokens;
 
 /// The token that stands for a token not known yet. To T5 it is an ordinary word of its own.
 pub const MASK: &str = "<extra_id_0>";

@@ -4,7 +4,7 @@ use autograd::{Grads, Params};
 use tensor::{Error, Result};
 
 use super::config::RunConfig;
-use super::trainer::Gradient;
+use super::trainer::Seen;
 use crate::config::VaeConfig;
 use crate::data::latents::{Posteriors, Statistics};
 use crate::data::{Dataset, Order, Purpose};
@@ -58,7 +58,7 @@ impl Autoencoder {
     /// The gradient of the loss at step `step`: the mean over the parts of the batch.
     ///
     /// Errors: those of the objective.
-    pub fn gradient(&mut self, step: u64) -> Result<Gradient> {
+    pub fn gradient(&mut self, step: u64) -> Result<(Grads, Seen)> {
         let (images, parts) = (self.config.batch.images, self.config.batch.micro_batches);
         let samples = self.order.batch(step, images);
         let draws = Draws::new(self.config.seed, step);
@@ -75,13 +75,13 @@ impl Autoencoder {
             loss.total.mul_scalar(share)?.backward_into(&mut grads)?;
         }
         let names = ["loss", "absolute_error", "squared_error", "divergence"];
-        Ok(Gradient {
-            grads,
+        let seen = Seen {
             losses: names.into_iter().zip(losses).collect(),
             by_noise: Vec::new(),
             pairs: images as u64,
             text_tokens: 0,
-        })
+        };
+        Ok((grads, seen))
     }
 
     /// The geometry.

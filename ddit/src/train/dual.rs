@@ -4,13 +4,17 @@
 //! texts to be written about their pictures. A text is a caption or, in instruction tuning, a
 //! question with its answer. What is in step `k` follows from the seed and `k` alone.
 
-use tensor::{Error, Result};
+use autograd::Grads;
+use autograd::optim::Clipped;
+use tensor::cuda::Repeat;
+use tensor::{Cuda, Error, Result};
 
 use super::config::RunConfig;
-use super::trainer::Gradient;
+use super::learner::Learner;
+use super::trainer::Seen;
 use crate::config::TransformerConfig;
 use crate::data::{Dataset, Latents, Order, Purpose, stream};
-use crate::objective::{Draws, ImagePairs, Objective, TextPairs, Texts};
+use crate::objective::{Draws, ImagePairs, Losses, Objective, Step, TextPairs, Texts};
 use crate::pipeline::Model;
 use crate::shapes::MAX_WORDS;
 use crate::text::{Row, Tokenizer};
@@ -26,6 +30,30 @@ pub struct Dual {
     orders: [Order; 2],
     config: RunConfig,
     length: usize,
+    /// What a GPU does at every step.
+    repeat: Repeat,
+}
+
+/// What a step takes in, and how much that is.
+struct Given {
+    step: Step,
+    pairs: u64,
+    text_tokens: u64,
+}
+
+impl Given {
+    fn seen(&self, losses: Losses) -> Seen {
+        Seen {
+            losses: vec![
+                ("loss", losses.total),
+                ("image_loss", losses.image),
+                ("text_loss", losses.text),
+            ],
+            by_noise: vec![("image", losses.image_by_noise), ("text", losses.text_by_noise)],
+            pairs: self.pairs,
+            text_tokens: self.text_tokens,
+        }
+    }
 }
 
 impl Dual {
@@ -66,13 +94,57 @@ impl Dual {
             tokenizer,
             config: config.clone(),
             length,
+            repeat: Repeat::default(),
         })
     }
 
     /// The gradient of the joint loss at step `step`.
     ///
     /// Errors: those of the objective.
-    pub fn gradient(&mut self, step: u64) -> Result<Gradient> {
+    pub fn gradient(&mut self, step: u64) -> Result<(Grads, Seen)> {
+        let given = self.given(step)?;
+        let (grads, found) = self.objective.descend(&self.model, &given.step)?;
+        Ok((grads, given.seen(given.step.losses(&self.objective, &found)?)))
+    }
+
+    /// Makes step `step` on the GPU that all of `learner` lies on. The first is recorded, and the
+    /// others repeat it: one upload of what they take in, one call for the networks both ways, the
+    /// norm and the update.
+    ///
+    /// Errors: those of the objective, and of [`Learner::update`].
+    pub fn step_on(
+        &mut self,
+        gpu: &Cuda,
+        learner: &mut Learner,
+        step: u64,
+        learning_rate: f64,
+    ) -> Result<(Seen, Clipped)> {
+        let given = self.given(step)?;
+        let inputs = [given.step.tensors(), vec![learner.numbers(learning_rate)?]].concat();
+        let Self { objective, model, repeat, .. } = self;
+        let mut found = repeat.run(gpu, &inputs.iter().collect::<Vec<_>>(), |inputs| {
+            let (numbers, inputs) = inputs.split_last().expect("the numbers are last");
+            let (grads, mut found) = objective.descend(model, &given.step.with(inputs)?)?;
+            found.push(learner.queue(&grads, numbers)?);
+            Ok(found)
+        })?;
+        let norms = found.pop().expect("the norms are last");
+        let seen = given.seen(given.step.losses(objective, &found)?);
+        Ok((seen, learner.finish(&norms)?))
+    }
+
+    /// Why a GPU does not repeat a recorded step, if it does not: told once.
+    pub fn refusal(&mut self) -> Option<Error> {
+        self.repeat.refusal()
+    }
+
+    /// Whether a GPU repeats a recorded step from here on.
+    pub fn is_recorded(&self) -> bool {
+        self.repeat.is_recorded()
+    }
+
+    /// What step `step` takes in.
+    fn given(&mut self, step: u64) -> Result<Given> {
         let (images, texts) = (self.config.batch.images, self.config.batch.texts);
         let [image_order, text_order] = &mut self.orders;
         let image_samples = image_order.batch(step, images);
@@ -93,24 +165,15 @@ impl Dual {
         let (ids, learned) = (ids.concat(), learned.concat());
         let texts = Texts { ids: &ids, learned: &learned, counted: None, length: self.length };
 
-        let (grads, losses) = self.objective.gradients(
+        let step = self.objective.step(
             &self.model,
             &ImagePairs { latents: &image_latents, ids: &image_ids },
             &TextPairs { latents: &text_latents, texts },
             &draws,
             self.config.batch.micro_batches,
         )?;
-        Ok(Gradient {
-            grads,
-            losses: vec![
-                ("loss", losses.total),
-                ("image_loss", losses.image),
-                ("text_loss", losses.text),
-            ],
-            by_noise: vec![("image", losses.image_by_noise), ("text", losses.text_by_noise)],
-            pairs: (image_samples.len() + text_samples.len()) as u64,
-            text_tokens: ids.len() as u64,
-        })
+        let pairs = (image_samples.len() + text_samples.len()) as u64;
+        Ok(Given { step, pairs, text_tokens: ids.len() as u64 })
     }
 
     /// A row for each sample, in the order of the batch.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use autograd::optim::{AdamW, Clipped};
 use autograd::{Grads, Params, Var};
-use tensor::{DType, Device, Result};
+use tensor::{DType, Device, Result, Tensor};
 
 use super::checkpoint::Named;
 use super::schedule::OptimizerConfig;
@@ -59,6 +59,25 @@ impl Learner {
         self.optimizer.step(grads, learning_rate)
     }
 
+    /// What a GPU is told of its next step: see [`AdamW::numbers`].
+    pub fn numbers(&self, learning_rate: f64) -> Result<Tensor> {
+        self.optimizer.numbers(learning_rate)
+    }
+
+    /// Queues an [update](Self::update) on a GPU: see [`AdamW::queue`].
+    ///
+    /// Errors: a gradient that is not like its weight; the GPU's.
+    pub fn queue(&mut self, grads: &Grads, numbers: &Tensor) -> Result<Tensor> {
+        self.optimizer.queue(grads, numbers)
+    }
+
+    /// Ends what was queued, or repeated: see [`AdamW::finish`].
+    ///
+    /// Errors: the GPU's.
+    pub fn finish(&mut self, norms: &Tensor) -> Result<Clipped> {
+        self.optimizer.finish(norms)
+    }
+
     /// All weights by name, in the order they were given.
     pub fn weights(&self) -> Named {
         self.params.tensors()
@@ -103,8 +122,6 @@ impl Learner {
 
 #[cfg(test)]
 mod tests {
-    use tensor::Tensor;
-
     use super::*;
 
     fn learner() -> Learner {

@@ -70,6 +70,9 @@ impl Progress {
                 self.bar.set_message(text);
                 self.plain_line(report.step);
             }
+            Event::Unrecorded(why) => {
+                self.say(format!("warning: steps are asked for kernel by kernel, slower: {why}"));
+            }
             Event::Wrote(path) => {
                 self.say(format!("wrote {}", path.display()));
                 // Writing and sampling are not part of a step.

@@ -63,6 +63,8 @@ pub enum Event<'a> {
     },
     /// A step has been made.
     Step(&'a StepReport),
+    /// A step could not be recorded, and is asked of the GPU kernel by kernel.
+    Unrecorded(&'a Error),
     /// A file or folder has been written: a checkpoint, a sample sheet, the finished model.
     Wrote(&'a Path),
     /// The model has been scored.
@@ -282,6 +284,9 @@ impl Run {
                 Due::Step => {
                     let report = trainer.step()?;
                     (watch.observe)(Event::Step(&report));
+                    if let Some(why) = trainer.refusal() {
+                        (watch.observe)(Event::Unrecorded(&why));
+                    }
                 }
                 Due::Samples => {
                     if let Ok(path) = self.unless_stopped(stop, |on| trainer.write_samples(on))? {

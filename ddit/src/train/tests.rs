@@ -125,11 +125,11 @@ fn micro_batches_change_rounding_only() {
         let trainer::Subject::Dual(dual) = &mut trainer.subject else {
             unreachable!("the settings are a transformer's")
         };
-        let gradient = dual.gradient(3).unwrap();
+        let (grads, seen) = dual.gradient(3).unwrap();
         let weights = trainer.learner.params().trained();
-        let found = weights.filter_map(|(_, weight)| gradient.grads.get(weight));
+        let found = weights.filter_map(|(_, weight)| grads.get(weight));
         let values: Vec<f64> = found.flat_map(|gradient| gradient.to_f64_vec()).collect();
-        (gradient.losses[0].1, values)
+        (seen.losses[0].1, values)
     };
     // Gradients are compared, not weights: AdamW turns a gradient that is 0 but for rounding, as
     // that of a key's bias, into a whole step.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use autograd::{Grads, Params};
+use autograd::Params;
 use kernels::count;
 use serde_json::{Map, Value, json};
 use tensor::{DType, Device, Error, Result, Tensor};
@@ -30,10 +30,8 @@ use crate::weights::{FNV_START, fnv};
 /// Where a run keeps its checkpoints.
 pub(super) const CHECKPOINTS: &str = "checkpoints";
 
-/// The direction of a step, and what was seen on the way to it.
-pub struct Gradient {
-    /// Gradients of the parameters.
-    pub grads: Grads,
+/// What was seen on the way down.
+pub struct Seen {
     /// Losses by name, the minimised one first.
     pub losses: Vec<(&'static str, f64)>,
     /// Losses of pictures and of texts by noise level, where there is any.
@@ -42,6 +40,12 @@ pub struct Gradient {
     pub pairs: u64,
     /// Tokens of the texts.
     pub text_tokens: u64,
+}
+
+impl Seen {
+    fn is_finite(&self) -> bool {
+        self.losses.iter().all(|(_, loss)| loss.is_finite())
+    }
 }
 
 /// What is trained, with its data.
@@ -125,14 +129,10 @@ impl Trainer {
 
     /// Makes a step, and writes a line of the log where one is due.
     ///
-    /// Errors: a loss or a gradient that is no number, before the weights take it up; those of
+    /// Errors: a loss or a gradient that is no number: weights take up no such gradient; those of
     /// data, model and log.
     pub fn step(&mut self) -> Result<StepReport> {
         let (begun, before, step) = (Instant::now(), count::flops(), self.state.step);
-        let gradient = match &mut self.subject {
-            Subject::Autoencoder(autoencoder) => autoencoder.gradient(step)?,
-            Subject::Dual(dual) => dual.gradient(step)?,
-        };
         let diverged = || {
             let message = format!("the loss or its gradient is no number at step {step}");
             let whence = match &self.saved {
@@ -142,25 +142,36 @@ impl Trainer {
             let help = format!("{whence} with a lower optimizer.learning_rate");
             Error::value("train", message).note(help)
         };
-        if gradient.losses.iter().any(|(_, loss)| !loss.is_finite()) {
-            return Err(diverged());
-        }
         let learning_rate = self.config.optimizer.rate(step, self.config.run.steps);
-        let clipped = self.learner.update(&gradient.grads, learning_rate)?;
-        if !clipped.norm.is_finite() {
+        let (seen, clipped) = match (&mut self.subject, &self.device) {
+            (Subject::Dual(dual), Device::Cuda(gpu)) => {
+                dual.step_on(gpu, &mut self.learner, step, learning_rate)?
+            }
+            (subject, _) => {
+                let (grads, seen) = match subject {
+                    Subject::Autoencoder(autoencoder) => autoencoder.gradient(step)?,
+                    Subject::Dual(dual) => dual.gradient(step)?,
+                };
+                if !seen.is_finite() {
+                    return Err(diverged());
+                }
+                (seen, self.learner.update(&grads, learning_rate)?)
+            }
+        };
+        if !(seen.is_finite() && clipped.norm.is_finite()) {
             return Err(diverged());
         }
         self.state.step += 1;
-        self.state.pairs += gradient.pairs;
-        self.state.text_tokens += gradient.text_tokens;
+        self.state.pairs += seen.pairs;
+        self.state.text_tokens += seen.text_tokens;
         let mut report = StepReport {
             step: self.state.step,
-            losses: gradient.losses,
-            by_noise: gradient.by_noise,
+            losses: seen.losses,
+            by_noise: seen.by_noise,
             learning_rate,
             grad_norm: clipped.norm,
             clipped: clipped.factor < 1.0,
-            pairs: gradient.pairs,
+            pairs: seen.pairs,
             flops: count::flops() - before,
             line: None,
         };
@@ -178,6 +189,19 @@ impl Trainer {
             report.line = Some(line);
         }
         Ok(report)
+    }
+
+    /// Why a GPU does not repeat a recorded step, if it does not: told once.
+    pub fn refusal(&mut self) -> Option<Error> {
+        match &mut self.subject {
+            Subject::Dual(dual) => dual.refusal(),
+            Subject::Autoencoder(_) => None,
+        }
+    }
+
+    /// Whether a GPU repeats a recorded step from here on.
+    pub fn is_recorded(&self) -> bool {
+        matches!(&self.subject, Subject::Dual(dual) if dual.is_recorded())
     }
 
     /// Adds what the log says of work done and its speed.

@@ -52,6 +52,12 @@ impl Installed {
         self.text(b"fakecuda_statistics")
     }
 
+    /// The names of the kernels that were launched.
+    pub fn launched(&self) -> Vec<String> {
+        let statistics = self.statistics();
+        statistics.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect()
+    }
+
     /// Forgets what kernels did.
     pub fn reset_statistics(&self) {
         // SAFETY: the function has this signature.

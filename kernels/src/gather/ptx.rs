@@ -23,14 +23,15 @@ pub fn gather([from, to]: [Storage; 2]) -> Kernel {
     }))
 }
 
-/// The places of equal numbers: what [`scatter_add`] goes by.
+/// The places of equal numbers: what [`scatter_add`] goes by. There are as many groups as places,
+/// whatever the numbers are, so that its launch is the same for all of them; the last are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups {
     /// Every place, by its number, then in order.
     pub order: Vec<usize>,
     /// Where in the order those of each number that occurs begin, and the end.
     pub starts: Vec<usize>,
-    /// The number.
+    /// The number, and 0 of a group that is empty.
     pub rows: Vec<usize>,
 }
 
@@ -46,7 +47,8 @@ impl Groups {
                 groups.starts.push(place);
             }
         }
-        groups.starts.push(ids.len());
+        groups.rows.resize(ids.len(), 0);
+        groups.starts.resize(ids.len() + 1, ids.len());
         groups
     }
 }
@@ -56,8 +58,8 @@ const AHEAD: u32 = 4;
 
 /// Row `rows[g]` of the table's gradient: the sum of the rows of dy whose number it is, in their
 /// order, as on the CPU. Rows that nobody picked are not written: they have to be zero before.
-/// Parameters: dy, order, starts and rows (u32) of the [`Groups`], dtable, width, len (numbers that
-/// occur, times the width). The extent of the grid is len.
+/// Parameters: dy, order, starts and rows (u32) of the [`Groups`], dtable, width, len (groups times
+/// the width). The extent of the grid is len.
 ///
 /// The numbers have been sorted where they come from, on the CPU, so that a thread makes one sum and
 /// reads nothing else: no row has two writers, and no float is added atomically.
@@ -83,7 +85,9 @@ pub fn scatter_add() -> Kernel {
                 // −0 changes no sum.
                 ahead.into_iter().for_each(|x| sum.add(x));
             });
-            dtable.at(rows.at(group).load().mad(width, column)).store(sum.get());
+            k.if_(start.lt(end), || {
+                dtable.at(rows.at(group).load().mad(width, column)).store(sum.get());
+            });
         });
     })
 }
@@ -96,7 +100,8 @@ mod tests {
     fn groups_keep_the_order_of_places() {
         let groups = Groups::of(&[5, 2, 5, 0, 2, 5]);
         assert_eq!(groups.order, [3, 1, 4, 0, 2, 5]);
-        assert_eq!((groups.starts, groups.rows), (vec![0, 1, 3, 6], vec![0, 2, 5]));
+        assert_eq!(groups.starts, [0, 1, 3, 6, 6, 6, 6]);
+        assert_eq!(groups.rows, [0, 2, 5, 0, 0, 0]);
         assert_eq!(Groups::of(&[]).starts, [0]);
     }
 }

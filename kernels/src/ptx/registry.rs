@@ -4,6 +4,8 @@
 //! products of float32 rounded to tf32 (operations round to bf16 or not at all), random numbers (a
 //! model's are made by the CPU: the same bits on every device), and cross-entropy with a block a row.
 
+use std::collections::HashSet;
+
 use super::{Kernel, Storage};
 use crate::attention::ptx::{Attention, Backward, Exact};
 use crate::conv::ptx::{Convolution, Transposed, WeightGradient, fold_filters, sum_filters};
@@ -42,6 +44,32 @@ pub fn kernels() -> Vec<Kernel> {
     all.extend([xent::ptx::forward(), xent::ptx::forward_wide()]);
     all.extend([xent::ptx::backward(), xent::ptx::backward_wide()]);
     all
+}
+
+/// What tells a kernel from those that an example stands for: its name without the width of rows,
+/// the size of filters, the number of axes and of segments beyond two.
+pub fn example(name: &str) -> String {
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let without_size = |part: &str| {
+        for kind in ["held", "strided", "scattered"] {
+            if part.strip_prefix(kind).is_some_and(is_number) {
+                return kind.to_owned();
+            }
+        }
+        match (part.split_once('x'), part.strip_prefix('s')) {
+            (Some((rows, columns)), _) if is_number(rows) && is_number(columns) => "filter".into(),
+            (_, Some(segments)) if is_number(segments) && segments > "2" => "s2".into(),
+            _ => part.to_owned(),
+        }
+    };
+    name.split('_').map(without_size).collect::<Vec<_>>().join("_")
+}
+
+/// Those of these names that are none of the [kernels], and that none of them stands for.
+pub fn unlisted<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let listed: HashSet<String> =
+        kernels().iter().map(|kernel| example(&kernel.spec().name)).collect();
+    names.into_iter().filter(|name| !listed.contains(&example(name))).collect()
 }
 
 /// Axes of a strided kernel, at most, of those listed.

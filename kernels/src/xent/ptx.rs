@@ -149,8 +149,8 @@ fn largest_of_block<'k>(k: &'k Body, x: Reg<'k, F32>) -> Reg<'k, F32> {
     all.reduce(|a, b| a.max(b)).expect("there are warps")
 }
 
-/// Replaces scores by dy·∂loss/∂scores. Parameters: scores, ids (u32), weights (float64), lse,
-/// rows, words, forbidden, dy (float64). The extent of the grid is the rows.
+/// Replaces scores by dy·∂loss/∂scores. Parameters: scores, ids (u32), weights (float64), lse, dy
+/// (one float32), rows, words, forbidden. The extent of the grid is the rows.
 pub fn backward() -> Kernel {
     Kernel::new("cross_entropy_backward", ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| {
         let backward = Backward::parameters(k);
@@ -173,14 +173,14 @@ pub fn backward_wide() -> Kernel {
 /// The arguments of a backward kernel.
 struct Backward<'k> {
     all: Rows<'k>,
+    dy: Global<'k, F32>,
     sizes: Sizes<'k>,
-    dy: Reg<'k, F64>,
 }
 
 impl<'k> Backward<'k> {
     fn parameters(k: &'k Body) -> Self {
         let all = Rows::parameters(k);
-        Backward { all, sizes: Sizes::parameters(k), dy: k.f64("dy") }
+        Backward { all, dy: k.global("dy"), sizes: Sizes::parameters(k) }
     }
 
     /// What replaces the score of a word of a row.
@@ -189,7 +189,7 @@ impl<'k> Backward<'k> {
         let Sizes { words, forbidden, .. } = self.sizes;
         let scores = scores.at(row * words);
         let (lse, right) = (lse.at(row).load(), ids.at(row).load());
-        let weight = (self.dy * weights.at(row).load()).to_f32();
+        let weight = (self.dy.load().to_f64() * weights.at(row).load()).to_f32();
         move |c| {
             let place = scores.at(c);
             let p = (place.load() - lse).exp() * weight;

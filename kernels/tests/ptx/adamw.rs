@@ -31,10 +31,10 @@ fn adamw_has_the_bits_of_the_cpu() {
         let mut args: Vec<Arg> = vec![gpu.upload(&g).into()];
         args.extend(buffers[..3 + usize::from(average)].iter().map(|&buffer| Arg::from(buffer)));
         args.push(gpu.upload(&[update.clip as f32]).into());
+        args.push(gpu.upload(&adamw::ptx::numbers(&update)).into());
         args.push((n as u32).into());
-        args.extend(adamw::ptx::numbers(&update).map(Arg::from));
         // A norm that is not finite changes nothing.
-        let clip = args.len() - 11;
+        let clip = args.len() - 3;
         let finite = std::mem::replace(&mut args[clip], gpu.upload(&[f32::NAN]).into());
         run(&mut gpu, &adamw::ptx::kernel(average), [n, 1, 1], &args);
         for (array, buffer) in arrays.iter().zip(&buffers) {
@@ -55,9 +55,10 @@ fn the_average_alone_has_the_bits_of_the_cpu() {
     let (p, mut e, decay) = (numbers(77, 1.0, 1), numbers(77, 1.0, 2), 0.8);
     let mut gpu = Machine::new();
     let e_out = gpu.upload(&e);
-    let args =
-        [gpu.upload(&p).into(), e_out.into(), gpu.upload(&[1.0f32]).into(), Arg::from(77u32)];
-    let args = [&args[..], &[decay as f32, (1.0 - decay) as f32].map(Arg::from)].concat();
+    let mut numbers = [f32::NAN; adamw::ptx::NUMBERS];
+    numbers[7..].copy_from_slice(&[decay as f32, (1.0 - decay) as f32]);
+    let [one, numbers] = [gpu.upload(&[1.0f32]), gpu.upload(&numbers)].map(Arg::from);
+    let args = [gpu.upload(&p).into(), e_out.into(), one, numbers, Arg::from(77u32)];
     run(&mut gpu, &adamw::ptx::average(), [77, 1, 1], &args);
     adamw::ema(decay, &p, &mut e);
     assert_bits("average", &gpu.download(e_out).expect("a buffer"), &e);

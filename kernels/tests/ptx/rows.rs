@@ -72,7 +72,8 @@ fn cross_entropy_has_the_bits_of_the_cpu_both_ways() {
                 assert_eq!(total.wavefronts, total.ideal_wavefronts, "no bank conflicts");
                 assert_bits("lse", &gpu.download(lse_out).expect("a buffer"), &lse);
                 assert_eq!(gpu.download(losses).expect("a buffer"), parts);
-                let args = [&arrays[..4], &sizes, &[Arg::from(0.5f64)]].concat();
+                let dy = Arg::from(gpu.upload(&[0.5f32]));
+                let args = [&arrays[..4], &[dy], &sizes].concat();
                 run(&mut gpu, &backward, [rows, 1, 1], &args);
                 assert_bits("slopes", &gpu.download(z).expect("a buffer"), &slopes);
             }

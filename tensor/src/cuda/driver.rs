@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 
 use cudarc::driver::result::ctx::set_current;
 use cudarc::driver::sys::{
-    self, CUfunction_attribute, CUgraphInstantiate_flags, CUmemPool_attribute, CUstreamCaptureMode,
-    CUstreamCaptureStatus,
+    self, CUfunction_attribute, CUgraphInstantiate_flags, CUmemPool_attribute, CUmemoryPool,
+    CUstreamCaptureMode, CUstreamCaptureStatus,
 };
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, LaunchConfig,
@@ -77,16 +77,11 @@ impl Queue {
         unsafe { context.disable_event_tracking() };
         if context.has_async_alloc() {
             // Freed memory stays in the driver's pool; it would be given back at every wait.
-            let mut pool = MaybeUninit::uninit();
-            let mut keep = u64::MAX;
-            // SAFETY: the first call writes the pool, which the second is given with a number of
-            // the type that the attribute has.
-            unsafe {
-                sys::cuDeviceGetDefaultMemPool(pool.as_mut_ptr(), context.cu_device()).result()?;
-                let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-                let keep = (&raw mut keep).cast();
-                sys::cuMemPoolSetAttribute(pool.assume_init(), threshold, keep).result()?;
-            }
+            let (pool, mut keep) = (pool_of(&context)?, u64::MAX);
+            let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            let keep = (&raw mut keep).cast();
+            // SAFETY: the number is of the type that the attribute has.
+            unsafe { sys::cuMemPoolSetAttribute(pool, threshold, keep) }.result()?;
         }
         Ok(Self { stream: context.new_stream()?, sources: Mutex::default() })
     }
@@ -152,11 +147,16 @@ impl Queue {
         waited
     }
 
-    /// From now on what is asked for is recorded, not done.
+    /// From now on what is asked for is recorded, not done. A graph has memory of its own: what the
+    /// driver's pool keeps is given back first, so that there are not two of everything.
     pub fn begin_capture(&self) -> Result<()> {
         if !self.stream.context().has_async_alloc() {
             return Err("the driver has no memory in the order of a stream".to_owned());
         }
+        self.wait()?;
+        let pool = told(pool_of(self.stream.context()))?;
+        // SAFETY: gives back what nobody has.
+        told(unsafe { sys::cuMemPoolTrimTo(pool, 0) }.result())?;
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         told(self.stream.begin_capture(mode))
     }
@@ -217,6 +217,18 @@ impl Drop for Queue {
     fn drop(&mut self) {
         // Sources go now. An error has nobody to be told.
         let _ = self.wait();
+    }
+}
+
+/// The pool that a device's memory comes from.
+fn pool_of(
+    context: &CudaContext,
+) -> std::result::Result<CUmemoryPool, cudarc::driver::DriverError> {
+    let mut pool = MaybeUninit::uninit();
+    // SAFETY: writes the pool, which is there then.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(pool.as_mut_ptr(), context.cu_device()).result()?;
+        Ok(pool.assume_init())
     }
 }
 

@@ -3,20 +3,22 @@
 //! A network of many small layers asks a GPU for thousands of short kernels, and asking takes longer
 //! than doing. A [`Graph`] is all that a function asked for, with every address and number in it: to
 //! run it again is one call. It is a function from tensors to tensors all the same; what it is made
-//! of never shows.
+//! of never shows. It may also write in place to tensors that are there: a step of training moves
+//! weights.
 //!
 //! # How a function is recorded
 //!
 //! 1. It runs once as always, on copies of its inputs that the graph keeps. That loads its kernels and
 //!    makes what it uploads; copies of its results are where the graph will leave them.
-//! 2. It runs again while the queue records instead of doing. Memory that is asked for then is the
-//!    graph's own, at fixed addresses, given back within it; what was uploaded the first time is there
-//!    already; what launches reach besides is kept alive, so that nobody writes over it.
+//! 2. It is gone through again while the queue records instead of doing. Memory that is asked for then
+//!    is the graph's own, at fixed addresses, given back within it; what was uploaded the first time
+//!    is there already; what launches reach besides is kept alive, so that nobody writes over it.
 //!
-//! So the function has to be the same both times, may read nothing, and may leave nothing behind: each
-//! of these is an error.
+//! So the function has to be the same both times, may read nothing, and may leave nothing behind but
+//! what it writes in place: each of these is an error. What it writes in place must be one tensor's
+//! alone, when it is recorded and whenever it is run: others would see it change.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
@@ -32,7 +34,10 @@ pub struct Graph {
     gpu: Cuda,
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
-    _held: Vec<Arc<Storage>>,
+    /// What it reads of what was there before.
+    _read: Vec<Arc<Storage>>,
+    /// What it writes of that.
+    written: Vec<Arc<Storage>>,
 }
 
 /// A function while it is being recorded.
@@ -43,8 +48,10 @@ pub(super) struct Recording {
     captures: bool,
     /// What the function uploads, and the copy on the GPU; at the second time, what is left of that.
     uploads: VecDeque<[Tensor; 2]>,
-    /// What launches reach that was there before.
-    held: Vec<Arc<Storage>>,
+    /// Tables of addresses as they will be in the graph, and where on the GPU they belong.
+    tables: Vec<[Tensor; 2]>,
+    /// What launches reach that was there before, by address; and whether they write to it.
+    held: HashMap<usize, (Arc<Storage>, bool)>,
     /// Memory that was there before and is not needed any more. To give it back would be recorded.
     given_up: Vec<driver::Memory>,
     /// Memory asked for while recording that was not given back yet.
@@ -52,7 +59,8 @@ pub(super) struct Recording {
 }
 
 impl Cuda {
-    /// Records what `f` does with tensors like `inputs`, which it is given copies of.
+    /// Does `f` with copies of `inputs`, and records what it does: its results, and the graph that
+    /// does the same with other inputs of these shapes, or why there is none.
     ///
     /// Whatever else `f` reaches stays in the graph as it is now: other tensors, numbers, and what it
     /// uploads itself. Until this returns other threads leave the GPU alone.
@@ -60,26 +68,39 @@ impl Cuda {
     /// Cost: `f` runs once, and is gone through twice. The graph keeps its inputs and results, and
     /// memory for all that `f` holds at once.
     ///
-    /// Errors: those of `f`; it reads elements, uploads something else the second time, leaves a
-    /// tensor behind, or gives results of another device; a recording is under way; the driver's.
+    /// Errors: those of `f` as it runs. Of the graph: those of `f` as it is gone through again; it
+    /// reads elements, uploads something else the second time, writes in place to what others share,
+    /// leaves a tensor behind, or gives results of another device; a recording is under way; the
+    /// driver's.
     #[track_caller]
     pub fn record(
         &self,
         inputs: &[&Tensor],
-        f: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
-    ) -> Result<Graph> {
+        mut f: impl FnMut(&[Tensor]) -> Result<Vec<Tensor>>,
+    ) -> Result<(Vec<Tensor>, Result<Graph>)> {
         let inputs = inputs.iter().map(|x| Ok(self.take(x)?.to_owned_copy()));
         let inputs = inputs.collect::<Result<Vec<Tensor>>>()?;
-        self.begin(VecDeque::new(), false)?;
+        if let Err(error) = self.begin(VecDeque::new(), false) {
+            return Ok((f(&inputs)?, Err(error)));
+        }
         let first = f(&inputs);
         let uploads = self.end().uploads;
-        let outputs: Vec<Tensor> = first?.iter().map(Tensor::to_owned_copy).collect();
+        let first = first?;
+        let outputs = first.iter().map(Tensor::to_owned_copy).collect();
+        Ok((first, self.capture(inputs, outputs, uploads, f)))
+    }
+
+    /// What `f` does with these inputs, as a graph that leaves results in these places.
+    fn capture(
+        &self,
+        inputs: Vec<Tensor>,
+        outputs: Vec<Tensor>,
+        uploads: VecDeque<[Tensor; 2]>,
+        mut f: impl FnMut(&[Tensor]) -> Result<Vec<Tensor>>,
+    ) -> Result<Graph> {
         if let Some(elsewhere) = outputs.iter().find(|y| y.cuda() != Some(self)) {
-            return Err(Error::device(
-                "record",
-                format!("a result is not in the memory of {self}"),
-            )
-            .operand("result", elsewhere));
+            let message = format!("a result is not in the memory of {self}");
+            return Err(Error::device("record", message).operand("result", elsewhere));
         }
         self.begin(uploads.clone(), true)?;
         let second = match self.0.queue.begin_capture() {
@@ -87,21 +108,26 @@ impl Cuda {
             Err(text) => Err(Error::device("record", text)),
         };
         let graph = self.0.queue.end_capture();
-        let Recording { mut held, live, .. } = self.end();
+        let Recording { held, live, tables, .. } = self.end();
         second?;
         let graph = graph.map_err(|text| Error::device("record", text))?;
         if live > 0 {
             let message = format!("{live} tensors that it made are still there");
             return Err(Error::device("record", message).note("a graph gives its results alone"));
         }
-        held.extend(uploads.into_iter().map(|[_, copy]| copy.storage));
-        held.sort_by_key(|storage| Arc::as_ptr(storage).addr());
-        held.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        Ok(Graph { graph, gpu: self.clone(), inputs, outputs, _held: held })
+        for [table, place] in &tables {
+            memory::copy(self, &self.upload(table)?, place)?;
+        }
+        let (written, read): (Vec<_>, Vec<_>) =
+            held.into_values().partition(|(_, written)| *written);
+        let [written, mut read] = [written, read]
+            .map(|all| all.into_iter().map(|(storage, _)| storage).collect::<Vec<_>>());
+        read.extend(uploads.into_iter().map(|[_, copy]| copy.storage));
+        Ok(Graph { graph, gpu: self.clone(), inputs, outputs, _read: read, written })
     }
 
     /// The tensor on this GPU.
-    fn take(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn take(&self, x: &Tensor) -> Result<Tensor> {
         x.to_device(&Device::Cuda(self.clone()))
     }
 
@@ -112,8 +138,9 @@ impl Cuda {
             return Err(Error::device("record", "a graph is being recorded already"));
         }
         let (number, thread) = (NUMBER.fetch_add(1, Ordering::Relaxed), thread::current().id());
-        let (held, given_up, live) = Default::default();
-        *recording = Some(Recording { number, thread, captures, uploads, held, given_up, live });
+        let (tables, held, given_up, live) = Default::default();
+        let of = Recording { number, thread, captures, uploads, tables, held, given_up, live };
+        *recording = Some(of);
         Ok(())
     }
 
@@ -166,13 +193,44 @@ impl Cuda {
         self.recorded(|recording| recording.uploads.push_back([x.clone(), copy.clone()]));
     }
 
-    /// Takes notice of memory that a launch reaches.
-    pub(super) fn reached(&self, storage: &Arc<Storage>) {
-        if let Storage::Device(memory) = &**storage
-            && !memory.is_of_graph()
-        {
-            self.recorded(|r| r.captures.then(|| r.held.push(storage.clone())));
+    /// A table of addresses on the GPU. In a graph they are other ones than the first time, when the
+    /// copy was made; it gets them once the recording has ended.
+    pub(super) fn table(&self, addresses: Vec<i64>) -> Result<Tensor> {
+        let shape = [addresses.len()];
+        let table = Tensor::from_vec(addresses, shape)?;
+        let before = self.recorded(|r| r.captures.then(|| r.uploads.pop_front())).flatten();
+        match before {
+            None => self.upload(&table),
+            Some(Some([known, copy])) if known.shape() == table.shape() => {
+                self.recorded(|r| r.tables.push([table, copy.clone()]));
+                Ok(copy)
+            }
+            Some(_) => Err(Error::device("record", "a table of another length the second time")),
         }
+    }
+
+    /// Takes notice of memory that a launch reaches, and perhaps writes.
+    pub(super) fn reached(&self, storage: &Arc<Storage>, writes: bool) {
+        if self.was_there(storage) {
+            self.recorded(|r| {
+                let held = r.held.entry(Arc::as_ptr(storage).addr());
+                held.or_insert_with(|| (storage.clone(), false)).1 |= writes;
+            });
+        }
+    }
+
+    /// Whether a graph is being recorded and this memory is none of its own.
+    pub(super) fn was_there(&self, storage: &Storage) -> bool {
+        let is_of_graph = |memory: &memory::Memory| memory.is_of_graph();
+        matches!(storage, Storage::Device(memory) if !is_of_graph(memory))
+            && self.recorded(|r| r.captures).unwrap_or(false)
+    }
+
+    /// Whether one tensor alone has this memory, the recording aside.
+    pub(super) fn is_unshared(&self, storage: &Arc<Storage>) -> bool {
+        let address = Arc::as_ptr(storage).addr();
+        let is_held = self.recorded(|r| r.held.contains_key(&address)).unwrap_or(false);
+        Arc::strong_count(storage) == 1 + usize::from(is_held)
     }
 
     /// Takes notice of new memory; the number of the graph that it is part of.
@@ -217,20 +275,34 @@ fn leave(gpu: &Cuda, results: &[Tensor], places: &[Tensor]) -> Result<()> {
 }
 
 impl Graph {
-    /// Whether inputs have the shapes and element types that it was recorded with.
+    /// Whether it can be run with these inputs: they have the shapes and element types that it was
+    /// recorded with, and what it writes in place is still one tensor's, and no other's.
     pub fn takes(&self, inputs: &[&Tensor]) -> bool {
+        self.fits(inputs) && self.is_current()
+    }
+
+    fn fits(&self, inputs: &[&Tensor]) -> bool {
         let alike = |(x, place): (&&Tensor, &Tensor)| {
             (x.shape(), x.dtype()) == (place.shape(), place.dtype())
         };
         inputs.len() == self.inputs.len() && inputs.iter().zip(&self.inputs).all(alike)
     }
 
+    fn is_current(&self) -> bool {
+        // The tensor's, and ours.
+        self.written.iter().all(|storage| Arc::strong_count(storage) == 2)
+    }
+
     /// The function's results for these inputs, which may lie anywhere.
     ///
-    /// Errors: other shapes or element types than those it was recorded with; the GPU's.
+    /// Errors: it does not [take](Self::takes) them; the GPU's.
     #[track_caller]
     pub fn run(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
-        if !self.takes(inputs) {
+        if !self.is_current() {
+            let message = "others share what it writes in place, or it has been replaced";
+            return Err(Error::device("graph", message));
+        }
+        if !self.fits(inputs) {
             let error = Error::shape("graph", "it was recorded with other inputs");
             let error = inputs.iter().fold(error, |error, x| error.operand("input", *x));
             return Err(self.inputs.iter().fold(error, |error, x| error.operand("recorded", x)));

@@ -103,7 +103,7 @@ impl<'a> Launch<'a> {
     /// takes both, and strides as numbers. It begins at element `start` of `y`, which is contiguous;
     /// one that shares its elements is copied first.
     pub fn update(self, y: &'a mut Tensor, start: usize) -> Self {
-        own(y);
+        own(self.gpu, y);
         self.with(Argument::Place(y, start)).with(Argument::Place(y, start))
     }
 
@@ -191,10 +191,19 @@ impl<'a> Launch<'a> {
     }
 }
 
-/// Makes a tensor one that may be written: contiguous, with elements of its own.
-fn own(y: &mut Tensor) {
-    if !(y.is_unshared() && y.is_contiguous()) {
+/// Makes a tensor one that may be written: contiguous, with elements of its own. While a graph is
+/// recorded what was there before is not replaced: see [`in_place`].
+fn own(gpu: &Cuda, y: &mut Tensor) {
+    if !(gpu.was_there(&y.storage) || (y.is_unshared() && y.is_contiguous())) {
         *y = y.to_owned_copy();
+    }
+}
+
+/// Errors unless a graph that is recorded may write here, in place.
+fn in_place(gpu: &Cuda, y: &Tensor) -> Result<(), String> {
+    match gpu.was_there(&y.storage) && !gpu.is_unshared(&y.storage) {
+        true => Err("others share it, and a graph would write in place".to_owned()),
+        false => Ok(()),
     }
 }
 
@@ -233,10 +242,11 @@ fn word(
     tables: &mut Vec<Tensor>,
 ) -> Result<Word, (String, Option<crate::Operand>)> {
     let wrong = |message: String, x: &Tensor| (message, Some(x.into()));
+    let writes = matches!(argument, Argument::Output(_) | Argument::Place(..));
     let pointer_to = |x: &Tensor, start: usize, align: u32| match &*x.storage {
         Storage::Device(memory) if memory.gpu() == gpu => match memory.address() {
             Ok(address) => {
-                gpu.reached(&x.storage);
+                gpu.reached(&x.storage, writes);
                 let first = (x.layout.offset() + start) * x.dtype().size();
                 let address = address + first as u64;
                 match counted(&x.layout).and_then(|()| aligned(address, align)) {
@@ -263,10 +273,14 @@ fn word(
         Argument::View(x) => typed(x),
         Argument::Input(x) => packed(x),
         Argument::Output(y) => {
-            own(y);
+            own(gpu, y);
+            in_place(gpu, y).map_err(|message| wrong(message, y))?;
             packed(y)
         }
-        Argument::Place(y, start) => packed(y).and_then(|_| pointer_to(y, start, align)),
+        Argument::Place(y, start) => {
+            in_place(gpu, y).map_err(|message| wrong(message, y))?;
+            packed(y).and_then(|_| pointer_to(y, start, align))
+        }
         Argument::Table(tensors) => {
             if !matches!(kind, Kind::Pointer("u64")) {
                 return Err(number("a table of tensors"));
@@ -279,8 +293,7 @@ fn word(
                 false => Err(wrong("it is not contiguous float32".to_owned(), x)),
             };
             let addresses = tensors.iter().map(address).collect::<Result<Vec<i64>, _>>()?;
-            let table = Tensor::from_vec(addresses, [tensors.len()]);
-            let table = table.and_then(|table| gpu.upload(&table));
+            let table = gpu.table(addresses);
             let table = table.map_err(|error| (error.message().to_owned(), None))?;
             let word = pointer(&table)?;
             tables.push(table);

@@ -4,7 +4,8 @@
 //! one needs nothing of CUDA. A GPU is one queue: copies and kernels happen in the order in which
 //! they were asked for, and what is dropped is given back in that order. Kernels are those of
 //! `kernels::ptx`, handed to the driver as text when they are first launched ([`Cuda::kernel`]). What
-//! is asked for again and again with the same shapes can be recorded and asked for at once ([`Graph`]).
+//! is asked for again and again with the same shapes can be recorded and asked for at once ([`Graph`],
+//! [`Repeat`]).
 //!
 //! # Errors come late
 //!
@@ -20,6 +21,7 @@ mod driver;
 mod graph;
 mod kernel;
 mod memory;
+mod repeat;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,6 +32,7 @@ use crate::{Error, Result};
 pub use graph::Graph;
 pub use kernel::Launch;
 pub(crate) use memory::Memory;
+pub use repeat::Repeat;
 
 /// A GPU that has been opened; equal to every other handle of the same one.
 #[derive(Clone)]

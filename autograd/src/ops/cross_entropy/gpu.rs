@@ -1,42 +1,31 @@
 //! Cross-entropy on a GPU: launches of `kernels::xent::ptx`, which have the CPU's bits.
 
 use kernels::{reduce, xent};
-use tensor::{Cuda, DType, Device, Result, Tensor};
+use tensor::{Cuda, DType, Result, Tensor};
 
-use super::Scored;
-use crate::Var;
+use crate::{Targets, Var};
 
-impl Scored {
-    /// Targets and weights in a GPU's memory, and the forbidden word as a number beyond all others if
-    /// there is none.
-    fn operands_on(&self, gpu: &Cuda) -> Result<([Tensor; 2], usize)> {
-        let ids: Vec<i32> = self.targets.iter().map(|id| id.cast_signed()).collect();
-        let (ids, weights) = (
-            Tensor::from_slice(&ids, [ids.len()])?,
-            Tensor::from_slice(&self.weights, [self.weights.len()])?,
-        );
-        let there = Device::Cuda(gpu.clone());
-        let forbidden = self.forbidden.unwrap_or(u32::MAX) as usize;
-        Ok(([ids.to_device(&there)?, weights.to_device(&there)?], forbidden))
+impl Targets {
+    /// The forbidden word, as a number beyond all others if there is none.
+    fn none_or_forbidden(&self) -> usize {
+        self.forbidden.unwrap_or(u32::MAX) as usize
     }
 
     /// The loss of scores and each row's part of it; and the log-sum-exp of each row.
     pub(super) fn forward_on(&self, gpu: &Cuda, scores: &Tensor) -> Result<([Tensor; 2], Tensor)> {
         let [rows, words] = scores.dims()?;
-        self.check(scores, words)?;
         if rows == 0 {
             let nothing = |shape: &[usize]| Tensor::zeros_on(Some(gpu), shape, DType::F32);
             return Ok(([nothing(&[]), nothing(&[0])], nothing(&[0])));
         }
-        let ([ids, weights], forbidden) = self.operands_on(gpu)?;
         let scores = scores.contiguous();
         let mut lse = Tensor::uninit_on(Some(gpu), [rows], DType::F32);
         let mut parts = Tensor::uninit_on(Some(gpu), [rows], DType::F64);
         let mut loss = Tensor::uninit_on(Some(gpu), [], DType::F32);
         let launch = gpu.kernel("cross_entropy", xent::ptx::forward)?;
-        let launch = launch.input(&scores).input(&ids).input(&weights);
+        let launch = launch.input(&scores).input(&self.ids).input(&self.weights);
         let launch = launch.output(&mut lse).output(&mut parts);
-        launch.numbers([rows, words, forbidden]).run([rows, 1, 1])?;
+        launch.numbers([rows, words, self.none_or_forbidden()]).run([rows, 1, 1])?;
         let launch = gpu.kernel("add_parts", reduce::ptx::add_parts)?;
         launch.input(&parts).output(&mut loss).number(rows).run([1, 1, 1])?;
         Ok(([loss, parts], lse))
@@ -48,17 +37,17 @@ impl Scored {
         gpu: &Cuda,
         scores: &Tensor,
         lse: &Tensor,
-        dy: f64,
+        dy: &Tensor,
     ) -> Result<Tensor> {
         let [rows, words] = scores.dims()?;
         let mut dx = scores.contiguous();
         if rows == 0 {
             return Ok(dx);
         }
-        let ([ids, weights], forbidden) = self.operands_on(gpu)?;
         let launch = gpu.kernel("cross_entropy_backward", xent::ptx::backward)?;
-        let launch = launch.output(&mut dx).input(&ids).input(&weights).input(lse);
-        launch.numbers([rows, words, forbidden]).double(dy).run([rows, 1, 1])?;
+        let launch = launch.output(&mut dx).input(&self.ids).input(&self.weights);
+        let launch = launch.input(lse).input(dy);
+        launch.numbers([rows, words, self.none_or_forbidden()]).run([rows, 1, 1])?;
         Ok(dx)
     }
 
@@ -74,7 +63,7 @@ impl Scored {
         gpu: &Cuda,
         x: &[Tensor; 3],
         lse: &Tensor,
-        dy: f64,
+        dy: &Tensor,
         needs: [bool; 3],
     ) -> Result<[Option<Var>; 3]> {
         let scores = self.scores_on(x.each_ref())?;

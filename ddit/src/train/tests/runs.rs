@@ -22,7 +22,7 @@ fn watched(
             Event::Scored { step, .. } => format!("scored {step}"),
             Event::Encoded { done, .. } => format!("encoded {done}"),
             Event::Wrote(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
-            Event::Begin { .. } | Event::Cut { .. } => String::new(),
+            Event::Begin { .. } | Event::Cut { .. } | Event::Unrecorded(_) => String::new(),
         });
     };
     let mut validate = |candidate: &Candidate, progress: Progress| {

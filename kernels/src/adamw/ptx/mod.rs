@@ -2,7 +2,8 @@
 //!
 //! What the gradient is multiplied with lies in device memory, so that a step whose norm is known
 //! only there ([`squares`], [`clip`]) needs no word from the host. NaN in that place says that the
-//! norm is not finite, and nothing is changed.
+//! norm is not finite, and nothing is changed. The numbers of an update lie there too, so that every
+//! step is the same launches.
 
 mod norm;
 
@@ -14,25 +15,24 @@ use crate::ptx::{F32, Global, Kernel, Reg};
 /// Threads of a block.
 const THREADS: u32 = 256;
 
-/// Names of the scalars, in the order of [`numbers`].
-const SCALARS: [&str; 9] =
-    ["shrink", "rest1", "beta2", "rest2", "step", "root", "eps", "decay", "rest_decay"];
+/// How many [`numbers`] an update has.
+pub const NUMBERS: usize = 9;
 
-/// The kernel's last arguments.
-pub fn numbers(update: &Update) -> [f32; 9] {
+/// What the kernels take of an update.
+pub fn numbers(update: &Update) -> [f32; NUMBERS] {
     update.scalars().map(|c| c as f32)
 }
 
-/// One update. Parameters: g, p, m, v, e where there is an `average`, clip (one float32), n, and
-/// [`numbers`]. The extent of the grid is n.
+/// One update. Parameters: g, p, m, v, e where there is an `average`, clip (one float32),
+/// [`numbers`], n. The extent of the grid is n.
 pub fn kernel(average: bool) -> Kernel {
     let name = if average { "adamw_average" } else { "adamw" };
     Kernel::new(name, THREADS, [THREADS, 1, 1], |k| {
         let arrays = ["g", "p", "m", "v"].map(|name| k.global::<F32>(name));
         let e = average.then(|| k.global::<F32>("e"));
-        let clip = k.global::<F32>("clip");
+        let [clip, numbers] = ["clip", "numbers"].map(|name| k.global::<F32>(name));
         let n = k.u32("n");
-        let constants = Constants::new(SCALARS.map(|name| k.f32(name)));
+        let constants = Constants::new(std::array::from_fn(|i| numbers.plus(i).load()));
         let i = k.block(0).mad(THREADS, k.thread());
         let clip = clip.load();
         k.if_(i.lt(n) & clip.eq(clip), || {
@@ -51,13 +51,13 @@ pub fn kernel(average: bool) -> Kernel {
     })
 }
 
-/// `e ← d·e + (1 − d)·p` alone, for parameters that got no gradient. Parameters: p, e, clip, n,
-/// decay, rest_decay: the last two of [`numbers`]. The extent of the grid is n.
+/// `e ← d·e + (1 − d)·p` alone, for parameters that got no gradient. Parameters: p, e, clip,
+/// [`numbers`], of which it takes the last two, n. The extent of the grid is n.
 pub fn average() -> Kernel {
     Kernel::new("average", THREADS, [THREADS, 1, 1], |k| {
-        let [p, e, clip] = ["p", "e", "clip"].map(|name| k.global::<F32>(name));
+        let [p, e, clip, numbers] = ["p", "e", "clip", "numbers"].map(|name| k.global::<F32>(name));
         let n = k.u32("n");
-        let [decay, rest] = [SCALARS[7], SCALARS[8]].map(|name| k.f32(name));
+        let [decay, rest] = [NUMBERS - 2, NUMBERS - 1].map(|i| numbers.plus(i).load());
         let i = k.block(0).mad(THREADS, k.thread());
         let clip = clip.load();
         k.if_(i.lt(n) & clip.eq(clip), || {
