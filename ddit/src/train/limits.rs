@@ -36,6 +36,7 @@ fn meanings(config: &RunConfig) -> Vec<Rule> {
     let sampler = &config.generation.sampler;
     let share = |x: f64| (0.0..=1.0).contains(&x);
     let from_zero = |x: f64| x >= 0.0 && x.is_finite();
+    let is_scale = |x: f64| (x as f32) > 0.0 && (x as f32).is_finite();
     let parts = batch.micro_batches;
     let divides = |n: usize| parts > 0 && n.is_multiple_of(parts);
     vec![
@@ -78,7 +79,8 @@ fn meanings(config: &RunConfig) -> Vec<Rule> {
         ("objective.text_weight", from_zero(objective.text_weight), FROM_ZERO),
         ("optimizer.learning_rate", from_zero(optimizer.learning_rate), FROM_ZERO),
         ("optimizer.weight_decay", from_zero(optimizer.weight_decay), FROM_ZERO),
-        ("optimizer.epsilon", from_zero(optimizer.epsilon), FROM_ZERO),
+        // Of a gradient of zero, 0/(√0 + ε) is no number without it.
+        ("optimizer.epsilon", is_scale(optimizer.epsilon), "must be positive, in float32 too"),
         ("autoencoder.absolute_weight", from_zero(autoencoder.absolute_weight), FROM_ZERO),
         ("autoencoder.squared_weight", from_zero(autoencoder.squared_weight), FROM_ZERO),
         ("autoencoder.divergence_weight", from_zero(autoencoder.divergence_weight), FROM_ZERO),

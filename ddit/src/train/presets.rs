@@ -308,6 +308,8 @@ mod tests {
             ("generation.candidates=0", ["generation.candidates", "at least 1"]),
             ("generation.guidance=-1", ["generation.guidance", "negative"]),
             ("optimizer.learning_rate=nan", ["optimizer.learning_rate", "from zero up"]),
+            ("optimizer.epsilon=0", ["optimizer.epsilon", "positive"]),
+            ("optimizer.epsilon=1e-50", ["optimizer.epsilon", "float32"]),
             ("optimizer.weight_decay=-1", ["optimizer.weight_decay", "from zero up"]),
             ("objective.text_weight=inf", ["objective.text_weight", "from zero up"]),
             ("model.width=33", ["model.heads", "divide"]),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use autograd::{Grads, Params};
+use autograd::{Grads, Params, Var};
 use kernels::count;
 use serde_json::{Map, Value, json};
 use tensor::{DType, Device, Error, Result, Tensor};
@@ -133,22 +133,14 @@ impl Trainer {
             Subject::Autoencoder(autoencoder) => autoencoder.gradient(step)?,
             Subject::Dual(dual) => dual.gradient(step)?,
         };
-        let diverged = || {
-            let message = format!("the loss or its gradient is no number at step {step}");
-            let whence = match &self.saved {
-                Some(saved) => format!("resume from the checkpoint of step {}", saved.step),
-                None => "begin again".to_owned(),
-            };
-            let help = format!("{whence} with a lower optimizer.learning_rate");
-            Error::value("train", message).note(help)
-        };
+        let lost = "the loss or its gradient is no number";
         if gradient.losses.iter().any(|(_, loss)| !loss.is_finite()) {
-            return Err(diverged());
+            return Err(self.diverged(lost));
         }
         let learning_rate = self.config.optimizer.rate(step, self.config.run.steps);
         let clipped = self.learner.update(&gradient.grads, learning_rate)?;
         if !clipped.norm.is_finite() {
-            return Err(diverged());
+            return Err(self.diverged(lost));
         }
         self.state.step += 1;
         self.state.pairs += gradient.pairs;
@@ -178,6 +170,32 @@ impl Trainer {
             report.line = Some(line);
         }
         Ok(report)
+    }
+
+    /// The error of a run that led nowhere, and where to go on from.
+    fn diverged(&self, what: &str) -> Error {
+        let message = format!("{what} at step {}", self.state.step);
+        let whence = match &self.saved {
+            Some(saved) => format!("resume from the checkpoint of step {}", saved.step),
+            None => "begin again".to_owned(),
+        };
+        let help = format!("{whence} with a lower optimizer.learning_rate");
+        Error::value("train", message).note(help)
+    }
+
+    /// Refuses weights that a step has spoilt, and averages, as they will be stored: numbers that
+    /// are none, or whose squares overflow, which no network computes with. Losses and gradients
+    /// tell of those only at the next step.
+    pub(super) fn check_weights(&self) -> Result<()> {
+        let stored = self.stored();
+        let average = self.learner.average().into_iter();
+        let average = average.map(|(name, mean)| (name, mean.to_dtype(stored)));
+        for (name, weight) in self.learner.trained().into_iter().chain(average) {
+            if !Var::constant(weight).square()?.sum_all()?.item()?.is_finite() {
+                return Err(self.diverged("a weight or its average is no number").key(name));
+            }
+        }
+        Ok(())
     }
 
     /// Adds what the log says of work done and its speed.
@@ -221,8 +239,9 @@ impl Trainer {
 
     /// Writes a checkpoint of the step reached; its folder.
     ///
-    /// Errors: the operating system's.
+    /// Errors: weights that are no numbers; the operating system's.
     pub fn save(&mut self) -> Result<PathBuf> {
+        self.check_weights()?;
         self.state.log_length = self.log.sync()?;
         let mut optimizer = self.learner.memory();
         optimizer.extend(self.window.to_tensors());
@@ -328,7 +347,7 @@ pub(super) fn frozen_vae(
     device: &Device,
 ) -> Result<AutoencoderKl> {
     let constant = |(name, weight): &(String, Tensor)| {
-        (name.clone(), autograd::Var::constant(weight.to_dtype(DType::F32)))
+        (name.clone(), Var::constant(weight.to_dtype(DType::F32)))
     };
     let params = Params::from_vars(component.weights.iter().map(constant))?;
     let params = params.to_device(device)?;

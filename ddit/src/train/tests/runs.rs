@@ -163,6 +163,38 @@ fn mistakes_spoil_no_run_and_leave_no_folder() {
     assert!(settings() != before && log(&out).last().unwrap()["step"] == 5);
 }
 
+/// Losses and gradients are those of the weights before the step: of the last step's nobody hears.
+#[test]
+fn weights_that_the_last_step_has_spoilt_are_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let spoilt = |settings: &[&str]| {
+        let all = [&["run.steps=1", "optimizer.warmup=0"], settings].concat();
+        config(&all)
+    };
+    let out = folder.path().join("run");
+    for settings in [
+        &["optimizer.learning_rate=1e30"][..],
+        &["optimizer.learning_rate=1e30", "run.sample_every=1"],
+        // float32 has such numbers, float16 has not.
+        &["optimizer.learning_rate=1e6", "run.weights=f16"],
+    ] {
+        let begin = |watch: &mut Watch| start(spoilt(settings), &out, &Device::Cpu, watch);
+        let (told, outcome) = watched(begin, |_| false);
+        let error = outcome.unwrap_err().to_string();
+        for told in ["transformer.", "at step 1", "begin again with a lower optimizer.learn"] {
+            assert!(error.contains(told), "{settings:?}: {error}");
+        }
+        assert_eq!(told, ["step 1"], "{settings:?}");
+        assert!(!out.join("model").exists());
+        fs::remove_dir_all(&out).unwrap();
+    }
+    let mut trainer = open(&spoilt(&["optimizer.learning_rate=1e30"]), &out);
+    steps(&mut trainer, 1);
+    for error in [trainer.export().unwrap_err(), trainer.pipeline().err().unwrap()] {
+        assert!(error.to_string().contains("no number"), "{error}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_folder_has_one_program_at_a_time() {
