@@ -73,7 +73,7 @@ fn apply_erased(op: Box<dyn Erased>, x: &[&Var]) -> Result<Vec<Var>> {
     let inputs = x.into_iter().enumerate().map(|(i, x)| Input {
         shape: *x.shape(),
         dtype: x.dtype(),
-        var: (keeps.has_x(i) && !again.contains(&i)).then_some(x),
+        var: (keeps.has_x(i) && !again.contains(&i)).then(|| x.snapshot()),
     });
     let inputs = inputs.collect();
     let outputs = y.iter().map(|y| keeps.has_y().then(|| y.clone())).collect();
