@@ -120,21 +120,24 @@ fn the_likeliest_candidate_is_kept() {
     let look = WriteOptions { latents: Latents::Mode, ..pipeline.write_options() };
     let kept = draw(&prompts, 7, 4);
     for (i, (prompt, kept)) in prompts.into_iter().zip(&kept).enumerate() {
+        let seed = 7 + i as u64;
         let alone = |candidate| {
-            let seed = generate::candidate_seed(7 + i as u64, candidate);
-            let mut drawn = draw(&[prompt], seed, 1);
-            assert_eq!((drawn[0].seed, drawn[0].likelihood), (seed, None));
+            let own = generate::candidate_seed(seed, candidate);
+            let mut drawn = draw(&[prompt], own, 1);
+            assert_eq!((drawn[0].seed, drawn[0].likelihood), (own, None));
             let (steps, picture) = (steps(&drawn[0]), drawn.remove(0).picture);
             let likelihood = pipeline.likelihood(&picture, &[prompt], &look, &mut |_, _| Ok(()));
-            (likelihood.unwrap()[0], seed, picture, steps)
+            (likelihood.unwrap()[0], candidate, picture, steps)
         };
         let candidates = (0..4).map(alone);
         let best = candidates.reduce(|best, next| if next.0 > best.0 { next } else { best });
         let best = best.unwrap();
-        assert_eq!((kept.likelihood.unwrap(), kept.seed), (best.0, best.1));
-        assert_eq!((&kept.picture, steps(kept)), (&best.2, best.3));
+        assert_eq!((kept.likelihood.unwrap(), kept.seed), (best.0, seed));
+        assert_eq!((kept.candidate, &kept.picture, steps(kept)), (best.1, &best.2, best.3));
+        let again = &draw(&[prompt], kept.seed, 4)[0];
+        assert_eq!((&again.picture, again.candidate), (&kept.picture, kept.candidate));
     }
-    assert!(kept.iter().zip(7..).any(|(kept, seed)| kept.seed != seed), "no comparison was made");
+    assert!(kept.iter().any(|kept| kept.candidate != 0), "no comparison was made");
 }
 
 /// The chain rule by hand: one token after the other, of what the denoiser says of it.
