@@ -1,19 +1,20 @@
 //! `ddit train`: a model from scratch, further, or on from where a run was stopped.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use autograd::is_autocast;
 use ddit::eval::reconstruction::validate_autoencoder;
 use ddit::eval::run::validate;
 use ddit::objective::QUARTERS;
 use ddit::pipeline;
 use ddit::train::config::Source;
 use ddit::train::curves::Curves;
-use ddit::train::{self, Candidate, Event, PRESETS, Progress, RunConfig, Stop, Watch};
+use ddit::train::{
+    self, Candidate, DIVERGED, Event, PRESETS, Place, Progress, RunConfig, Stop, Watch,
+};
 use serde_json::{Map, Value, json};
 use tensor::Device;
 
@@ -91,11 +92,13 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
         None => train::start(config.clone(), run, &device, &mut watch),
     };
     drop(shown);
-    let outcome = outcome.map_err(|error| match has_begun {
-        true => {
-            error.note(format!("go on from the last checkpoint: train --resume {}", run.display()))
+    let way_on = way_on(run, &device);
+    let outcome = outcome.map_err(|error| {
+        // With the same settings it would diverge again.
+        match has_begun && error.op() != DIVERGED && train::is_resumable(run) {
+            true => error.note(format!("go on from the last checkpoint: {way_on}")),
+            false => error,
         }
-        false => error,
     })?;
     printed?;
     match outcome {
@@ -117,18 +120,20 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
                 Stop::TimeIsUp => "time is up",
             };
             let run = run.display().to_string();
-            let device = match device {
-                Device::Cpu => String::new(),
-                Device::Cuda(gpu) => format!(" --device {gpu}"),
-            };
-            let bf16 = if is_autocast() { " --bf16" } else { "" };
-            let text = format!(
-                "stopped at step {step}: {reason}\nddit train --resume {run}{device}{bf16}"
-            );
+            let text = format!("stopped at step {step}: {reason}\n{way_on}");
             output.result(|| json!({ "stopped": run, "step": step, "reason": reason }), text)?;
         }
     }
     Ok(Outcome::Done)
+}
+
+/// The command that goes on with a run as it was under way: the device is no setting of it.
+fn way_on(run: &Path, device: &Device) -> String {
+    let place = match device {
+        Device::Cpu => String::new(),
+        Device::Cuda(_) => format!(" {}", Place::of(device)),
+    };
+    format!("ddit train --resume {}{place}", run.display())
 }
 
 /// Losses by quarter of the noise level, for people.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tensor::io::safetensors::{self, SafeTensors};
 use tensor::{Error, Result, Tensor};
 
+use super::place::Place;
 use crate::weights::source;
 
 /// Starts the name of every checkpoint's folder.
@@ -68,6 +69,9 @@ pub struct State {
     /// The step of the last scores.
     #[serde(default)]
     pub scored: u64,
+    /// Where the last step was made.
+    #[serde(default)]
+    pub place: Option<Place>,
 }
 
 impl Checkpoint {

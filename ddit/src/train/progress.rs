@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::config::Task;
 use super::log::StepReport;
-use super::run::Event;
+use super::watch::Event;
 
 /// How often a plain line is written where no bar can be drawn.
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -75,6 +75,10 @@ impl Progress {
                 // Writing and sampling are not part of a step.
                 self.last_step = Some(Instant::now());
             }
+            Event::Moved { from, to } => self.say(format!(
+                "warning: the steps before were made with {from}, those from here on with {to}: \
+                 their rounding is another"
+            )),
             Event::Cut { captions, of, length } => self.say(format!(
                 "warning: {captions} of {of} captions are longer than {length} tokens; \
                  what is behind them is not learnt"

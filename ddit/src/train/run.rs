@@ -10,103 +10,10 @@ use tensor::{Device, Error, Result};
 use super::beginning;
 use super::checkpoint;
 use super::config::{RunConfig, Task};
-use super::log::StepReport;
 use super::setup::{AUTOENCODER_RUN, MODEL, find_vae};
 use super::trainer::{CHECKPOINTS, Subject, Trainer};
-use crate::pipeline::{Pipeline, Progress};
-use crate::vae::AutoencoderKl;
-
-/// Scores by name.
-pub type Scores = Vec<(String, f64)>;
-
-/// Whoever scores a model, step by step.
-pub type Validate<'a> = &'a mut dyn FnMut(&Candidate, Progress) -> Result<Scores>;
-
-/// Whoever watches a run.
-pub struct Watch<'a> {
-    /// Set from elsewhere, by a signal handler say, it makes the run save and stop after the step
-    /// that is under way: of training, or of samples or scores, which a resumed run then makes
-    /// anew; or after the batch of pictures that is being encoded.
-    pub stop: &'a AtomicBool,
-    /// Is told what happens.
-    pub observe: &'a mut dyn FnMut(Event),
-    /// Scores the model every `run.validate_every` steps; the scores go into the log.
-    pub validate: Option<Validate<'a>>,
-}
-
-/// What a run has trained so far, ready for use.
-pub enum Candidate<'a> {
-    /// A transformer, with all it needs.
-    Model(&'a Pipeline),
-    /// An autoencoder.
-    Autoencoder(&'a AutoencoderKl),
-}
-
-/// What happens in a run.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A run begins, or goes on.
-    Begin {
-        /// What is trained.
-        task: Task,
-        /// Steps done before.
-        done: u64,
-        /// Steps in all.
-        steps: u64,
-    },
-    /// Pictures have been encoded.
-    Encoded {
-        /// How many.
-        done: usize,
-        /// Of how many.
-        total: usize,
-    },
-    /// A step has been made.
-    Step(&'a StepReport),
-    /// A file or folder has been written: a checkpoint, a sample sheet, the finished model.
-    Wrote(&'a Path),
-    /// The model has been scored.
-    Scored {
-        /// After this step.
-        step: u64,
-        /// The scores.
-        scores: &'a Scores,
-    },
-    /// Captions are longer than the rows they are learnt from.
-    Cut {
-        /// How many.
-        captions: usize,
-        /// Of how many.
-        of: usize,
-        /// Tokens of a row.
-        length: usize,
-    },
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// With its last step; the finished model is in this folder.
-    Finished(PathBuf),
-    /// Before it, with a checkpoint of the step reached.
-    Stopped {
-        /// Why.
-        reason: Stop,
-        /// The step reached.
-        step: u64,
-        /// What to resume.
-        run: PathBuf,
-    },
-}
-
-/// Why a run ended before its last step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Somebody asked for it.
-    Asked,
-    /// `run.max_minutes` are over.
-    TimeIsUp,
-}
+use super::watch::{Candidate, Event, Outcome, Scores, Stop, Validate, Watch};
+use crate::pipeline::Progress;
 
 /// Trains from the beginning, on a device, into the folder `out`, which is empty or does not exist.
 /// A run that cannot begin leaves nothing there.
@@ -151,6 +58,14 @@ pub fn resume(
     let _lock = lock(out)?;
     let (out, device) = (out.to_owned(), device.clone());
     Run { config, out, device, deadline: None, is_new: false }.go(watch)
+}
+
+/// Whether there is a checkpoint in the folder `out` to go on from: of the run, or of the
+/// autoencoder's that it begins with.
+pub fn is_resumable(out: &Path) -> bool {
+    let runs = [out.to_owned(), out.join(AUTOENCODER_RUN)];
+    let reached = |run: &PathBuf| checkpoint::reached(&run.join(CHECKPOINTS));
+    runs.iter().any(|run| reached(run).is_ok_and(|step| step > 0))
 }
 
 /// The settings in a run's folder.
@@ -269,6 +184,7 @@ impl Run {
         }
         settle()?;
         (watch.observe)(Event::Begin { task, done, steps });
+        tell_of_another_place(&trainer, watch);
         tell_of_cut_captions(&trainer, watch)?;
         loop {
             if let Some(reason) = self.reason_to_stop(stop) {
@@ -375,6 +291,14 @@ fn score(trainer: &Trainer, validate: Option<&mut Validate>, progress: Progress)
         validate(&Candidate::Autoencoder(&vae), progress)
     } else {
         Ok(Scores::new())
+    }
+}
+
+fn tell_of_another_place(trainer: &Trainer, watch: &mut Watch) {
+    let Some(from) = &trainer.state.place else { return };
+    let to = trainer.place();
+    if !from.rounds_like(&to) {
+        (watch.observe)(Event::Moved { from, to: &to });
     }
 }
 

@@ -17,6 +17,7 @@ use super::dual::Dual;
 use super::learner::Learner;
 use super::log::{self, Log, StepReport, Window};
 use super::networks;
+use super::place::Place;
 use super::setup::{AUTOENCODER_RUN, check_latents, open_vae, vae_geometry};
 use crate::config::VaeConfig;
 use crate::data::Dataset;
@@ -29,6 +30,10 @@ use crate::weights::{FNV_START, fnv};
 
 /// Where a run keeps its checkpoints.
 pub(super) const CHECKPOINTS: &str = "checkpoints";
+
+/// The [operation](Error::op) that errors of numbers which are none name: nothing is gained by
+/// going on from there with the same settings.
+pub const DIVERGED: &str = "diverged";
 
 /// The direction of a step, and what was seen on the way to it.
 pub struct Gradient {
@@ -118,6 +123,11 @@ impl Trainer {
         self.state.step
     }
 
+    /// Where steps are made.
+    pub(super) fn place(&self) -> Place {
+        Place::of(&self.device)
+    }
+
     /// Weights of the step reached, by their [full names](super::trainable).
     pub fn weights(&self) -> Vec<(String, Tensor)> {
         self.learner.weights()
@@ -180,7 +190,7 @@ impl Trainer {
             None => "begin again".to_owned(),
         };
         let help = format!("{whence} with a lower optimizer.learning_rate");
-        Error::value("train", message).note(help)
+        Error::value(DIVERGED, message).note(help)
     }
 
     /// Refuses weights that a step has spoilt, and averages, as they will be stored: numbers that
@@ -242,6 +252,7 @@ impl Trainer {
     /// Errors: weights that are no numbers; the operating system's.
     pub fn save(&mut self) -> Result<PathBuf> {
         self.check_weights()?;
+        self.state.place = Some(self.place());
         self.state.log_length = self.log.sync()?;
         let mut optimizer = self.learner.memory();
         optimizer.extend(self.window.to_tensors());

@@ -22,6 +22,7 @@ fn watched(
             Event::Scored { step, .. } => format!("scored {step}"),
             Event::Encoded { done, .. } => format!("encoded {done}"),
             Event::Wrote(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
+            Event::Moved { from, to } => format!("{from}, then {to}"),
             Event::Begin { .. } | Event::Cut { .. } => String::new(),
         });
     };
@@ -193,6 +194,29 @@ fn weights_that_the_last_step_has_spoilt_are_not_kept() {
     for error in [trainer.export().unwrap_err(), trainer.pipeline().err().unwrap()] {
         assert!(error.to_string().contains("no number"), "{error}");
     }
+}
+
+#[test]
+fn a_run_that_goes_on_elsewhere_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let go_on = |steps: &str| {
+        let steps = [format!("run.steps={steps}")];
+        watched(|watch| resume(&out, &steps, &Device::Cpu, watch), |_| false).0
+    };
+    assert!(!is_resumable(&out));
+    let begin = |watch: &mut Watch| start(config(&["run.steps=1"]), &out, &Device::Cpu, watch);
+    watched(begin, |_| false).1.unwrap();
+    assert!(is_resumable(&out));
+    assert_eq!(go_on("2")[0], "step 2");
+    let path = out.join("checkpoints/step-00000002/state.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let elsewhere = text.replace("\"cpu\"", "\"cuda:0\"").replace("false", "true");
+    assert_ne!(elsewhere, text);
+    fs::write(&path, elsewhere).unwrap();
+    let told = go_on("3");
+    assert_eq!(told[..2], ["--device cuda:0 --bf16, then --device cpu", "step 3"]);
+    assert_eq!(go_on("4")[0], "step 4", "it is told once");
 }
 
 #[cfg(unix)]
