@@ -1,9 +1,12 @@
 //! The training of the autoencoder: what a step is made of, and what follows the last one.
 
+use std::sync::Arc;
+
 use autograd::{Grads, Params};
-use tensor::{Error, Result};
+use tensor::Result;
 
 use super::config::RunConfig;
+use super::setup::latent_side;
 use super::trainer::Gradient;
 use crate::config::VaeConfig;
 use crate::data::latents::{Posteriors, Statistics};
@@ -18,7 +21,7 @@ const MEASURED: usize = 2048;
 pub struct Autoencoder {
     vae: AutoencoderKl,
     objective: VaeObjective,
-    dataset: Dataset,
+    dataset: Arc<Dataset>,
     order: Order,
     latent_shape: [usize; 3],
     config: RunConfig,
@@ -32,14 +35,9 @@ impl Autoencoder {
         config: &RunConfig,
         geometry: VaeConfig,
         params: &Params,
-        dataset: Dataset,
+        dataset: Arc<Dataset>,
     ) -> Result<Self> {
-        let (size, factor) = (config.data.size, geometry.spatial_factor());
-        if !size.is_multiple_of(factor) {
-            let message = format!("{size} pixels do not divide by the autoencoder's {factor}");
-            return Err(Error::value("config", message).key("data.size"));
-        }
-        let side = size / factor;
+        let side = latent_side(config.data.size, &geometry)?;
         let settings = &config.autoencoder;
         Ok(Self {
             objective: VaeObjective {

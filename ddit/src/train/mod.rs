@@ -7,7 +7,7 @@
 //! | [`run`], [`watch`] | a run from its first step to its last; its watcher |
 //! | [`trainer`] | the parts of a run, a step of it |
 //! | [`dual`], [`autoencoder`] | what a step is made of, for the two things there are to train |
-//! | [`beginning`] | what a transformer's run begins with |
+//! | [`beginning`], [`frozen`] | what a transformer's run begins with; latents |
 //! | [`trainable`], [`networks`] | which weights learn; the networks on them |
 //! | [`learner`], [`schedule`] | weights, optimiser, moving average; the learning rate |
 //! | [`place`] | where it computes |
@@ -38,6 +38,7 @@ pub mod config;
 pub mod curves;
 pub mod dual;
 pub mod finish;
+pub mod frozen;
 pub mod learner;
 pub mod limits;
 pub mod log;

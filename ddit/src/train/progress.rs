@@ -51,14 +51,8 @@ impl Progress {
     pub fn observe(&mut self, event: Event) {
         match event {
             Event::Begin { task, done, steps } => self.begin(task, done, steps),
-            Event::Encoded { done, total } => {
-                self.bar.set_style(style("encoding {pos}/{len} pictures {wide_bar} {eta}"));
-                self.bar.set_length(total as u64);
-                self.bar.set_position(done as u64);
-                if self.bar.is_hidden() && done == total {
-                    tell(format_args!("encoded {total} pictures"));
-                }
-            }
+            Event::Read { done, total } => self.prepare("reading", "read", done, total),
+            Event::Encoded { done, total } => self.prepare("encoding", "encoded", done, total),
             Event::Step(report) => {
                 let seconds = self.last_step.replace(Instant::now()).map(|at| at.elapsed());
                 if let Some(seconds) = seconds {
@@ -89,6 +83,17 @@ impl Progress {
                 self.say(scores.join("  "));
                 self.last_step = Some(Instant::now());
             }
+        }
+    }
+
+    /// Pictures before the first step: what is done to them, and has been.
+    fn prepare(&mut self, doing: &str, have: &str, done: usize, total: usize) {
+        self.bar
+            .set_style(style(&format!("{doing} {{pos}}/{{len}} pictures {{wide_bar}} {{eta}}")));
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+        if self.bar.is_hidden() && done == total {
+            tell(format_args!("{have} {total} pictures"));
         }
     }
 
@@ -160,7 +165,7 @@ fn smooth(smoothed: &mut f64, newest: Duration) {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the template is one of the two above")
+    ProgressStyle::with_template(template).expect("the template is one of those above")
 }
 
 impl Drop for Progress {

@@ -13,6 +13,7 @@ use super::config::{RunConfig, Task};
 use super::setup::{AUTOENCODER_RUN, MODEL, find_vae};
 use super::trainer::{CHECKPOINTS, Subject, Trainer};
 use super::watch::{Candidate, Event, Outcome, Scores, Stop, Validate, Watch};
+use crate::data::Shelf;
 use crate::pipeline::Progress;
 
 /// Trains from the beginning, on a device, into the folder `out`, which is empty or does not exist.
@@ -72,6 +73,7 @@ pub fn is_resumable(out: &Path) -> bool {
 const SETTINGS: &str = "config.toml";
 
 fn write_settings(config: &RunConfig, out: &Path) -> Result<()> {
+    fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
     tensor::io::atomic_write(out.join(SETTINGS), config.to_toml())
 }
 
@@ -113,18 +115,19 @@ impl Run {
         }
         let trains_autoencoder =
             self.config.task == Task::Dual && self.config.autoencoder.source == "train";
+        let mut data = Shelf::default();
         if trains_autoencoder {
             beginning::check(&self.config)?;
-            if let Some(stopped) = self.train_autoencoder(watch)? {
+            if let Some(stopped) = self.train_autoencoder(watch, &mut data)? {
                 return Ok(stopped);
             }
         }
-        self.train(watch, &[&self])
+        self.train(watch, &mut data, &[&self])
     }
 
     /// Trains the autoencoder that the latents are of, unless that is done; how it ended, if
     /// before its last step.
-    fn train_autoencoder(&self, watch: &mut Watch) -> Result<Option<Outcome>> {
+    fn train_autoencoder(&self, watch: &mut Watch, data: &mut Shelf) -> Result<Option<Outcome>> {
         let out = self.out.join(AUTOENCODER_RUN);
         if find_vae(&out.join(MODEL)).is_some() {
             return Ok(None);
@@ -145,7 +148,7 @@ impl Run {
         };
         let (device, deadline) = (self.device.clone(), self.deadline);
         let run = Run { config, out, device, deadline, is_new };
-        Ok(match run.train(watch, &[self, &run])? {
+        Ok(match run.train(watch, data, &[self, &run])? {
             Outcome::Finished(_) => None,
             // It is the whole run that is to be resumed.
             Outcome::Stopped { reason, step, .. } => {
@@ -157,31 +160,38 @@ impl Run {
     /// Does all that is left to do. The settings of the runs that this is the `beginning` of are
     /// written as soon as there is something to go on with: not before, so that a mistake in them
     /// leaves nothing, and spoils no run that was there.
-    fn train(&self, watch: &mut Watch, beginning: &[&Run]) -> Result<Outcome> {
+    fn train(&self, watch: &mut Watch, data: &mut Shelf, beginning: &[&Run]) -> Result<Outcome> {
         let Self { config, out, device, .. } = self;
         let settle = || beginning.iter().try_for_each(|run| write_settings(&run.config, &run.out));
         let stopped = |reason, step| Outcome::Stopped { reason, step, run: out.clone() };
         let (stop, mut is_unsettled) = (watch.stop, self.is_new);
         let opened = self.unless_stopped(stop, |go_on| {
-            Trainer::open(config.clone(), out, device, &mut |done, total| {
-                if std::mem::take(&mut is_unsettled) {
-                    settle()?;
-                }
-                (watch.observe)(Event::Encoded { done, total });
+            let mut tell = |event: Event| {
+                let (done, total) = match event {
+                    Event::Read { done, total } => (done, total),
+                    Event::Encoded { done, total } => {
+                        if std::mem::take(&mut is_unsettled) {
+                            settle()?;
+                        }
+                        (done, total)
+                    }
+                    _ => return Ok(()),
+                };
+                (watch.observe)(event);
                 go_on(done, total)
-            })
+            };
+            Trainer::open_with(config.clone(), out, device, data, &mut tell)
         });
         let mut trainer = match opened? {
             Ok(trainer) => trainer,
             Err(reason) => {
+                if is_unsettled {
+                    settle()?;
+                }
                 return Ok(stopped(reason, checkpoint::reached(&out.join(CHECKPOINTS))?));
             }
         };
         let (task, done, steps) = (config.task, trainer.steps_done(), config.run.steps);
-        if done > steps {
-            let message = format!("is {steps}, but the run has made {done} steps already");
-            return Err(Error::value("config", message).key("run.steps"));
-        }
         settle()?;
         (watch.observe)(Event::Begin { task, done, steps });
         tell_of_another_place(&trainer, watch);

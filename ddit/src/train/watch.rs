@@ -21,7 +21,7 @@ pub type Validate<'a> = &'a mut dyn FnMut(&Candidate, Progress) -> Result<Scores
 pub struct Watch<'a> {
     /// Set from elsewhere, by a signal handler say, it makes the run save and stop after the step
     /// that is under way: of training, or of samples or scores, which a resumed run then makes
-    /// anew; or after the batch of pictures that is being encoded.
+    /// anew; or after the picture that is being read, or the batch that is being encoded.
     pub stop: &'a AtomicBool,
     /// Is told what happens.
     pub observe: &'a mut dyn FnMut(Event),
@@ -48,6 +48,13 @@ pub enum Event<'a> {
         done: u64,
         /// Steps in all.
         steps: u64,
+    },
+    /// Lines of a list of pictures have been read, and the pictures.
+    Read {
+        /// How many.
+        done: usize,
+        /// Of how many.
+        total: usize,
     },
     /// Pictures have been encoded.
     Encoded {

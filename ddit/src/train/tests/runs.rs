@@ -20,6 +20,7 @@ fn watched(
         told.push(match event {
             Event::Step(report) => format!("step {}", report.step),
             Event::Scored { step, .. } => format!("scored {step}"),
+            Event::Read { done, .. } => format!("read {done}"),
             Event::Encoded { done, .. } => format!("encoded {done}"),
             Event::Wrote(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
             Event::Moved { from, to } => format!("{from}, then {to}"),
@@ -103,9 +104,7 @@ fn samples_and_scores_under_way_are_cut_short_and_made_anew() {
 #[test]
 fn encoding_can_be_stopped_and_autoencoders_are_scored() {
     let folder = tempfile::tempdir().unwrap();
-    let vae = folder.path().join("vae.toml");
-    fs::write(&vae, "preset = \"tiny-vae\"\n[run]\nsteps = 1\nvalidate_every = 1\n").unwrap();
-    let vae = format!("autoencoder.preset={}", vae.display());
+    let vae = one_step_of_an_autoencoder(folder.path());
     let config = preset("tiny", &[&vae, "run.steps=1", "model.blocks=1"]);
     let out = folder.path().join("run");
     let first = |event: &Event| matches!(event, Event::Encoded { done: 32, .. });
@@ -116,6 +115,57 @@ fn encoding_can_be_stopped_and_autoencoders_are_scored() {
     assert_eq!(outcome.unwrap(), stopped);
     let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
     assert_eq!(told.join(", "), "encoded 32, encoded 64, step 1, step-00000001, curves.svg, model");
+}
+
+/// A preset for an autoencoder of one step; the setting that names it.
+fn one_step_of_an_autoencoder(folder: &Path) -> String {
+    let vae = folder.join("vae.toml");
+    fs::write(&vae, "preset = \"tiny-vae\"\n[run]\nsteps = 1\nvalidate_every = 1\n").unwrap();
+    format!("autoencoder.preset={}", vae.display())
+}
+
+#[test]
+fn pictures_are_read_once_and_reading_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (vae, data) = (one_step_of_an_autoencoder(folder.path()), two_pictures(folder.path()));
+    let common = ["data.source=folder", "data.size=32", "run.steps=1", "model.blocks=1"];
+    let config = preset("tiny", &[&[&*vae, &data], &common[..]].concat());
+    let out = folder.path().join("run");
+    let second = |event: &Event| matches!(event, Event::Read { done: 1, .. });
+    let (told, outcome) = watched(|watch| start(config, &out, &Device::Cpu, watch), second);
+    let stopped = Outcome::Stopped { reason: Stop::Asked, step: 0, run: out.clone() };
+    assert_eq!((told.join(", "), outcome.unwrap()), ("read 0, read 1".to_owned(), stopped));
+    let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
+    assert_eq!(
+        told.join(", "),
+        "read 0, read 1, read 2, step 1, step-00000001, curves.svg, model, \
+         encoded 2, step 1, step-00000001, curves.svg, model"
+    );
+}
+
+#[test]
+fn cheap_mistakes_are_found_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (two_pictures(folder.path()), folder.path().join("run"));
+    let begin = |task: &str, settings: &[&str]| {
+        let common = ["data.source=folder", &data, "data.size=32", "run.steps=2"];
+        let config = preset(task, &[&common, settings].concat());
+        watched(|watch| start(config, &out, &Device::Cpu, watch), |_| false)
+    };
+    for (task, settings) in [
+        ("tiny", &["autoencoder.source=/no/such"][..]),
+        ("tiny", &["autoencoder.source=none", "init=/no/such"]),
+        ("tiny-vae", &["init=/no/such"]),
+    ] {
+        let (told, outcome) = begin(task, settings);
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("/no/such") && told.is_empty(), "{settings:?}: {told:?} {error}");
+    }
+    begin("tiny", &["autoencoder.source=none", "model.patch=16", "model.blocks=1"]).1.unwrap();
+    let fewer = ["run.steps=1".to_owned()];
+    let (told, outcome) = watched(|watch| resume(&out, &fewer, &Device::Cpu, watch), |_| false);
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("2 steps already") && told.is_empty(), "{told:?} {error}");
 }
 
 #[test]
