@@ -12,6 +12,7 @@ use crate::config::VaeConfig;
 use crate::data::latents::{Posteriors, Statistics};
 use crate::data::{Dataset, Order, Purpose};
 use crate::objective::{Draws, VaeObjective};
+use crate::pipeline::Progress;
 use crate::vae::AutoencoderKl;
 
 /// Samples whose latents are measured.
@@ -93,11 +94,11 @@ impl Autoencoder {
     }
 
     /// Mean and deviation of the latents that `vae`, this autoencoder with averaged weights, makes
-    /// of the data.
+    /// of the data; `progress` is told of how many.
     ///
-    /// Errors: those of the autoencoder.
-    pub fn measure(&self, vae: &AutoencoderKl) -> Result<Statistics> {
+    /// Errors: those of the autoencoder, and of `progress`.
+    pub fn measure(&self, vae: &AutoencoderKl, progress: Progress) -> Result<Statistics> {
         let count = self.dataset.len().min(MEASURED);
-        Posteriors::compute(vae, &self.dataset, count, &mut |_, _| Ok(()))?.statistics()
+        Posteriors::compute(vae, &self.dataset, count, progress)?.statistics()
     }
 }

@@ -58,6 +58,12 @@ impl Trainer {
     ///
     /// Errors: weights that are no numbers; the operating system's.
     pub fn export(&self) -> Result<PathBuf> {
+        self.export_with(&mut |_, _| Ok(()))
+    }
+
+    /// The same; `progress` is told of how many pictures an autoencoder's latents have been
+    /// measured, and an error of its ends that.
+    pub(super) fn export_with(&self, progress: Progress) -> Result<PathBuf> {
         let path = self.out.join(MODEL);
         match &self.subject {
             Subject::Dual(dual) => {
@@ -70,7 +76,8 @@ impl Trainer {
             }
             Subject::Autoencoder(autoencoder) => {
                 let component = self.autoencoder(autoencoder)?;
-                let found = autoencoder.measure(&frozen_vae(&component, &self.device)?)?;
+                let vae = frozen_vae(&component, &self.device)?;
+                let found = autoencoder.measure(&vae, progress)?;
                 let config = VaeConfig {
                     shift_factor: Some(found.mean),
                     scaling_factor: 1.0 / found.deviation,

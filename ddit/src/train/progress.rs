@@ -51,8 +51,9 @@ impl Progress {
     pub fn observe(&mut self, event: Event) {
         match event {
             Event::Begin { task, done, steps } => self.begin(task, done, steps),
-            Event::Read { done, total } => self.prepare("reading", "read", done, total),
-            Event::Encoded { done, total } => self.prepare("encoding", "encoded", done, total),
+            Event::Read { done, total } => self.pictures("reading", "read", done, total),
+            Event::Encoded { done, total } => self.pictures("encoding", "encoded", done, total),
+            Event::Measured { done, total } => self.pictures("measuring", "measured", done, total),
             Event::Step(report) => {
                 let seconds = self.last_step.replace(Instant::now()).map(|at| at.elapsed());
                 if let Some(seconds) = seconds {
@@ -86,8 +87,8 @@ impl Progress {
         }
     }
 
-    /// Pictures before the first step: what is done to them, and has been.
-    fn prepare(&mut self, doing: &str, have: &str, done: usize, total: usize) {
+    /// Pictures before the first step or after the last: what is done to them, and has been.
+    fn pictures(&mut self, doing: &str, have: &str, done: usize, total: usize) {
         self.bar
             .set_style(style(&format!("{doing} {{pos}}/{{len}} pictures {{wide_bar}} {{eta}}")));
         self.bar.set_length(total as u64);

@@ -225,10 +225,17 @@ impl Run {
                 }
                 Due::Checkpoint => (watch.observe)(Event::Wrote(&trainer.save()?)),
                 Due::Model => {
-                    (watch.observe)(Event::Wrote(&trainer.write_curves()?));
-                    let model = trainer.export()?;
-                    (watch.observe)(Event::Wrote(&model));
-                    return Ok(Outcome::Finished(model));
+                    let export = |on: Progress| {
+                        trainer.export_with(&mut |done, total| {
+                            (watch.observe)(Event::Measured { done, total });
+                            on(done, total)
+                        })
+                    };
+                    if let Ok(model) = self.unless_stopped(stop, export)? {
+                        (watch.observe)(Event::Wrote(&trainer.write_curves()?));
+                        (watch.observe)(Event::Wrote(&model));
+                        return Ok(Outcome::Finished(model));
+                    }
                 }
             }
         }

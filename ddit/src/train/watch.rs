@@ -20,8 +20,8 @@ pub type Validate<'a> = &'a mut dyn FnMut(&Candidate, Progress) -> Result<Scores
 /// Whoever watches a run.
 pub struct Watch<'a> {
     /// Set from elsewhere, by a signal handler say, it makes the run save and stop after the step
-    /// that is under way: of training, or of samples or scores, which a resumed run then makes
-    /// anew; or after the picture that is being read, or the batch that is being encoded.
+    /// that is under way: of training, or of samples, scores or an autoencoder's measuring, which a
+    /// resumed run then makes anew; or after the picture that is being read, or the batch that is being encoded.
     pub stop: &'a AtomicBool,
     /// Is told what happens.
     pub observe: &'a mut dyn FnMut(Event),
@@ -61,6 +61,13 @@ pub enum Event<'a> {
         /// How many.
         done: usize,
         /// Of how many.
+        total: usize,
+    },
+    /// The latents of a finished autoencoder have been measured, as its scale is part of it.
+    Measured {
+        /// Of how many pictures.
+        done: usize,
+        /// Of how many they are to be.
         total: usize,
     },
     /// A step has been made.

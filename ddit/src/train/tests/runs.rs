@@ -22,6 +22,7 @@ fn watched(
             Event::Scored { step, .. } => format!("scored {step}"),
             Event::Read { done, .. } => format!("read {done}"),
             Event::Encoded { done, .. } => format!("encoded {done}"),
+            Event::Measured { done, .. } => format!("measured {done}"),
             Event::Wrote(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
             Event::Moved { from, to } => format!("{from}, then {to}"),
             Event::Begin { .. } | Event::Cut { .. } => String::new(),
@@ -102,14 +103,19 @@ fn samples_and_scores_under_way_are_cut_short_and_made_anew() {
 }
 
 #[test]
-fn encoding_can_be_stopped_and_autoencoders_are_scored() {
+fn measuring_and_encoding_can_be_stopped_and_autoencoders_are_scored() {
     let folder = tempfile::tempdir().unwrap();
     let vae = one_step_of_an_autoencoder(folder.path());
     let config = preset("tiny", &[&vae, "run.steps=1", "model.blocks=1"]);
     let out = folder.path().join("run");
-    let first = |event: &Event| matches!(event, Event::Encoded { done: 32, .. });
+    let first = |event: &Event| matches!(event, Event::Measured { done: 32, .. });
     let (told, outcome) = watched(|watch| start(config, &out, &Device::Cpu, watch), first);
-    assert_eq!(told.join(", "), "step 1, scored 1, step-00000001, curves.svg, model, encoded 32");
+    assert_eq!(told.join(", "), "step 1, scored 1, step-00000001, measured 32");
+    let stopped = Outcome::Stopped { reason: Stop::Asked, step: 1, run: out.clone() };
+    assert_eq!(outcome.unwrap(), stopped);
+    let first = |event: &Event| matches!(event, Event::Encoded { done: 32, .. });
+    let (told, outcome) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), first);
+    assert_eq!(told.join(", "), "measured 32, measured 64, curves.svg, model, encoded 32");
     assert_eq!(log(&out.join("vae-run"))[1]["scores"]["model"], 0.0);
     let stopped = Outcome::Stopped { reason: Stop::Asked, step: 0, run: out.clone() };
     assert_eq!(outcome.unwrap(), stopped);
@@ -138,8 +144,8 @@ fn pictures_are_read_once_and_reading_can_be_stopped() {
     let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
     assert_eq!(
         told.join(", "),
-        "read 0, read 1, read 2, step 1, step-00000001, curves.svg, model, \
-         encoded 2, step 1, step-00000001, curves.svg, model"
+        "read 0, read 1, read 2, step 1, scored 1, step-00000001, measured 2, curves.svg, \
+         model, encoded 2, step 1, step-00000001, curves.svg, model"
     );
 }
 
