@@ -70,6 +70,7 @@ impl Progress {
                 // Writing and sampling are not part of a step.
                 self.last_step = Some(Instant::now());
             }
+            Event::NotDrawn(error) => self.say(format!("warning: no curves: {error}")),
             Event::Moved { from, to } => self.say(format!(
                 "warning: the steps before were made with {from}, those from here on with {to}: \
                  their rounding is another"

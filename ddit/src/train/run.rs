@@ -199,8 +199,7 @@ impl Run {
         loop {
             if let Some(reason) = self.reason_to_stop(stop) {
                 if !trainer.is_saved() {
-                    (watch.observe)(Event::Wrote(&trainer.save()?));
-                    trainer.write_curves()?;
+                    save(&mut trainer, watch)?;
                 }
                 return Ok(stopped(reason, trainer.steps_done()));
             }
@@ -218,12 +217,12 @@ impl Run {
                     let scores = |on: Progress| score(&trainer, watch.validate.as_mut(), on);
                     if let Ok(scores) = self.unless_stopped(stop, scores)? {
                         trainer.log_scores(&scores)?;
-                        trainer.write_curves()?;
+                        draw_curves(&trainer, watch);
                         let step = trainer.steps_done();
                         (watch.observe)(Event::Scored { step, scores: &scores });
                     }
                 }
-                Due::Checkpoint => (watch.observe)(Event::Wrote(&trainer.save()?)),
+                Due::Checkpoint => save(&mut trainer, watch)?,
                 Due::Model => {
                     let export = |on: Progress| {
                         trainer.export_with(&mut |done, total| {
@@ -232,7 +231,9 @@ impl Run {
                         })
                     };
                     if let Ok(model) = self.unless_stopped(stop, export)? {
-                        (watch.observe)(Event::Wrote(&trainer.write_curves()?));
+                        if let Some(curves) = draw_curves(&trainer, watch) {
+                            (watch.observe)(Event::Wrote(&curves));
+                        }
                         (watch.observe)(Event::Wrote(&model));
                         return Ok(Outcome::Finished(model));
                     }
@@ -297,6 +298,19 @@ fn due(trainer: &Trainer, scored: bool) -> Due {
     } else {
         Due::Step
     }
+}
+
+/// Writes a checkpoint of the step reached, and draws the log so far.
+fn save(trainer: &mut Trainer, watch: &mut Watch) -> Result<()> {
+    (watch.observe)(Event::Wrote(&trainer.save()?));
+    draw_curves(trainer, watch);
+    Ok(())
+}
+
+/// Draws the log so far; the file, unless that fails, which is no reason to end a run.
+fn draw_curves(trainer: &Trainer, watch: &mut Watch) -> Option<PathBuf> {
+    let drawn = trainer.write_curves();
+    drawn.inspect_err(|error| (watch.observe)(Event::NotDrawn(error))).ok()
 }
 
 /// Scores of the model as it is now, if anybody scores it.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use tensor::Result;
+use tensor::{Error, Result};
 
 use super::config::Task;
 use super::log::StepReport;
@@ -74,6 +74,8 @@ pub enum Event<'a> {
     Step(&'a StepReport),
     /// A file or folder has been written: a checkpoint, a sample sheet, the finished model.
     Wrote(&'a Path),
+    /// The log could not be drawn as curves; the run goes on.
+    NotDrawn(&'a Error),
     /// The model has been scored.
     Scored {
         /// After this step.

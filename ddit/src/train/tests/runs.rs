@@ -24,6 +24,7 @@ fn watched(
             Event::Encoded { done, .. } => format!("encoded {done}"),
             Event::Measured { done, .. } => format!("measured {done}"),
             Event::Wrote(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
+            Event::NotDrawn(_) => "no curves".to_owned(),
             Event::Moved { from, to } => format!("{from}, then {to}"),
             Event::Begin { .. } | Event::Cut { .. } => String::new(),
         });
@@ -121,6 +122,29 @@ fn measuring_and_encoding_can_be_stopped_and_autoencoders_are_scored() {
     assert_eq!(outcome.unwrap(), stopped);
     let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
     assert_eq!(told.join(", "), "encoded 32, encoded 64, step 1, step-00000001, curves.svg, model");
+}
+
+#[test]
+fn curves_come_with_checkpoints_and_their_failure_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, seen) = (folder.path().join("run"), std::cell::Cell::new(false));
+    let curves = out.join("curves.svg");
+    let see = |event: &Event| {
+        seen.set(
+            seen.get()
+                || matches!(event, Event::Step(report) if report.step == 2 && curves.exists()),
+        );
+        false
+    };
+    let config = config(&["run.steps=2", "run.checkpoint_every=1"]);
+    watched(|watch| start(config, &out, &Device::Cpu, watch), see).1.unwrap();
+    assert!(seen.get(), "the first checkpoint came without");
+    fs::remove_file(&curves).unwrap();
+    fs::create_dir(&curves).unwrap();
+    let more = ["run.steps=3".to_owned()];
+    let (told, outcome) = watched(|watch| resume(&out, &more, &Device::Cpu, watch), |_| false);
+    assert_eq!(told.join(", "), "step 3, step-00000003, no curves, no curves, model");
+    outcome.unwrap();
 }
 
 /// A preset for an autoencoder of one step; the setting that names it.
