@@ -23,7 +23,7 @@ pub struct Args {
     /// What to draw, one picture each
     #[arg(value_name = "PROMPT", required_unless_present = "prompts", value_parser = parse::words)]
     prompt: Vec<String>,
-    /// Read prompts from a file, one a line
+    /// Read prompts from a file, one a line; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompts: Option<PathBuf>,
     #[command(flatten)]

@@ -24,6 +24,11 @@ fn pictures_are_numbered_and_each_can_be_drawn_alone() {
     }
     assert_eq!(lines.len(), 3);
 
+    let piped = [&base[..], &["--prompts", "-", "-o", "piped", "--seed", "7"]].concat();
+    let piped = Ran::reading(world.command(&piped), "three triangles\n").succeeded().lines();
+    assert_eq!((piped.len(), &piped[0]["prompt"]), (1, &"three triangles".into()));
+    assert_eq!(world.picture("piped/000.png"), world.picture("all/002.png"));
+
     let alone = [&base[..], &["three triangles", "-o", "one.png", "--seed", "7"]].concat();
     world.run(&alone).succeeded();
     assert_eq!(world.picture("one.png"), world.picture("all/002.png"));
