@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use autograd::{Backward, Keep, Kept, Op, SavedReport, Var, apply, checkpoint, scope};
+use autograd::{Backward, Keep, Kept, Op, SavedReport, Var, apply, checkpoint, no_grad, scope};
 use tensor::{DType, Result, Tensor, pool};
 
 /// The identity, which notes how much memory is in use when its vjp runs.
@@ -70,6 +70,7 @@ fn a_graph_keeps_what_the_report_says_and_gives_it_back_as_the_pass_goes() {
     shared_buffers_count_once(&x);
     what_is_cheap_is_made_again(&x);
     passes_share_one_set_of_gradients();
+    inference_keeps_nothing(&x);
 }
 
 fn checkpoints_keep_their_inputs(x: &Var) {
@@ -141,4 +142,23 @@ fn passes_share_one_set_of_gradients() {
     assert!(more <= 4 * WHOLE, "{more} bytes for gradients of {LAYERS} MiB");
     let all = weights.iter().map(|w| grads.get(w).unwrap().to_f64_vec());
     assert!(all.flatten().all(|slope| slope == 4.0));
+}
+
+/// Layers that keep what is before their GELU or gate do so for a backward pass alone.
+fn inference_keeps_nothing(x: &Var) {
+    let rows = x.reshape([1, WHOLE / 256, 64]).unwrap().detach();
+    let weight = |shape: &[usize]| Var::parameter(Tensor::ones(shape, DType::F32));
+    let (w, b, gate) = (weight(&[64, 64]), weight(&[64]), weight(&[1, 64]));
+    let layers: [&dyn Fn() -> Result<Var>; 2] =
+        [&|| rows.linear_gelu(&w, &b), &|| rows.linear_gate_residual(&w, &b, &gate, &rows)];
+    for layer in layers {
+        let kept = |run: &dyn Fn() -> Result<Var>| {
+            let before = pool::stats().live;
+            let y = run().unwrap();
+            let kept = pool::stats().live - before;
+            drop(y);
+            kept
+        };
+        assert_eq!((kept(layer), kept(&|| no_grad(layer))), (2 * WHOLE, WHOLE));
+    }
 }
