@@ -116,11 +116,8 @@ impl Run {
         let trains_autoencoder =
             self.config.task == Task::Dual && self.config.autoencoder.source == "train";
         let mut data = Shelf::default();
-        if trains_autoencoder {
-            beginning::check(&self.config)?;
-            if let Some(stopped) = self.train_autoencoder(watch, &mut data)? {
-                return Ok(stopped);
-            }
+        if trains_autoencoder && let Some(stopped) = self.train_autoencoder(watch, &mut data)? {
+            return Ok(stopped);
         }
         self.train(watch, &mut data, &[&self])
     }
@@ -132,6 +129,7 @@ impl Run {
         if find_vae(&out.join(MODEL)).is_some() {
             return Ok(None);
         }
+        beginning::check(&self.config)?;
         let settings = out.join(SETTINGS);
         let is_new = !settings.exists();
         let config = if !is_new {

@@ -122,6 +122,14 @@ fn measuring_and_encoding_can_be_stopped_and_autoencoders_are_scored() {
     assert_eq!(outcome.unwrap(), stopped);
     let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
     assert_eq!(told.join(", "), "encoded 32, encoded 64, step 1, step-00000001, curves.svg, model");
+
+    // No autoencoder is trained for patterns that match nothing of the model to begin with.
+    let init = format!("init={}", out.display());
+    let config = preset("tiny", &[&vae, &init, "trainable=[\"transformer.no_such.*\"]"]);
+    let next = folder.path().join("next");
+    let (told, outcome) = watched(|watch| start(config, &next, &Device::Cpu, watch), |_| false);
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("no_such") && told.is_empty(), "{told:?} {error}");
 }
 
 #[test]
