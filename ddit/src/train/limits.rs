@@ -113,9 +113,14 @@ fn sizes(config: &RunConfig) -> Vec<Rule> {
         ("data.scenes", data.scenes <= 10_000_000, "must be at most 10000000: all are in memory"),
         ("data.size", (1..=4096).contains(&data.size), "must be 1 to 4096"),
         ("data.atlas_cell", data.atlas_cell > 0, "must be at least 1"),
-        // A row's random numbers are named by 20 bits: see `data::stream`.
+        // Pictures and, after them, texts are the rows of a step, whose random numbers are named by
+        // 20 bits: see `data::stream`.
         ("batch.images", batch.images < 1 << 20, "must be below 1048576"),
-        ("batch.texts", batch.texts < 1 << 20, "must be below 1048576"),
+        (
+            "batch.texts",
+            batch.images.saturating_add(batch.texts) < 1 << 20,
+            "must be below 1048576 together with batch.images",
+        ),
         ("model.width", !is_fresh || model.width <= 1 << 16, "must be at most 65536"),
         ("model.blocks", !is_fresh || model.blocks <= 1000, "must be at most 1000"),
         (

@@ -297,6 +297,8 @@ mod tests {
             ("run.steps=0", ["run.steps", "at least 1"]),
             ("batch.micro_batches=3", ["batch.micro_batches", "divide"]),
             ("run.steps=-5", ["-5", "run.steps"]),
+            ("batch.images=1048576", ["batch.images", "below 1048576"]),
+            ("batch.texts=1048550", ["batch.texts", "together"]),
             ("objective.recipe=soup", ["soup", "objective.recipe"]),
             ("data.source=soup", ["soup", "data.source"]),
             ("data.scenes=9999999999999", ["data.scenes", "10000000"]),
