@@ -155,15 +155,47 @@ impl Run {
         })
     }
 
-    /// Does all that is left to do. The settings of the runs that this is the `beginning` of are
-    /// written as soon as there is something to go on with: not before, so that a mistake in them
-    /// leaves nothing, and spoils no run that was there.
+    /// Does all that is left to do, in a run that is the `beginning` of others; see
+    /// [`open`](Self::open).
     fn train(&self, watch: &mut Watch, data: &mut Shelf, beginning: &[&Run]) -> Result<Outcome> {
+        let Self { config, out, .. } = self;
+        let stopped = |reason, step| Outcome::Stopped { reason, step, run: out.clone() };
+        let mut trainer = match self.open(watch, data, beginning)? {
+            Ok(trainer) => trainer,
+            Err(reason) => {
+                return Ok(stopped(reason, checkpoint::reached(&out.join(CHECKPOINTS))?));
+            }
+        };
+        let (task, done, steps) = (config.task, trainer.steps_done(), config.run.steps);
+        (watch.observe)(Event::Begin { task, done, steps });
+        tell_of_another_place(&trainer, watch);
+        tell_of_cut_captions(&trainer, watch)?;
+        loop {
+            if let Some(reason) = self.reason_to_stop(watch.stop) {
+                if !trainer.is_saved() {
+                    save(&mut trainer, watch)?;
+                }
+                return Ok(stopped(reason, trainer.steps_done()));
+            }
+            if let Some(model) = self.do_next(&mut trainer, watch)? {
+                return Ok(Outcome::Finished(model));
+            }
+        }
+    }
+
+    /// The trainer, unless it is time to stop before it is there. The settings of the runs that this
+    /// is the `beginning` of are written as soon as there is something to go on with: not before, so
+    /// that a mistake in them leaves nothing, and spoils no run that was there.
+    fn open(
+        &self,
+        watch: &mut Watch,
+        data: &mut Shelf,
+        beginning: &[&Run],
+    ) -> Result<Result<Trainer, Stop>> {
         let Self { config, out, device, .. } = self;
         let settle = || beginning.iter().try_for_each(|run| write_settings(&run.config, &run.out));
-        let stopped = |reason, step| Outcome::Stopped { reason, step, run: out.clone() };
-        let (stop, mut is_unsettled) = (watch.stop, self.is_new);
-        let opened = self.unless_stopped(stop, |go_on| {
+        let mut is_unsettled = self.is_new;
+        let opened = self.unless_stopped(watch.stop, |go_on| {
             let mut tell = |event: Event| {
                 let (done, total) = match event {
                     Event::Read { done, total } => (done, total),
@@ -179,65 +211,54 @@ impl Run {
                 go_on(done, total)
             };
             Trainer::open_with(config.clone(), out, device, data, &mut tell)
-        });
-        let mut trainer = match opened? {
-            Ok(trainer) => trainer,
-            Err(reason) => {
-                if is_unsettled {
-                    settle()?;
-                }
-                return Ok(stopped(reason, checkpoint::reached(&out.join(CHECKPOINTS))?));
+        })?;
+        // Who stopped it is told how to go on.
+        if opened.is_ok() || is_unsettled {
+            settle()?;
+        }
+        Ok(opened)
+    }
+
+    /// Does what comes next; the finished model, if it is that.
+    fn do_next(&self, trainer: &mut Trainer, watch: &mut Watch) -> Result<Option<PathBuf>> {
+        let stop = watch.stop;
+        match due(trainer, watch.validate.is_some()) {
+            Due::Step => {
+                let report = trainer.step()?;
+                (watch.observe)(Event::Step(&report));
             }
-        };
-        let (task, done, steps) = (config.task, trainer.steps_done(), config.run.steps);
-        settle()?;
-        (watch.observe)(Event::Begin { task, done, steps });
-        tell_of_another_place(&trainer, watch);
-        tell_of_cut_captions(&trainer, watch)?;
-        loop {
-            if let Some(reason) = self.reason_to_stop(stop) {
-                if !trainer.is_saved() {
-                    save(&mut trainer, watch)?;
+            Due::Samples => {
+                if let Ok(path) = self.unless_stopped(stop, |on| trainer.write_samples(on))? {
+                    (watch.observe)(Event::Wrote(&path));
                 }
-                return Ok(stopped(reason, trainer.steps_done()));
             }
-            match due(&trainer, watch.validate.is_some()) {
-                Due::Step => {
-                    let report = trainer.step()?;
-                    (watch.observe)(Event::Step(&report));
+            Due::Scores => {
+                let scores = |on: Progress| score(trainer, watch.validate.as_mut(), on);
+                if let Ok(scores) = self.unless_stopped(stop, scores)? {
+                    trainer.log_scores(&scores)?;
+                    draw_curves(trainer, watch);
+                    let step = trainer.steps_done();
+                    (watch.observe)(Event::Scored { step, scores: &scores });
                 }
-                Due::Samples => {
-                    if let Ok(path) = self.unless_stopped(stop, |on| trainer.write_samples(on))? {
-                        (watch.observe)(Event::Wrote(&path));
+            }
+            Due::Checkpoint => save(trainer, watch)?,
+            Due::Model => {
+                let export = |on: Progress| {
+                    trainer.export_with(&mut |done, total| {
+                        (watch.observe)(Event::Measured { done, total });
+                        on(done, total)
+                    })
+                };
+                if let Ok(model) = self.unless_stopped(stop, export)? {
+                    if let Some(curves) = draw_curves(trainer, watch) {
+                        (watch.observe)(Event::Wrote(&curves));
                     }
-                }
-                Due::Scores => {
-                    let scores = |on: Progress| score(&trainer, watch.validate.as_mut(), on);
-                    if let Ok(scores) = self.unless_stopped(stop, scores)? {
-                        trainer.log_scores(&scores)?;
-                        draw_curves(&trainer, watch);
-                        let step = trainer.steps_done();
-                        (watch.observe)(Event::Scored { step, scores: &scores });
-                    }
-                }
-                Due::Checkpoint => save(&mut trainer, watch)?,
-                Due::Model => {
-                    let export = |on: Progress| {
-                        trainer.export_with(&mut |done, total| {
-                            (watch.observe)(Event::Measured { done, total });
-                            on(done, total)
-                        })
-                    };
-                    if let Ok(model) = self.unless_stopped(stop, export)? {
-                        if let Some(curves) = draw_curves(&trainer, watch) {
-                            (watch.observe)(Event::Wrote(&curves));
-                        }
-                        (watch.observe)(Event::Wrote(&model));
-                        return Ok(Outcome::Finished(model));
-                    }
+                    (watch.observe)(Event::Wrote(&model));
+                    return Ok(Some(model));
                 }
             }
         }
+        Ok(None)
     }
 
     /// Does `work`, or its beginning: when it is time to stop, the progress it tells of ends it,

@@ -262,12 +262,7 @@ impl Trainer {
     /// Errors: the operating system's.
     pub(super) fn log_scores(&mut self, scores: &[(String, f64)]) -> Result<()> {
         self.state.scored = self.state.step;
-        let scores = scores.iter().map(|(name, score)| (name.clone(), json!(score)));
-        let line = [
-            ("step".to_owned(), json!(self.state.step)),
-            ("scores".to_owned(), Map::from_iter(scores).into()),
-        ];
-        self.log.write(&Map::from_iter(line))
+        self.log.write(&log::scored(self.state.step, scores))
     }
 
     /// Writes a checkpoint of the step reached; its folder.
