@@ -9,31 +9,22 @@ use super::*;
 use crate::config::{GenerationConfig, SchedulerConfig, TransformerConfig, VaeConfig};
 use crate::folder::Component;
 use crate::weights::Inventory;
-use crate::{mmdit, vae};
+use crate::{mmdit, tiny, vae};
 
 /// Weights that are not zero where a fresh model's are, stored in 16 bits as published ones.
 fn weights(list: &Inventory) -> Vec<(String, Tensor)> {
-    let lively = |(i, (name, fresh)): (usize, (String, Tensor))| {
-        let noise = Rng::new(5).stream(i as u64).normal(fresh.shape(), DType::F32).unwrap();
-        let values = noise.to_f64_vec().into_iter().zip(fresh.to_f64_vec());
-        let values: Vec<f64> = values.map(|(noise, fresh)| fresh + 0.05 * noise).collect();
-        (name, Tensor::from_vec(values, fresh.shape()).unwrap().to_dtype(DType::BF16))
-    };
-    list.fresh(1, DType::F32).unwrap().into_iter().enumerate().map(lively).collect()
+    let stored = |(name, weight): (String, Tensor)| (name, weight.to_dtype(DType::BF16));
+    tiny::lively(list, 0.05).into_iter().map(stored).collect()
 }
 
 /// A model of 16 x 16 pictures; with an autoencoder, of 8 x 8 latents.
 fn folder(recipe: Recipe, with_vae: bool) -> Folder {
     let tokenizer = Tokenizer::of_words(crate::shapes::WORDS).unwrap();
     let (channels, side) = if with_vae { (2, 8) } else { (3, 16) };
-    let config: TransformerConfig = serde_json::from_value(json!({
-        "vocab_size": tokenizer.len(), "sample_size": side, "patch_size": 2,
-        "in_channels": channels, "out_channels": channels, "num_layers": 2,
-        "attention_head_dim": 4, "num_attention_heads": 2, "joint_attention_dim": 0,
-        "caption_projection_dim": 8, "pos_embed_max_size": 12,
-        "text_embedding": true, "max_text_length": 12,
-    }))
-    .unwrap();
+    let config = tiny::transformer(json!({
+        "vocab_size": tokenizer.len(), "sample_size": side, "in_channels": channels,
+        "out_channels": channels, "pos_embed_max_size": 12, "max_text_length": 12,
+    }));
     let vae: VaeConfig = serde_json::from_value(json!({
         "in_channels": 3, "out_channels": 3, "block_out_channels": [2, 4], "layers_per_block": 1,
         "latent_channels": 2, "norm_num_groups": 2, "scaling_factor": 1.5, "shift_factor": 0.1,
