@@ -89,7 +89,6 @@ impl Var {
                 .operand("output", self)
                 .note("reduce it to a loss, or say with Backward::root what to weight it with"));
         }
-        grads.vars.clear();
         let seed = Tensor::ones(self.shape(), compute_dtype(self.dtype()));
         Backward::new().root(self, seed).run_into(grads)
     }
@@ -169,8 +168,14 @@ impl Backward {
         Ok(grads)
     }
 
+    /// Runs the pass, and adds what it finds to the gradients of others: of the micro-batch before,
+    /// or of a [retained](Self::retain_graph) graph from another root.
+    ///
+    /// Errors: as [`run`](Self::run); some gradients may have been added by then.
     #[track_caller]
-    fn run_into(self, grads: &mut Grads) -> Result<()> {
+    pub fn run_into(self, grads: &mut Grads) -> Result<()> {
+        // With what this pass finds, unless it is recorded, those of others are variables no more.
+        grads.vars.retain(|_, _| self.create_graph);
         let mut walk = Walk::new(grads);
         for (root, seed) in self.roots {
             let Some(edge) = root.edge() else {

@@ -25,7 +25,8 @@ use crate::scope::{is_recording, no_grad, with_recording};
 ///
 /// `f` must compute the same result each time: random numbers come from a
 /// [`Rng`](tensor::rng::Rng) that it captures and clones. It may use parameters and other variables
-/// besides `x`, by capturing their (cheap) clones.
+/// besides `x`, by capturing their (cheap) clones; such a parameter is to keep its value until the
+/// backward pass has been.
 ///
 /// ```
 /// use autograd::{Var, checkpoint};
@@ -47,7 +48,7 @@ pub fn checkpoint<const N: usize, const M: usize>(
     x: [&Var; N],
     f: impl Fn([Var; N]) -> Result<[Var; M]> + Send + Sync + 'static,
 ) -> Result<[Var; M]> {
-    let x = x.map(Var::clone);
+    let x = x.map(Var::snapshot);
     if !is_recording() {
         return f(x);
     }

@@ -35,6 +35,7 @@ mod checkpoint;
 mod draw;
 mod node;
 mod profile;
+mod recorded;
 mod rows;
 mod saved;
 mod scope;

@@ -27,9 +27,10 @@ pub(crate) trait Record: Send {
     /// Shows what it keeps alive.
     fn saved(&self, see: &mut dyn FnMut(Role, Held<'_>));
 
-    /// Whether it makes outputs again for those who need them, who then need not keep them.
-    fn makes_again(&self) -> bool {
-        false
+    /// How many operations, one of what the other makes, make the outputs again for those who need
+    /// them, who then need not keep them; 0 if nothing does.
+    fn again_depth(&self) -> usize {
+        0
     }
 
     /// The outputs once more.
@@ -153,10 +154,11 @@ impl Node {
         }
     }
 
-    /// Whether a user of its outputs need not keep them: they are made [again](Self::again).
-    pub(crate) fn makes_again(&self) -> bool {
+    /// See [`Record::again_depth`]: unless it is 0, a user of the outputs need not keep them, as they
+    /// are made [again](Self::again).
+    pub(crate) fn again_depth(&self) -> usize {
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        record.as_ref().is_some_and(|record| record.makes_again())
+        record.as_ref().map_or(0, |record| record.again_depth())
     }
 
     /// An output once more.

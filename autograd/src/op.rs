@@ -79,7 +79,8 @@ pub trait Op<const N: usize>: Debug + Send + 'static {
     /// to some gets an error.
     const CUDA: bool = false;
     /// Whether running [`forward`](Self::forward) once more is cheap beside keeping what it gives.
-    /// Then all inputs are kept, and an operation whose vjp needs the output has it made again.
+    /// Then all inputs are kept, but those that are made again of what is kept, and an operation
+    /// whose vjp needs the output has it made again.
     const AGAIN: bool = false;
     /// What the forward pass leaves behind for the backward pass: statistics of rows, or `()`.
     type Aux: Aux;
@@ -108,6 +109,10 @@ pub trait OpMany: Debug + Send + 'static {
     /// Whether forward pass and vjp take operands in a GPU's memory too; if not, whoever applies it
     /// to some gets an error.
     const CUDA: bool = false;
+    /// The longest chain of operations that may make the outputs again: with 1 they are made of what
+    /// is kept, with 2 also of what is made again of that. A sum that becomes a part of the next one,
+    /// as a residual stream does, has to end its chain at 1: another would be the whole network.
+    const AGAIN_DEPTH: usize = 1;
     /// What the forward pass leaves behind for the backward pass.
     type Aux: Aux;
 
@@ -115,7 +120,7 @@ pub trait OpMany: Debug + Send + 'static {
     fn keeps(&self, i: usize) -> Keep;
 
     /// The inputs that [`again`](Self::again) needs, where that is cheap beside keeping the outputs:
-    /// they are kept in any case, and an operation whose vjp needs an output has it made again.
+    /// they are at hand in any case, and an operation whose vjp needs an output has it made again.
     fn again_from(&self) -> Option<Keep> {
         None
     }

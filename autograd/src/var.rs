@@ -32,7 +32,7 @@ pub struct Var(Arc<Inner>);
 struct Inner {
     shape: Shape,
     dtype: DType,
-    /// Written for parameters only, by the optimiser; a graph that saved the old value keeps it.
+    /// Written for parameters only, by the optimiser; a graph keeps [snapshots](Var::snapshot).
     value: RwLock<Tensor>,
     edge: Option<Edge>,
 }
@@ -77,7 +77,17 @@ impl Var {
         }
     }
 
-    /// Gives a parameter another value; graphs made before keep the old one.
+    /// The same variable with the value it has now, whatever a parameter's will be: what a graph
+    /// keeps of it.
+    pub(crate) fn snapshot(&self) -> Self {
+        match self.is_parameter() {
+            true => Self::with_edge(self.value(), self.edge().cloned()),
+            false => self.clone(),
+        }
+    }
+
+    /// Gives a parameter another value; graphs made before keep the old one. (What the closure of a
+    /// [`checkpoint`](crate::checkpoint()) has captured is read when that runs again.)
     ///
     /// Errors: not a parameter; another shape or element type.
     #[track_caller]
@@ -202,6 +212,50 @@ mod tests {
         assert!(x.set_value(Tensor::ones([3], DType::F32)).is_err());
         assert!(x.set_value(Tensor::ones([2], DType::F64)).is_err());
         assert!(x.detach().set_value(before).is_err());
+    }
+
+    /// Also what is made again, and what a checkpoint was given.
+    #[test]
+    fn graphs_keep_the_values_they_were_made_with() {
+        let parameter = |x: f64| Var::parameter(Tensor::full([2], x, DType::F64));
+        let graphs: [fn(&Var) -> Result<Var>; 3] = [
+            |w| w.square(),
+            |w| {
+                let rows = Var::constant(Tensor::from_vec(vec![3.0, 4.0], [1, 2])?);
+                rows.rms_norm(w, 1e-6)?.square()
+            },
+            |w| Ok(crate::checkpoint([w], |[w]| Ok([w.square()?.mul(&w)?]))?[0].clone()),
+        ];
+        for (i, graph) in graphs.iter().enumerate() {
+            let slope = |later: f64| {
+                let w = parameter(2.0);
+                let loss = graph(&w).unwrap().sum_all().unwrap();
+                w.set_value(Tensor::full([2], later, DType::F64)).unwrap();
+                loss.backward().unwrap().get(&w).unwrap().to_f64_vec()
+            };
+            assert_eq!(slope(2.0), slope(3.0), "graph {i}");
+        }
+        let (w, seed) = (parameter(2.0), Tensor::ones([2], DType::F64));
+        let y = w.square().unwrap();
+        w.set_value(Tensor::full([2], 3.0, DType::F64)).unwrap();
+        let grads = crate::backward_with(&[(y, seed)]).unwrap();
+        assert_eq!(grads.get(&w).unwrap().to_f64_vec(), [4.0; 2]);
+    }
+
+    /// A step in place: a graph's snapshots are gone with the pass that went through it.
+    #[test]
+    fn a_parameter_is_copied_for_a_living_graph_only() {
+        let w = Var::parameter(Tensor::ones([2, 2], DType::F32));
+        let place = |w: &Var| w.value().buffer().start;
+        let change = |w: &Var| w.update(|p| p.slice_mut::<f32>().map(|p| p[0] = 2.0)).unwrap();
+        let before = place(&w);
+        let loss = w.square().unwrap().sum_all().unwrap();
+        loss.backward().unwrap();
+        change(&w).unwrap();
+        assert_eq!(place(&w), before, "loss is alive, and its graph has been freed");
+        let _alive = w.square().unwrap();
+        change(&w).unwrap();
+        assert_ne!(place(&w), before);
     }
 
     #[test]

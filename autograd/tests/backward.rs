@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use autograd::{Aux, Backward, Keep, Kept, Op, Var, apply};
+use autograd::{Aux, Backward, Grads, Keep, Kept, Op, Var, apply};
 use tensor::{DType, ErrorKind, Result, Tensor};
 
 /// What happens in a backward pass, in its order.
@@ -88,6 +88,25 @@ fn a_retained_graph_is_freed_with_its_last_variable() {
 }
 
 /// A thread's stack holds some thousand nested calls; the graph has a million nodes.
+/// f = x³ and g = 2x³ on one graph: once each, and f″ along.
+#[test]
+fn passes_through_a_retained_graph_add_up() {
+    let x = Var::parameter(Tensor::scalar(3.0, DType::F64));
+    let cube = x.square().unwrap().mul(&x).unwrap();
+    let twice = cube.mul_scalar(2.0).unwrap();
+    let one = || Tensor::scalar(1.0, DType::F64);
+    let mut grads = Grads::default();
+    Backward::new().root(&cube, one()).create_graph().run_into(&mut grads).unwrap();
+    assert_eq!(grads.get_var(&x).unwrap().item().unwrap(), 27.0);
+    Backward::new().root(&twice, one()).create_graph().run_into(&mut grads).unwrap();
+    let slope = grads.get_var(&x).unwrap().clone();
+    assert_eq!((slope.item().unwrap(), grads.get(&x).unwrap().item().unwrap()), (81.0, 81.0));
+    Backward::new().root(&cube, one()).retain_graph().run_into(&mut grads).unwrap();
+    assert_eq!(grads.get(&x).unwrap().item().unwrap(), 108.0);
+    assert!(grads.get_var(&x).is_none(), "the last pass was not recorded");
+    assert_eq!(slope.backward().unwrap().get(&x).unwrap().item().unwrap(), 54.0, "18x");
+}
+
 #[test]
 fn a_million_operations_need_no_stack() {
     let small = thread::Builder::new().stack_size(128 << 10);

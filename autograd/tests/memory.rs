@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use autograd::{Backward, Keep, Kept, Op, SavedReport, Var, apply, checkpoint, scope};
+use autograd::{Backward, Keep, Kept, Op, SavedReport, Var, apply, checkpoint, no_grad, scope};
 use tensor::{DType, Result, Tensor, pool};
 
 /// The identity, which notes how much memory is in use when its vjp runs.
@@ -70,6 +70,7 @@ fn a_graph_keeps_what_the_report_says_and_gives_it_back_as_the_pass_goes() {
     shared_buffers_count_once(&x);
     what_is_cheap_is_made_again(&x);
     passes_share_one_set_of_gradients();
+    inference_keeps_nothing(&x);
 }
 
 fn checkpoints_keep_their_inputs(x: &Var) {
@@ -98,27 +99,40 @@ fn shared_buffers_count_once(x: &Var) {
     assert_eq!(table.lines().count(), 3, "{table}");
 }
 
-/// Of a chain of norms every other one is kept, and a linear layer's gradient is that of one whose
+/// Of a chain of norms every third one is kept, and a linear layer's gradient is that of one whose
 /// operand was there.
 fn what_is_cheap_is_made_again(x: &Var) {
     let rows = x.reshape([WHOLE / 256, 64]).unwrap().mul_scalar(2.0).unwrap();
     let w = Var::parameter(Tensor::arange(64 * 64, DType::F32).reshape([64, 64]).unwrap());
     let w = w.mul_scalar(1e-3).unwrap();
     let norms = |n: usize| (0..n).try_fold(rows.clone(), |x, _| x.layer_norm(1e-6));
-    for (n, kept) in [(1, WHOLE), (2, 2 * WHOLE), (3, 2 * WHOLE)] {
+    let slope = |y: &Var| {
+        let loss = y.square().unwrap().sum_all().unwrap();
+        let pass = Backward::new().root(&loss, Tensor::ones(loss.shape(), DType::F32)).wrt(&w);
+        // `rows` and w are behind all of them.
+        let grads = pass.retain_graph().run().unwrap();
+        grads.get(&w).unwrap().to_vec::<f32>().unwrap()
+    };
+    for (n, kept) in [(1, WHOLE), (2, WHOLE), (3, 2 * WHOLE), (5, 2 * WHOLE)] {
         let y = norms(n).unwrap().linear(&w, None).unwrap();
         let report = SavedReport::of(&y);
         assert!((kept..kept + WHOLE / 4).contains(&report.bytes()), "{n} norms\n{report}");
-        let slope = |y: &Var| {
-            let loss = y.square().unwrap().sum_all().unwrap();
-            let pass = Backward::new().root(&loss, Tensor::ones(loss.shape(), DType::F32)).wrt(&w);
-            // `rows` and w are behind all of them.
-            let grads = pass.retain_graph().run().unwrap();
-            grads.get(&w).unwrap().to_vec::<f32>().unwrap()
-        };
         let there = Var::constant(norms(n).unwrap().value()).linear(&w, None).unwrap();
         assert!(slope(&y) == slope(&there), "{n} norms");
     }
+    // A gated residual is made of what is kept, its norm of that, both to the last bit.
+    let stream = rows.reshape([16, WHOLE / 4096, 64]).unwrap();
+    let other = Var::parameter(w.mul_scalar(2.0).unwrap().value());
+    let gate = Var::parameter(Tensor::ones([16, 64], DType::F32));
+    let bias = Var::parameter(Tensor::ones([64], DType::F32));
+    let joined = stream.linear_gate_residual(&other, &bias, &gate, &stream).unwrap();
+    let normed = joined.layer_norm(1e-6).unwrap();
+    drop(joined);
+    let y = normed.linear(&w, None).unwrap();
+    let report = SavedReport::of(&y);
+    assert!((2 * WHOLE..2 * WHOLE + WHOLE / 4).contains(&report.bytes()), "{report}");
+    let there = Var::constant(normed.value()).linear(&w, None).unwrap();
+    assert!(slope(&y) == slope(&there));
     // Of normalised rows, x·Wᵀ + b and its GELU, the second alone is kept.
     let bias = Var::parameter(Tensor::zeros([64], DType::F32));
     let hidden = norms(1).unwrap().linear_gelu(&w, &bias).unwrap();
@@ -141,4 +155,23 @@ fn passes_share_one_set_of_gradients() {
     assert!(more <= 4 * WHOLE, "{more} bytes for gradients of {LAYERS} MiB");
     let all = weights.iter().map(|w| grads.get(w).unwrap().to_f64_vec());
     assert!(all.flatten().all(|slope| slope == 4.0));
+}
+
+/// Layers that keep what is before their GELU or gate do so for a backward pass alone.
+fn inference_keeps_nothing(x: &Var) {
+    let rows = x.reshape([1, WHOLE / 256, 64]).unwrap().detach();
+    let weight = |shape: &[usize]| Var::parameter(Tensor::ones(shape, DType::F32));
+    let (w, b, gate) = (weight(&[64, 64]), weight(&[64]), weight(&[1, 64]));
+    let layers: [&dyn Fn() -> Result<Var>; 2] =
+        [&|| rows.linear_gelu(&w, &b), &|| rows.linear_gate_residual(&w, &b, &gate, &rows)];
+    for layer in layers {
+        let kept = |run: &dyn Fn() -> Result<Var>| {
+            let before = pool::stats().live;
+            let y = run().unwrap();
+            let kept = pool::stats().live - before;
+            drop(y);
+            kept
+        };
+        assert_eq!((kept(layer), kept(&|| no_grad(layer))), (2 * WHOLE, WHOLE));
+    }
 }

@@ -46,3 +46,6 @@ pub mod text;
 pub mod train;
 pub mod vae;
 pub mod weights;
+
+#[cfg(test)]
+mod tiny;

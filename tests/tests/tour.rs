@@ -48,7 +48,7 @@ fn text_row(
 #[test]
 fn the_tour_takes_the_trainers_steps() -> Result<()> {
     let config = config()?;
-    let dataset = Dataset::open(&config.data, config.seed)?;
+    let dataset = Dataset::open(&config.data, config.seed, &mut |_, _| Ok(()))?;
     let tokenizer = dataset.tokenizer(config.data.vocabulary)?;
     let (length, end) = (config.model.text_length, tokenizer.end());
 

@@ -23,9 +23,9 @@ impl Var {
         apply(CrossEntropy(targets.to_device(&self.device())?), [self])
     }
 
-    /// [`cross_entropy`](Self::cross_entropy) of the scores x·Wᵀ + b, which never exist all at
-    /// once; and, for whoever wants to know where it comes from, the part of each row in the sum.
-    /// The parts are values in float64, which nothing is learnt from.
+    /// [`cross_entropy`](Self::cross_entropy) of the scores x·Wᵀ + b, which never exist all at once
+    /// but on a GPU; and, for whoever wants to know where it comes from, the part of each row in the
+    /// sum. The parts are values in float64, which nothing is learnt from.
     ///
     /// y = cross_entropy(x·Wᵀ + b).
     /// Source: Sahoo et al. 2024, §3.2.

@@ -23,7 +23,8 @@ pub struct Args {
     /// What to ask about it
     #[arg(value_name = "QUESTION", value_parser = parse::words)]
     question: Option<String>,
-    /// Read questions from a file, a line each: IMAGE, a tab character, QUESTION
+    /// Read questions from a file, a line each: IMAGE, a tab character, QUESTION; - is standard
+    /// input
     #[arg(long, value_name = "FILE", conflicts_with = "image")]
     questions: Option<PathBuf>,
     /// An instruction to put after every question

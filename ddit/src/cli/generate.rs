@@ -23,7 +23,7 @@ pub struct Args {
     /// What to draw, one picture each
     #[arg(value_name = "PROMPT", required_unless_present = "prompts", value_parser = parse::words)]
     prompt: Vec<String>,
-    /// Read prompts from a file, one a line
+    /// Read prompts from a file, one a line; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompts: Option<PathBuf>,
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "X", value_parser = parse::scale)]
     cfg: Option<f32>,
     /// Draw so many pictures of each prompt and keep the one beside which the model finds the
-    /// prompt likeliest [default: the model's]
+    /// prompt likeliest; with as many, its seed gives it again [default: the model's]
     #[arg(long, value_name = "N", value_parser = parse::positive)]
     candidates: Option<usize>,
     /// Shift of the noise levels towards noise; 1 leaves them alone [default: the model's]
@@ -103,13 +103,17 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
             let mut record = json!({
                 "prompt": prompt, "file": file.display().to_string(), "seed": drawn.seed,
             });
+            let mut which = format!("seed {}", drawn.seed);
             if let Some(likelihood) = drawn.likelihood {
+                let number = drawn.candidate + 1;
+                record["candidate"] = json!(number);
                 record["likelihood"] = json!(likelihood);
+                which += &format!(", candidate {number} of {}", options.candidates);
             }
             if args.trace {
                 record["trace"] = json!(write_trace(&file, prompt, drawn)?);
             }
-            let text = format!("{}  seed {}  {prompt}", file.display(), drawn.seed);
+            let text = format!("{}  {which}  {prompt}", file.display());
             progress.aside(|| output.result(|| record, text))?;
         }
     }

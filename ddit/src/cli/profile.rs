@@ -1,12 +1,11 @@
 //! `--profile` and `--trace-file`: where a command's time went.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use ddit::bench::peak::Ceilings;
 use ddit::bench::profile::{table, trace};
+use tensor::io::{atomic_write_with, check_writable};
 
 use super::output::Output;
 
@@ -22,6 +21,7 @@ pub struct Args {
 }
 
 /// Runs a command, and tells where its time went if that was asked for, here or by the environment.
+/// A command that fails writes no trace: what an earlier one wrote stays.
 ///
 /// The machine's ceilings are measured afterwards, which takes a second.
 pub fn run<R>(
@@ -31,23 +31,21 @@ pub fn run<R>(
     command: impl FnOnce() -> Result<R>,
 ) -> Result<R> {
     let print = args.profile || by_environment;
-    if !print && args.trace_file.is_none() {
+    let file = args.trace_file.as_ref();
+    if !print && file.is_none() {
         return command();
     }
-    let write = |path: &PathBuf| format!("cannot write {}", path.display());
-    // A file that cannot be made is better known before hours of work than after.
-    let create =
-        |path| Ok::<_, anyhow::Error>((path, File::create(path).with_context(|| write(path))?));
-    let file = args.trace_file.as_ref().map(create).transpose()?;
-    let (result, profile) = autograd::profile(file.is_some(), command);
-    if let Some((path, file)) = file {
-        let mut file = BufWriter::new(file);
-        let written = serde_json::to_writer(&mut file, &trace(&profile));
-        let written = written.map_err(io::Error::from).and_then(|()| file.flush());
-        written.with_context(|| write(path))?;
+    if let Some(file) = file {
+        // Better known before hours of work than after.
+        check_writable(file)?;
     }
+    let (result, profile) = autograd::profile(file.is_some(), command);
     if print {
         output.note(table(&profile, Ceilings::measure()));
     }
-    result
+    let done = result?;
+    if let Some(file) = file {
+        atomic_write_with(file, |file| Ok(serde_json::to_writer(file, &trace(&profile))?))?;
+    }
+    Ok(done)
 }

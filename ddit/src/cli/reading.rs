@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -11,12 +12,26 @@ use ddit::pipeline::Pipeline;
 use ddit::shapes::Picture;
 use ddit::train::config::Alpha;
 
-/// The lines of a file that are not blank, with their numbers from 1.
+/// What stands for standard input in place of a file's path.
+const STANDARD_INPUT: &str = "-";
+
+/// What a list is called in errors.
+fn name(path: &Path) -> String {
+    match path.as_os_str() == STANDARD_INPUT {
+        true => "standard input".to_owned(),
+        false => path.display().to_string(),
+    }
+}
+
+/// The lines of a file, or of standard input for `-`, that are not blank, with their numbers from 1.
 ///
 /// Errors: the file cannot be read; it has no such line.
 pub fn lines(path: &Path, what: &str) -> Result<Vec<(usize, String)>> {
-    let text = fs::read_to_string(path);
-    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    let text = match path.as_os_str() == STANDARD_INPUT {
+        true => io::read_to_string(io::stdin()),
+        false => fs::read_to_string(path),
+    };
+    let text = text.with_context(|| format!("cannot read {}", name(path)))?;
     // Some editors begin a file with a mark that it is UTF-8.
     let text = text.trim_start_matches('\u{feff}');
     let numbered = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
@@ -25,12 +40,12 @@ pub fn lines(path: &Path, what: &str) -> Result<Vec<(usize, String)>> {
         .map(|(number, line)| (number, line.to_owned()))
         .collect();
     if lines.is_empty() {
-        bail!("{} is empty\n  one {what} a line is needed", path.display());
+        bail!("{} is empty\n  one {what} a line is needed", name(path));
     }
     Ok(lines)
 }
 
-/// A picture and a question about it, from every line `IMAGE<tab>QUESTION` of a file.
+/// A picture and a question about it, from every line `IMAGE<tab>QUESTION` of such a file.
 ///
 /// Errors: as [`lines`]; a line without a tab, a picture or a question.
 pub fn questions(path: &Path) -> Result<Vec<(PathBuf, String)>> {
@@ -40,7 +55,7 @@ pub fn questions(path: &Path) -> Result<Vec<(PathBuf, String)>> {
         }
         _ => bail!(
             "{}, line {number}: \"{line}\"\n  IMAGE, a tab character and a QUESTION are needed",
-            path.display()
+            name(path)
         ),
     };
     lines(path, "IMAGE<tab>QUESTION")?.into_iter().map(split).collect()

@@ -25,6 +25,7 @@ use tensor::{Error, Result};
 
 use super::decode::{flatten, read_image};
 use super::resize::fit;
+use crate::pipeline::Progress;
 use crate::shapes::Picture;
 use crate::text::words::SPECIAL;
 use crate::train::config::DataConfig;
@@ -37,11 +38,13 @@ pub struct Folder {
 
 impl Folder {
     /// Reads the manifest and every picture in it, fitted to `config.size` pixels: the shorter
-    /// side is resized to it, the middle cut out.
+    /// side is resized to it, the middle cut out. `progress` is told how many lines are done, and of
+    /// how many; an error of its ends that.
     ///
     /// Errors: a file that cannot be read; a line that is no JSON object, or has no picture or no
-    /// caption under the keys, or one with a special token of the tokenizers; no line left.
-    pub fn open(config: &DataConfig) -> Result<Self> {
+    /// caption under the keys, or one with a special token of the tokenizers; no line left; those of
+    /// `progress`.
+    pub fn open(config: &DataConfig, progress: Progress) -> Result<Self> {
         let manifest = Path::new(&config.manifest);
         let text = fs::read_to_string(manifest);
         let text = text.map_err(|error| Error::io("open", manifest, error))?;
@@ -52,7 +55,10 @@ impl Folder {
         let only = serde_json::to_value(&config.only);
         let only = only.map_err(|error| Error::value("config", error.to_string()))?;
         let (mut pictures, mut captions) = (Vec::new(), Vec::new());
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let total = lines.clone().count();
+        for (done, (number, line)) in lines.enumerate() {
+            progress(done, total)?;
             let fail = |message: String| {
                 Error::file("manifest", manifest, format!("line {}: {message}", number + 1))
             };
@@ -71,6 +77,7 @@ impl Folder {
             pictures.push(fit(&flatten(&image, config.alpha), config.size));
             captions.push(texts(&line, &config.caption_keys).map_err(fail)?);
         }
+        progress(total, total)?;
         if pictures.is_empty() {
             return Err(Error::file("manifest", manifest, "no line of it counts"));
         }
@@ -166,6 +173,10 @@ mod tests {
         DataConfig { manifest, size: 4, ..DataConfig::default() }
     }
 
+    fn open(config: &DataConfig) -> Result<Folder> {
+        Folder::open(config, &mut |_, _| Ok(()))
+    }
+
     #[test]
     fn reads_files_relative_to_the_manifest() {
         let folder = tempfile::tempdir().unwrap();
@@ -178,18 +189,40 @@ mod tests {
             {"file": "b.png", "caption": ["nothing", "a hole"], "split": "val"}"#;
         fs::write(&manifest, lines).unwrap();
 
-        let set = Folder::open(&config(&manifest)).unwrap();
+        let set = open(&config(&manifest)).unwrap();
         assert_eq!((set.len(), set.captions().count()), (2, 3));
         assert_eq!(set.picture(0), Picture::filled(4, 4, [10, 20, 30]));
         assert_eq!(set.picture(1), Picture::filled(4, 4, [255; 3]));
         let dropped = DataConfig { alpha: Alpha::Drop, ..config(&manifest) };
-        assert_eq!(Folder::open(&dropped).unwrap().picture(1), Picture::filled(4, 4, [0; 3]));
+        assert_eq!(open(&dropped).unwrap().picture(1), Picture::filled(4, 4, [0; 3]));
         let said: Vec<&str> = (0..9).map(|s| set.caption(1, &mut Rng::new(s))).collect();
         assert!(said.contains(&"nothing") && said.contains(&"a hole"));
 
         let only = toml::Table::from_iter([("split".to_owned(), "train".into())]);
-        let set = Folder::open(&DataConfig { only, ..config(&manifest) }).unwrap();
+        let set = open(&DataConfig { only, ..config(&manifest) }).unwrap();
         assert_eq!(set.captions().collect::<Vec<_>>(), ["a thing"]);
+    }
+
+    #[test]
+    fn whoever_watches_is_told_of_every_line_and_can_end_it() {
+        let folder = tempfile::tempdir().unwrap();
+        write_picture(&folder.path().join("a.png"), 4, 4, |_, _| [0; 4]);
+        let manifest = folder.path().join("list.jsonl");
+        let line = "{\"file\": \"a.png\", \"caption\": \"a thing\"}\n";
+        fs::write(&manifest, [line, "\n", line, line].concat()).unwrap();
+        let mut told = Vec::new();
+        let mut watch = |done, total| {
+            told.push((done, total));
+            Ok(())
+        };
+        Folder::open(&config(&manifest), &mut watch).unwrap();
+        assert_eq!(told, [(0, 3), (1, 3), (2, 3), (3, 3)]);
+        let mut enough = |done, _| match done {
+            0 => Ok(()),
+            _ => Err(Error::value("test", "enough")),
+        };
+        let error = Folder::open(&config(&manifest), &mut enough).err().unwrap();
+        assert_eq!(error.message(), "enough");
     }
 
     #[test]
@@ -206,7 +239,7 @@ mod tests {
             caption_keys: vec!["label".into()],
             ..config(&manifest)
         };
-        let set = Folder::open(&config).unwrap();
+        let set = open(&config).unwrap();
         assert_eq!(set.picture(0).pixel(1, 1), [4, 0, 0]);
         assert_eq!(set.picture(1).pixel(3, 0), [2, 0, 0]);
     }
@@ -228,10 +261,10 @@ mod tests {
             ("not json", "line 2: "),
         ] {
             fs::write(&manifest, format!("\n{line}\n")).unwrap();
-            let error = Folder::open(&config(&manifest)).err().unwrap().to_string();
+            let error = open(&config(&manifest)).err().unwrap().to_string();
             assert!(error.contains(told), "{error}");
         }
         fs::write(&manifest, "\n").unwrap();
-        assert!(Folder::open(&config(&manifest)).is_err());
+        assert!(open(&config(&manifest)).is_err());
     }
 }

@@ -178,7 +178,7 @@ mod tests {
         let weights = crate::vae::inventory(&geometry).fresh(0, DType::F32).unwrap();
         let constants = weights.into_iter().map(|(name, w)| (name, Var::constant(w)));
         let vae = AutoencoderKl::new(geometry, &Params::from_vars(constants).unwrap()).unwrap();
-        (vae, Dataset::open(&config.data, 0).unwrap())
+        (vae, Dataset::open(&config.data, 0, &mut |_, _| Ok(())).unwrap())
     }
 
     #[test]

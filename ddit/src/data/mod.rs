@@ -21,9 +21,12 @@ pub mod resize;
 pub mod shapes;
 pub mod stream;
 
+use std::sync::Arc;
+
 use tensor::rng::Rng;
 use tensor::{DType, Result, Tensor};
 
+use crate::pipeline::Progress;
 use crate::shapes::{Draw, Picture};
 use crate::text::Tokenizer;
 use crate::train::config::{DataConfig, Source};
@@ -42,6 +45,34 @@ pub enum Dataset {
     Folder(Folder),
 }
 
+/// The data set that was read last, for whoever needs the same again: an autoencoder and the
+/// transformer on it learn from one.
+#[derive(Default)]
+pub struct Shelf {
+    last: Option<(DataConfig, u64, Arc<Dataset>)>,
+}
+
+impl Shelf {
+    /// The data set of these settings, read if it is another than the last.
+    ///
+    /// Errors: those of [`Dataset::open`].
+    pub fn open(
+        &mut self,
+        config: &DataConfig,
+        seed: u64,
+        progress: Progress,
+    ) -> Result<Arc<Dataset>> {
+        if let Some((last, of, dataset)) = &self.last
+            && (last, *of) == (config, seed)
+        {
+            return Ok(dataset.clone());
+        }
+        let dataset = Arc::new(Dataset::open(config, seed, progress)?);
+        self.last = Some((config.clone(), seed, dataset.clone()));
+        Ok(dataset)
+    }
+}
+
 /// A question about a sample, and the answer to learn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
@@ -52,15 +83,15 @@ pub struct Asked {
 }
 
 impl Dataset {
-    /// The data set of these settings.
+    /// The data set of these settings. Where it is read, `progress` is told how far that is.
     ///
     /// Errors: those of [`Folder::open`].
-    pub fn open(config: &DataConfig, seed: u64) -> Result<Self> {
+    pub fn open(config: &DataConfig, seed: u64, progress: Progress) -> Result<Self> {
         Ok(match config.source {
             Source::Shapes => {
                 Self::Shapes(Shapes::new(seed, config.scenes, config.kinds, config.sorted))
             }
-            Source::Folder => Self::Folder(Folder::open(config)?),
+            Source::Folder => Self::Folder(Folder::open(config, progress)?),
         })
     }
 

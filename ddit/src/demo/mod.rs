@@ -223,8 +223,8 @@ mod tests {
         let scene = Scene::of_kind(SceneKind::One, Pool::Seen, &mut Rng::new(3));
         let object = scene.objects[0];
         let prompts = suite::prompts(PromptKind::SingleObject, Pool::Seen, 3, &mut Rng::new(0));
-        let drawn =
-            Generated { picture: scene.draw(), seed: 5, likelihood: None, trace: Vec::new() };
+        let (picture, trace) = (scene.draw(), Vec::new());
+        let drawn = Generated { picture, seed: 5, candidate: 0, likelihood: None, trace };
         for prompt in &prompts {
             let is_right = prompt.demand.to_string() == format!("a {}", object.form);
             let judged = judge(prompt, &drawn, "a hat");

@@ -174,3 +174,37 @@ impl Projected {
         Segment { q: self.query.as_ref(), k: &self.key, v: &self.value, key_len: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use autograd::SavedReport;
+    use tensor::DType;
+    use tensor::rng::Rng;
+
+    use super::*;
+
+    /// Its input, queries, keys, values, what attention answered, both branches before their gates,
+    /// and four before GELU.
+    #[test]
+    fn a_block_keeps_eleven_widths_of_each_token() {
+        const C: usize = 64;
+        let normal = |shape: &[usize]| Rng::new(1).normal(shape, DType::F32).unwrap();
+        let layers = [[6, 1], [1, 1], [1, 1], [1, 1], [1, 1], [4, 1], [1, 4]];
+        let named =
+            [IMAGE_NAMES, TEXT_NAMES].into_iter().flat_map(|names| names.into_iter().zip(layers));
+        let tensors = named.flat_map(|(name, [outputs, inputs])| {
+            let weight = (format!("{name}.weight"), normal(&[outputs * C, inputs * C]));
+            [weight, (format!("{name}.bias"), normal(&[outputs * C]))]
+        });
+        let block = JointBlock::new(&Params::from_tensors(tensors, |_| true).unwrap(), 2).unwrap();
+        let made = |shape: &[usize]| Var::parameter(normal(shape)).mul_scalar(0.1).unwrap();
+        let (image, text) = (made(&[2, 40, C]), made(&[2, 24, C]));
+        let [image, text] = block.both(&image, &text, &made(&[2, C])).unwrap();
+        let loss = image.sum_all().unwrap().add(&text.sum_all().unwrap()).unwrap();
+        let report = SavedReport::of(&loss);
+        // Besides: statistics of rows, and modulations, 12 widths of each sample.
+        let widths = report.bytes() as f64 / (2 * (40 + 24) * C * size_of::<f32>()) as f64;
+        assert!((11.0..11.5).contains(&widths), "{widths}\n{report}");
+        assert!(loss.backward().unwrap().get(&block.image.up.weight).is_some());
+    }
+}

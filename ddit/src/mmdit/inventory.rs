@@ -56,8 +56,10 @@ pub fn inventory(config: &TransformerConfig) -> Inventory {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
+    use crate::tiny;
 
     /// The geometry of SD3-medium and what is known of the published model.
     #[test]
@@ -80,13 +82,7 @@ mod tests {
 
     #[test]
     fn a_model_without_text_encoder_embeds_ids() {
-        let config: TransformerConfig = serde_json::from_value(json!({
-            "vocab_size": 46, "sample_size": 8, "patch_size": 2, "in_channels": 4,
-            "out_channels": 4, "num_layers": 1, "attention_head_dim": 4,
-            "num_attention_heads": 2, "joint_attention_dim": 0, "caption_projection_dim": 8,
-            "pos_embed_max_size": 6, "text_embedding": true, "max_text_length": 16,
-        }))
-        .unwrap();
+        let config = tiny::transformer(json!({ "vocab_size": 46, "max_text_length": 16 }));
         let list = inventory(&config);
         let find = |name: &str| list.iter().find(|w| w.name == name).map(|w| w.shape);
         assert_eq!(find("token_embedding.weight").unwrap(), [46, 8]);

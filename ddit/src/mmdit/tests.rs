@@ -13,6 +13,7 @@ use tensor::{DType, Tensor};
 use super::*;
 use crate::config::TransformerConfig;
 use crate::layers::EPS;
+use crate::tiny;
 
 const BATCH: usize = 2;
 /// Text tokens.
@@ -22,12 +23,10 @@ const HEIGHT: usize = 4;
 const WIDTH: usize = 7;
 
 fn config() -> TransformerConfig {
-    serde_json::from_value(json!({
-        "vocab_size": 5, "sample_size": 6, "patch_size": 2, "in_channels": 3, "out_channels": 2,
-        "num_layers": 2, "attention_head_dim": 4, "num_attention_heads": 2,
-        "joint_attention_dim": 6, "caption_projection_dim": 8, "pos_embed_max_size": 5,
+    tiny::transformer(json!({
+        "vocab_size": 5, "sample_size": 6, "in_channels": 3, "joint_attention_dim": 6,
+        "pos_embed_max_size": 5, "text_embedding": false, "max_text_length": null,
     }))
-    .unwrap()
 }
 
 /// Weights of a size that lets every part speak.

@@ -10,6 +10,7 @@ use crate::config::{Recipe, TransformerConfig, VaeConfig};
 use crate::mmdit::{self, Mmdit};
 use crate::pipeline::Model;
 use crate::t5::{self, T5Config, T5Encoder};
+use crate::tiny;
 use crate::vae::{self, AutoencoderKl};
 use crate::weights::Inventory;
 
@@ -17,28 +18,13 @@ const MASK: u32 = 3;
 const LENGTH: usize = 3;
 
 fn transformer_config() -> TransformerConfig {
-    serde_json::from_value(json!({
-        "vocab_size": 7, "sample_size": 4, "patch_size": 2, "in_channels": 2, "out_channels": 2,
-        "num_layers": 2, "attention_head_dim": 4, "num_attention_heads": 2,
-        "joint_attention_dim": 0, "caption_projection_dim": 8, "pos_embed_max_size": 4,
-        "text_embedding": true, "max_text_length": 4,
-    }))
-    .unwrap()
+    tiny::transformer(json!({}))
 }
 
-/// Values for every tensor of a list, none of them near 0 for being new: gates that are shut would
-/// hide what is behind them.
+/// Values for every tensor of a list that is trained.
 fn lively(list: &Inventory) -> Vec<(String, Tensor)> {
-    let value = |(i, (name, fresh)): (usize, (String, Tensor))| {
-        let noise = Rng::new(5).stream(i as u64).normal(fresh.shape(), DType::F64).unwrap();
-        let values = noise.to_f64_vec().into_iter().zip(fresh.to_f64_vec());
-        let values: Vec<f64> = values.map(|(noise, fresh)| fresh + 0.3 * noise).collect();
-        let tensor = Tensor::from_vec(values, fresh.shape()).unwrap();
-        (name, tensor)
-    };
-    let trained = list.fresh(1, DType::F64).unwrap().into_iter().zip(list.iter());
-    let trained = trained.filter(|(_, weight)| !weight.buffer).map(|(fresh, _)| fresh);
-    trained.enumerate().map(value).collect()
+    let all = tiny::lively(list, 0.3).into_iter().zip(list.iter());
+    all.filter(|(_, weight)| !weight.buffer).map(|(value, _)| value).collect()
 }
 
 /// Trained tensors, and the table of places, which is none.

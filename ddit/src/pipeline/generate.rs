@@ -49,8 +49,10 @@ pub struct GenerateOptions {
 pub struct Generated {
     /// The picture.
     pub picture: Picture,
-    /// The seed that alone, as the only candidate, gives the same picture again.
+    /// The seed that with the same options gives the same picture again, alone too.
     pub seed: u64,
+    /// Which of its candidates it is, counted from 0.
+    pub candidate: usize,
     /// `ln p(prompt | picture)`, if candidates were compared.
     pub likelihood: Option<f64>,
     /// What each step believed in, if that was asked for.
@@ -114,12 +116,11 @@ impl Pipeline {
             let read = no_grad(|| self.read_prompts(batch, &schedule, options))?;
             let mut best: Vec<Drawn> = Vec::new();
             for candidate in 0..candidates {
-                let seeds: Vec<u64> = (0..batch.len() as u64)
-                    .map(|i| candidate_seed(first.wrapping_add(i), candidate))
-                    .collect();
+                let items: Vec<(u64, usize)> =
+                    (0..batch.len() as u64).map(|i| (first.wrapping_add(i), candidate)).collect();
                 let mut step = |index: usize| progress(done + index + 1, total);
                 let mut drawn = no_grad(|| {
-                    self.draw_batch(&read, &seeds, shape, &schedule, options, &mut step)
+                    self.draw_batch(&read, &items, shape, &schedule, options, &mut step)
                 })?;
                 done += options.steps;
                 if candidates > 1 {
@@ -144,17 +145,20 @@ impl Pipeline {
         Ok(())
     }
 
+    /// A picture of each prompt, by its seed and which of the candidates it is.
     fn draw_batch(
         &self,
         prompts: &Prompts,
-        seeds: &[u64],
+        items: &[(u64, usize)],
         shape: [usize; 3],
         schedule: &Schedule,
         options: &GenerateOptions,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Vec<Drawn>> {
-        let noise = seeds.iter().map(|&seed| rng(seed, Use::Noise).normal(shape, DType::F32));
-        let noise = noise.collect::<Result<Vec<_>>>()?;
+        let noise = |&(seed, candidate): &(u64, usize)| {
+            rng(candidate_seed(seed, candidate), Use::Noise).normal(shape, DType::F32)
+        };
+        let noise = items.iter().map(noise).collect::<Result<Vec<_>>>()?;
         let start = Tensor::stack(&noise.iter().collect::<Vec<_>>(), 0)?;
         let mut estimates: Vec<(f32, Tensor)> = Vec::new();
         let mut watch = |step: &FlowStep| {
@@ -170,13 +174,14 @@ impl Pipeline {
         })?;
         watched?;
         let pictures = pictures_from_tensor(&self.decode(&latents, self.tiling(options)?)?)?;
-        let drawn = |(row, (picture, &seed)): (usize, (Picture, &u64))| {
+        let drawn = |(row, (picture, &(seed, candidate))): (usize, (Picture, &(u64, usize)))| {
             let own = |(sigma, all): &(f32, Tensor)| Ok((*sigma, all.narrow(0, row, 1)?));
             let estimates = estimates.iter().map(own).collect::<Result<_>>()?;
-            let generated = Generated { picture, seed, likelihood: None, trace: Vec::new() };
+            let trace = Vec::new();
+            let generated = Generated { picture, seed, candidate, likelihood: None, trace };
             Ok(Drawn { generated, estimates })
         };
-        pictures.into_iter().zip(seeds).enumerate().map(drawn).collect()
+        pictures.into_iter().zip(items).enumerate().map(drawn).collect()
     }
 
     /// How `options` have pictures decoded: by tiles of that size, or at once.
@@ -292,7 +297,7 @@ impl Pipeline {
     }
 }
 
-/// The seed of a picture's candidate. The first is the picture's own.
+/// The seed of a candidate's noise. The first is the picture's own.
 pub(super) fn candidate_seed(seed: u64, candidate: usize) -> u64 {
     match candidate {
         0 => seed,

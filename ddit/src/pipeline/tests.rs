@@ -9,31 +9,22 @@ use super::*;
 use crate::config::{GenerationConfig, SchedulerConfig, TransformerConfig, VaeConfig};
 use crate::folder::Component;
 use crate::weights::Inventory;
-use crate::{mmdit, vae};
+use crate::{mmdit, tiny, vae};
 
 /// Weights that are not zero where a fresh model's are, stored in 16 bits as published ones.
 fn weights(list: &Inventory) -> Vec<(String, Tensor)> {
-    let lively = |(i, (name, fresh)): (usize, (String, Tensor))| {
-        let noise = Rng::new(5).stream(i as u64).normal(fresh.shape(), DType::F32).unwrap();
-        let values = noise.to_f64_vec().into_iter().zip(fresh.to_f64_vec());
-        let values: Vec<f64> = values.map(|(noise, fresh)| fresh + 0.05 * noise).collect();
-        (name, Tensor::from_vec(values, fresh.shape()).unwrap().to_dtype(DType::BF16))
-    };
-    list.fresh(1, DType::F32).unwrap().into_iter().enumerate().map(lively).collect()
+    let stored = |(name, weight): (String, Tensor)| (name, weight.to_dtype(DType::BF16));
+    tiny::lively(list, 0.05).into_iter().map(stored).collect()
 }
 
 /// A model of 16 x 16 pictures; with an autoencoder, of 8 x 8 latents.
 fn folder(recipe: Recipe, with_vae: bool) -> Folder {
     let tokenizer = Tokenizer::of_words(crate::shapes::WORDS).unwrap();
     let (channels, side) = if with_vae { (2, 8) } else { (3, 16) };
-    let config: TransformerConfig = serde_json::from_value(json!({
-        "vocab_size": tokenizer.len(), "sample_size": side, "patch_size": 2,
-        "in_channels": channels, "out_channels": channels, "num_layers": 2,
-        "attention_head_dim": 4, "num_attention_heads": 2, "joint_attention_dim": 0,
-        "caption_projection_dim": 8, "pos_embed_max_size": 12,
-        "text_embedding": true, "max_text_length": 12,
-    }))
-    .unwrap();
+    let config = tiny::transformer(json!({
+        "vocab_size": tokenizer.len(), "sample_size": side, "in_channels": channels,
+        "out_channels": channels, "pos_embed_max_size": 12, "max_text_length": 12,
+    }));
     let vae: VaeConfig = serde_json::from_value(json!({
         "in_channels": 3, "out_channels": 3, "block_out_channels": [2, 4], "layers_per_block": 1,
         "latent_channels": 2, "norm_num_groups": 2, "scaling_factor": 1.5, "shift_factor": 0.1,
@@ -120,21 +111,24 @@ fn the_likeliest_candidate_is_kept() {
     let look = WriteOptions { latents: Latents::Mode, ..pipeline.write_options() };
     let kept = draw(&prompts, 7, 4);
     for (i, (prompt, kept)) in prompts.into_iter().zip(&kept).enumerate() {
+        let seed = 7 + i as u64;
         let alone = |candidate| {
-            let seed = generate::candidate_seed(7 + i as u64, candidate);
-            let mut drawn = draw(&[prompt], seed, 1);
-            assert_eq!((drawn[0].seed, drawn[0].likelihood), (seed, None));
+            let own = generate::candidate_seed(seed, candidate);
+            let mut drawn = draw(&[prompt], own, 1);
+            assert_eq!((drawn[0].seed, drawn[0].likelihood), (own, None));
             let (steps, picture) = (steps(&drawn[0]), drawn.remove(0).picture);
             let likelihood = pipeline.likelihood(&picture, &[prompt], &look, &mut |_, _| Ok(()));
-            (likelihood.unwrap()[0], seed, picture, steps)
+            (likelihood.unwrap()[0], candidate, picture, steps)
         };
         let candidates = (0..4).map(alone);
         let best = candidates.reduce(|best, next| if next.0 > best.0 { next } else { best });
         let best = best.unwrap();
-        assert_eq!((kept.likelihood.unwrap(), kept.seed), (best.0, best.1));
-        assert_eq!((&kept.picture, steps(kept)), (&best.2, best.3));
+        assert_eq!((kept.likelihood.unwrap(), kept.seed), (best.0, seed));
+        assert_eq!((kept.candidate, &kept.picture, steps(kept)), (best.1, &best.2, best.3));
+        let again = &draw(&[prompt], kept.seed, 4)[0];
+        assert_eq!((&again.picture, again.candidate), (&kept.picture, kept.candidate));
     }
-    assert!(kept.iter().zip(7..).any(|(kept, seed)| kept.seed != seed), "no comparison was made");
+    assert!(kept.iter().any(|kept| kept.candidate != 0), "no comparison was made");
 }
 
 /// The chain rule by hand: one token after the other, of what the denoiser says of it.

@@ -11,18 +11,17 @@ use super::*;
 use crate::config::VaeConfig;
 use crate::identify::{Kind, identify};
 use crate::t5::T5Config;
+use crate::tiny;
 use crate::weights::Inventory;
 
 const COUNTS: Counts = Counts { blocks: 2, levels: 2 };
 
 fn transformer_config() -> TransformerConfig {
-    serde_json::from_value(json!({
-        "vocab_size": 1, "sample_size": 4, "patch_size": 2, "in_channels": 4, "out_channels": 4,
-        "num_layers": 2, "attention_head_dim": 4, "num_attention_heads": 2,
-        "joint_attention_dim": 6, "caption_projection_dim": 8, "pooled_projection_dim": 5,
-        "pos_embed_max_size": 6,
+    tiny::transformer(json!({
+        "vocab_size": 1, "in_channels": 4, "out_channels": 4, "joint_attention_dim": 6,
+        "pooled_projection_dim": 5, "pos_embed_max_size": 6, "text_embedding": false,
+        "max_text_length": null,
     }))
-    .unwrap()
 }
 
 /// The inventories of the three networks, by the library's names.

@@ -1,14 +1,18 @@
 //! The training of the autoencoder: what a step is made of, and what follows the last one.
 
+use std::sync::Arc;
+
 use autograd::{Grads, Params};
-use tensor::{Error, Result};
+use tensor::Result;
 
 use super::config::RunConfig;
+use super::setup::latent_side;
 use super::trainer::Seen;
 use crate::config::VaeConfig;
 use crate::data::latents::{Posteriors, Statistics};
 use crate::data::{Dataset, Order, Purpose};
 use crate::objective::{Draws, VaeObjective};
+use crate::pipeline::Progress;
 use crate::vae::AutoencoderKl;
 
 /// Samples whose latents are measured.
@@ -18,7 +22,7 @@ const MEASURED: usize = 2048;
 pub struct Autoencoder {
     vae: AutoencoderKl,
     objective: VaeObjective,
-    dataset: Dataset,
+    dataset: Arc<Dataset>,
     order: Order,
     latent_shape: [usize; 3],
     config: RunConfig,
@@ -32,14 +36,9 @@ impl Autoencoder {
         config: &RunConfig,
         geometry: VaeConfig,
         params: &Params,
-        dataset: Dataset,
+        dataset: Arc<Dataset>,
     ) -> Result<Self> {
-        let (size, factor) = (config.data.size, geometry.spatial_factor());
-        if !size.is_multiple_of(factor) {
-            let message = format!("{size} pixels do not divide by the autoencoder's {factor}");
-            return Err(Error::value("config", message).key("data.size"));
-        }
-        let side = size / factor;
+        let side = latent_side(config.data.size, &geometry)?;
         let settings = &config.autoencoder;
         Ok(Self {
             objective: VaeObjective {
@@ -95,11 +94,11 @@ impl Autoencoder {
     }
 
     /// Mean and deviation of the latents that `vae`, this autoencoder with averaged weights, makes
-    /// of the data.
+    /// of the data; `progress` is told of how many.
     ///
-    /// Errors: those of the autoencoder.
-    pub fn measure(&self, vae: &AutoencoderKl) -> Result<Statistics> {
+    /// Errors: those of the autoencoder, and of `progress`.
+    pub fn measure(&self, vae: &AutoencoderKl, progress: Progress) -> Result<Statistics> {
         let count = self.dataset.len().min(MEASURED);
-        Posteriors::compute(vae, &self.dataset, count, &mut |_, _| Ok(()))?.statistics()
+        Posteriors::compute(vae, &self.dataset, count, progress)?.statistics()
     }
 }

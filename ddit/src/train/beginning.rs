@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use tensor::{DType, Device, Error, Result};
+use tensor::{DType, Error, Result};
 
 use super::config::RunConfig;
-use super::networks;
+use super::networks::check_trainable;
 use super::setup::{check_latents, open_model, transformer_geometry, vae_geometry};
 use crate::config::{TransformerConfig, VaeConfig};
 use crate::data::Dataset;
@@ -43,12 +43,9 @@ pub fn check(config: &RunConfig) -> Result<()> {
     let Some(model) = init(config)? else { return Ok(()) };
     let vae = vae_geometry(&config.autoencoder, config.data.size);
     check_latents(config, Some(&model.transformer.config), Some(&vae))?;
-    let start = Start::from_model(model, latent_shape(config, Some(&vae)))?;
-    if config.trainable.is_empty() {
-        return Ok(());
-    }
-    let Start { transformer, text_encoder, tokenizer } = start;
-    networks::dual(transformer, text_encoder, tokenizer.mask(), config, &Device::Cpu).map(drop)
+    let encoder = model.text_encoder.as_ref().map(|encoder| &encoder.config);
+    check_trainable(config, &model.transformer.config, encoder)?;
+    Start::from_model(model, latent_shape(config, Some(&vae))).map(drop)
 }
 
 impl Start {

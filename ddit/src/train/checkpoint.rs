@@ -10,7 +10,9 @@
 //! ```
 //!
 //! A checkpoint is written under another name, brought to disk, and renamed: it is there whole or
-//! not at all, whenever the process is killed. Older ones go only after a newer one is there.
+//! not at all, whenever the process is killed or the disk is full. Older ones go only after a newer
+//! one is there; one of the same step is put aside until then, and comes back if the process is
+//! killed in between.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,10 +21,17 @@ use serde::{Deserialize, Serialize};
 use tensor::io::safetensors::{self, SafeTensors};
 use tensor::{Error, Result, Tensor};
 
+use super::place::Place;
 use crate::weights::source;
 
 /// Starts the name of every checkpoint's folder.
 const PREFIX: &str = "step-";
+
+/// Ends the hidden name of a checkpoint that is being written.
+const UNFINISHED: &str = ".tmp";
+
+/// Ends the hidden name of one whose place a newer one of the same step is about to take.
+const ASIDE: &str = ".old";
 
 /// Tensors by name.
 pub type Named = Vec<(String, Tensor)>;
@@ -60,40 +69,57 @@ pub struct State {
     /// The step of the last scores.
     #[serde(default)]
     pub scored: u64,
+    /// Where the last step was made.
+    #[serde(default)]
+    pub place: Option<Place>,
 }
 
 impl Checkpoint {
     /// Writes the checkpoint into `folder`, then removes all but the `keep` newest.
     ///
-    /// Errors: the operating system's.
+    /// Errors: the operating system's; nothing is left of the checkpoint then, and all others are.
     pub fn save(&self, folder: &Path, keep: usize) -> Result<PathBuf> {
         fs::create_dir_all(folder).map_err(|error| Error::io("create", folder, error))?;
-        let path = folder.join(format!("{PREFIX}{:08}", self.state.step));
-        let new = folder.join(format!(".{PREFIX}{:08}.tmp", self.state.step));
+        let name = format!("{PREFIX}{:08}", self.state.step);
+        let path = folder.join(&name);
+        let [new, old] = [UNFINISHED, ASIDE].map(|end| folder.join(format!(".{name}{end}")));
         remove(&new)?;
-        fs::create_dir(&new).map_err(|error| Error::io("create", &new, error))?;
-        tensor::io::atomic_write(new.join("config.toml"), &self.config)?;
-        let state = serde_json::to_string_pretty(&self.state);
-        let state = state.expect("counters can be written");
-        tensor::io::atomic_write(new.join("state.json"), state + "\n")?;
-        for (name, tensors) in [("model", &self.model), ("optimizer", &self.optimizer)] {
-            let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), source(tensor)));
-            safetensors::save(file(&new, name), tensors, &Default::default())?;
-        }
+        self.write(&new).inspect_err(|_| {
+            // The disk may be full, and is to have room again.
+            let _ = remove(&new);
+        })?;
         // The same step again: after a resumption with other settings, say.
-        remove(&path)?;
-        fs::rename(&new, &path).map_err(|error| Error::io("rename", &new, error))?;
+        if path.exists() {
+            remove(&old)?;
+            rename(&path, &old)?;
+        }
+        rename(&new, &path)?;
         sync_folder(folder)?;
+        remove(&old)?;
         prune(folder, keep)?;
         Ok(path)
     }
 
+    /// Writes the files into a new folder.
+    fn write(&self, folder: &Path) -> Result<()> {
+        fs::create_dir(folder).map_err(|error| Error::io("create", folder, error))?;
+        tensor::io::atomic_write(folder.join("config.toml"), &self.config)?;
+        let state = serde_json::to_string_pretty(&self.state);
+        let state = state.expect("counters can be written");
+        tensor::io::atomic_write(folder.join("state.json"), state + "\n")?;
+        for (name, tensors) in [("model", &self.model), ("optimizer", &self.optimizer)] {
+            let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), source(tensor)));
+            safetensors::save(file(folder, name), tensors, &Default::default())?;
+        }
+        Ok(())
+    }
+
     /// The newest checkpoint in `folder` with its own folder, if there is one. What a kill left
-    /// unfinished is removed.
+    /// unfinished is removed, and what it left put aside comes back.
     ///
     /// Errors: the operating system's; the newest is damaged, with how to go on from an older one.
     pub fn newest(folder: &Path) -> Result<Option<(PathBuf, Self)>> {
-        remove_unfinished(folder)?;
+        tidy(folder)?;
         let mut all = finished(folder)?;
         let Some((_, path)) = all.pop() else { return Ok(None) };
         let opened = Self::open(&path).map_err(|error| match all.last() {
@@ -136,11 +162,18 @@ pub fn reached(folder: &Path) -> Result<u64> {
     Ok(finished(folder)?.last().map_or(0, |(step, _)| *step))
 }
 
-/// Removes what a kill left unfinished.
-fn remove_unfinished(folder: &Path) -> Result<()> {
-    let unfinished = |name: &str| name.starts_with('.') && name.ends_with(".tmp");
-    let all = entries(folder)?.into_iter().filter(|(name, _)| unfinished(name));
-    all.into_iter().try_for_each(|(_, path)| remove(&path))
+/// Removes what a kill left unfinished, and gives what was put aside its name back, unless a newer
+/// one has it.
+fn tidy(folder: &Path) -> Result<()> {
+    for (name, path) in entries(folder)?.into_iter().filter(|(name, _)| name.starts_with('.')) {
+        match name[1..].strip_suffix(ASIDE).map(|name| folder.join(name)) {
+            Some(whole) if !whole.exists() => rename(&path, &whole)?,
+            Some(_) => remove(&path)?,
+            None if name.ends_with(UNFINISHED) => remove(&path)?,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 /// Removes all but the `keep` newest checkpoints.
@@ -174,6 +207,10 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 
 fn file(folder: &Path, part: &str) -> PathBuf {
     folder.join(part).with_extension("safetensors")
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|error| Error::io("rename", from, error))
 }
 
 fn remove(folder: &Path) -> Result<()> {
@@ -237,6 +274,33 @@ mod tests {
         assert_eq!(Checkpoint::newest(folder.path()).unwrap().unwrap().0, whole);
         assert!(!half.exists());
         checkpoint(9).save(folder.path(), 2).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_and_spoils_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = checkpoint(5).save(folder.path(), 2).unwrap();
+        // Two tensors of one name are refused when the settings have been written.
+        let twice = [checkpoint(5).model, checkpoint(5).model].concat();
+        for step in [5, 6] {
+            let failing = Checkpoint { model: twice.clone(), ..checkpoint(step) };
+            failing.save(folder.path(), 2).unwrap_err();
+            assert_eq!(entries(folder.path()).unwrap().len(), 1, "step {step}");
+            assert_eq!(Checkpoint::newest(folder.path()).unwrap().unwrap().0, whole);
+        }
+    }
+
+    #[test]
+    fn the_same_step_again_is_never_without_a_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = checkpoint(5).save(folder.path(), 2).unwrap();
+        let aside = folder.path().join(".step-00000005.old");
+        // Killed between the two renames, then right after them.
+        fs::rename(&whole, &aside).unwrap();
+        assert_eq!(Checkpoint::newest(folder.path()).unwrap().unwrap().0, whole);
+        fs::create_dir(&aside).unwrap();
+        assert_eq!(Checkpoint::newest(folder.path()).unwrap().unwrap().0, whole);
+        assert!(whole.is_dir() && !aside.exists());
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! texts to be written about their pictures. A text is a caption or, in instruction tuning, a
 //! question with its answer. What is in step `k` follows from the seed and `k` alone.
 
+use std::sync::Arc;
+
 use autograd::Grads;
 use autograd::optim::Clipped;
 use tensor::cuda::Repeat;
@@ -23,7 +25,7 @@ use crate::text::{Row, Tokenizer};
 pub struct Dual {
     model: Model,
     objective: Objective,
-    dataset: Dataset,
+    dataset: Arc<Dataset>,
     latents: Latents,
     latent_shape: [usize; 3],
     tokenizer: Tokenizer,
@@ -64,12 +66,12 @@ impl Dual {
         config: &RunConfig,
         model: Model,
         tokenizer: Tokenizer,
-        dataset: Dataset,
+        dataset: Arc<Dataset>,
         latents: Latents,
     ) -> Result<Self> {
         let most = model.transformer.config().max_text_length;
         let length = most.unwrap_or(config.model.text_length);
-        if matches!(dataset, Dataset::Shapes(_)) && length <= MAX_WORDS {
+        if matches!(*dataset, Dataset::Shapes(_)) && length <= MAX_WORDS {
             let message = format!("the shapes world's texts need {}, not {length}", MAX_WORDS + 1);
             return Err(Error::value("train", message).key("model.text_length"));
         }
@@ -211,7 +213,7 @@ impl Dual {
     /// Errors: those of the tokenizer.
     pub fn cut_captions(&self) -> Result<(usize, usize)> {
         let (mut cut, mut all) = (0, 0);
-        if let Dataset::Folder(folder) = &self.dataset {
+        if let Dataset::Folder(folder) = &*self.dataset {
             for caption in folder.captions() {
                 cut += usize::from(self.tokenizer.encode(caption)?.len() > self.length);
                 all += 1;

@@ -13,11 +13,12 @@ use super::autoencoder::Autoencoder;
 use super::config::SamplingConfig;
 use super::curves::Curves;
 use super::dual::Dual;
+use super::frozen::frozen_vae;
 use super::networks::{self, TRANSFORMER, VAE};
 use super::samples::{sheet, write_png};
 use super::setup::MODEL;
 use super::trainable::MASK_EMBEDDING;
-use super::trainer::{Subject, Trainer, frozen_vae};
+use super::trainer::{Subject, Trainer};
 use crate::config::{GenerationConfig, SchedulerConfig, VaeConfig};
 use crate::data::{Dataset, Purpose, pictures_from_tensor, stream};
 use crate::folder::{self, Component, Folder};
@@ -32,7 +33,7 @@ const COLUMNS: usize = 8;
 impl Trainer {
     /// The model as it is now, ready for use; `None` for an autoencoder's run.
     ///
-    /// Errors: those of [`Pipeline::on`].
+    /// Errors: weights that are no numbers; those of [`Pipeline::on`].
     pub fn pipeline(&self) -> Result<Option<Pipeline>> {
         match &self.subject {
             Subject::Autoencoder(_) => Ok(None),
@@ -42,11 +43,11 @@ impl Trainer {
 
     /// The autoencoder as it is now, ready for use; `None` for a transformer's run.
     ///
-    /// Errors: those of [`AutoencoderKl::new`].
+    /// Errors: weights that are no numbers; those of [`AutoencoderKl::new`].
     pub fn vae(&self) -> Result<Option<AutoencoderKl>> {
         match &self.subject {
             Subject::Autoencoder(autoencoder) => {
-                frozen_vae(&self.autoencoder(autoencoder), &self.device).map(Some)
+                frozen_vae(&self.autoencoder(autoencoder)?, &self.device).map(Some)
             }
             Subject::Dual(_) => Ok(None),
         }
@@ -55,8 +56,14 @@ impl Trainer {
     /// Writes the model as it is now into the run's folder, in the official layout; an
     /// autoencoder's run has nothing but `vae`. Its folder.
     ///
-    /// Errors: the operating system's.
+    /// Errors: weights that are no numbers; the operating system's.
     pub fn export(&self) -> Result<PathBuf> {
+        self.export_with(&mut |_, _| Ok(()))
+    }
+
+    /// The same; `progress` is told of how many pictures an autoencoder's latents have been
+    /// measured, and an error of its ends that.
+    pub(super) fn export_with(&self, progress: Progress) -> Result<PathBuf> {
         let path = self.out.join(MODEL);
         match &self.subject {
             Subject::Dual(dual) => {
@@ -68,8 +75,9 @@ impl Trainer {
                 }
             }
             Subject::Autoencoder(autoencoder) => {
-                let component = self.autoencoder(autoencoder);
-                let found = autoencoder.measure(&frozen_vae(&component, &self.device)?)?;
+                let component = self.autoencoder(autoencoder)?;
+                let vae = frozen_vae(&component, &self.device)?;
+                let found = autoencoder.measure(&vae, progress)?;
                 let config = VaeConfig {
                     shift_factor: Some(found.mean),
                     scaling_factor: 1.0 / found.deviation,
@@ -85,12 +93,13 @@ impl Trainer {
     /// Writes a sheet of samples of the model as it is now, and beside it, for a transformer, a
     /// JSON file of the texts that belong to it. What the sheet shows is the same at every step.
     ///
-    /// Errors: those of the networks and of `progress`; the operating system's.
+    /// Errors: weights that are no numbers; those of the networks and of `progress`; the operating
+    /// system's.
     pub fn write_samples(&mut self, progress: Progress) -> Result<PathBuf> {
         let path = self.out.join("samples").join(format!("step-{:08}.png", self.state.step));
         let (pictures, texts) = match &self.subject {
             Subject::Autoencoder(autoencoder) => {
-                let component = self.autoencoder(autoencoder);
+                let component = self.autoencoder(autoencoder)?;
                 (self.reconstructions(autoencoder.dataset(), &component)?, Value::Null)
             }
             Subject::Dual(dual) => self.drawn_and_described(dual, progress)?,
@@ -114,7 +123,8 @@ impl Trainer {
 
     /// The pipeline folder of the model as it is now.
     fn folder(&self, dual: &Dual) -> Result<Folder> {
-        let (learner, stored) = (&self.learner, self.config.run.weights.into());
+        self.check_weights()?;
+        let (learner, stored) = (&self.learner, self.stored());
         let mask = dual.tokenizer().mask();
         Ok(Folder {
             transformer: Component {
@@ -147,9 +157,18 @@ impl Trainer {
     }
 
     /// An autoencoder's run's own network as it is now.
-    fn autoencoder(&self, autoencoder: &Autoencoder) -> Component<VaeConfig> {
-        let weights = self.learner.network(VAE, DType::F32);
-        Component { config: autoencoder.geometry().clone(), weights }
+    fn autoencoder(&self, autoencoder: &Autoencoder) -> Result<Component<VaeConfig>> {
+        self.check_weights()?;
+        let weights = self.learner.network(VAE, self.stored());
+        Ok(Component { config: autoencoder.geometry().clone(), weights })
+    }
+
+    /// How weights that have learnt are stored in the finished model.
+    pub(super) fn stored(&self) -> DType {
+        match self.subject {
+            Subject::Autoencoder(_) => DType::F32,
+            Subject::Dual(_) => self.config.run.weights.into(),
+        }
     }
 
     /// A row of pictures of the data, and below it what the autoencoder makes of them.

@@ -9,6 +9,8 @@ use crate::shapes::MAX_WORDS;
 
 /// How weights, rates and the like have to be.
 const FROM_ZERO: &str = "must be a number from zero up";
+/// How parts of a whole have to be.
+const SHARE: &str = "is a share, 0 to 1";
 
 /// A setting, whether it is as it has to be, and how that is.
 type Rule = (&'static str, bool, &'static str);
@@ -19,8 +21,9 @@ type Rule = (&'static str, bool, &'static str);
 ///
 /// Errors: the first such setting, by its key.
 pub fn check(config: &RunConfig) -> Result<()> {
-    first_broken(&meanings(config))?;
-    first_broken(&sizes(config))?;
+    for rules in [rules_of_data, rules_of_learning, rules_of_running, sizes] {
+        first_broken(&rules(config))?;
+    }
     check_geometries(config)
 }
 
@@ -31,17 +34,24 @@ fn first_broken(rules: &[Rule]) -> Result<()> {
     }
 }
 
-fn meanings(config: &RunConfig) -> Vec<Rule> {
-    let RunConfig { data, batch, optimizer, objective, autoencoder, run, .. } = config;
-    let sampler = &config.generation.sampler;
-    let share = |x: f64| (0.0..=1.0).contains(&x);
-    let from_zero = |x: f64| x >= 0.0 && x.is_finite();
+/// Whether a number is one that rates, weights and the like may be.
+fn from_zero(x: f64) -> bool {
+    x >= 0.0 && x.is_finite()
+}
+
+fn is_share(x: f64) -> bool {
+    (0.0..=1.0).contains(&x)
+}
+
+fn positive(x: f64) -> bool {
+    x > 0.0 && x.is_finite()
+}
+
+/// What is learnt from, and how much of it at a time.
+fn rules_of_data(RunConfig { data, batch, .. }: &RunConfig) -> Vec<Rule> {
     let parts = batch.micro_batches;
     let divides = |n: usize| parts > 0 && n.is_multiple_of(parts);
     vec![
-        ("run.steps", run.steps > 0, "must be at least 1"),
-        ("run.keep", run.keep > 0, "must be at least 1"),
-        ("run.log_every", run.log_every > 0, "must be at least 1"),
         ("batch.images", batch.images > 0, "must be at least 1"),
         ("batch.texts", batch.texts > 0, "must be at least 1"),
         ("batch.micro_batches", divides(batch.images), "must divide batch.images"),
@@ -52,8 +62,8 @@ fn meanings(config: &RunConfig) -> Vec<Rule> {
             data.kinds.iter().all(|w| from_zero(*w)) && data.kinds.iter().sum::<f64>() > 0.0,
             "are four weights from zero up, not all of them zero",
         ),
-        ("data.sorted", share(data.sorted), "is a share, 0 to 1"),
-        ("data.questions", share(data.questions), "is a share, 0 to 1"),
+        ("data.sorted", is_share(data.sorted), SHARE),
+        ("data.questions", is_share(data.questions), SHARE),
         (
             "data.questions",
             data.questions == 0.0 || data.source == Source::Shapes,
@@ -69,27 +79,43 @@ fn meanings(config: &RunConfig) -> Vec<Rule> {
             data.source == Source::Folder || data.size == crate::shapes::SIDE,
             "must be 64 in the shapes world",
         ),
-        ("objective.caption_dropout", share(objective.caption_dropout), "is a share, 0 to 1"),
-        (
-            "objective.noise_shift",
-            objective.noise_shift > 0.0 && objective.noise_shift.is_finite(),
-            "must be a positive number",
-        ),
+    ]
+}
+
+/// What is minimised, and how.
+fn rules_of_learning(config: &RunConfig) -> Vec<Rule> {
+    let RunConfig { optimizer, objective, autoencoder, .. } = config;
+    // Of a gradient of zero, 0/(√0 + ε) is no number without ε.
+    let epsilon = f64::from(optimizer.epsilon as f32);
+    vec![
+        ("objective.caption_dropout", is_share(objective.caption_dropout), SHARE),
+        ("objective.noise_shift", positive(objective.noise_shift), "must be a positive number"),
         ("objective.text_weight", from_zero(objective.text_weight), FROM_ZERO),
         ("optimizer.learning_rate", from_zero(optimizer.learning_rate), FROM_ZERO),
         ("optimizer.weight_decay", from_zero(optimizer.weight_decay), FROM_ZERO),
-        ("optimizer.epsilon", from_zero(optimizer.epsilon), FROM_ZERO),
-        ("autoencoder.absolute_weight", from_zero(autoencoder.absolute_weight), FROM_ZERO),
-        ("autoencoder.squared_weight", from_zero(autoencoder.squared_weight), FROM_ZERO),
-        ("autoencoder.divergence_weight", from_zero(autoencoder.divergence_weight), FROM_ZERO),
+        ("optimizer.epsilon", positive(epsilon), "must be positive, in float32 too"),
         (
             "optimizer.betas",
             optimizer.betas.iter().all(|b| (0.0..1.0).contains(b)),
             "must be at least 0 and below 1",
         ),
         ("optimizer.clip", optimizer.clip > 0.0, "must be positive"),
+        ("optimizer.ema", is_share(optimizer.ema), SHARE),
+        ("autoencoder.absolute_weight", from_zero(autoencoder.absolute_weight), FROM_ZERO),
+        ("autoencoder.squared_weight", from_zero(autoencoder.squared_weight), FROM_ZERO),
+        ("autoencoder.divergence_weight", from_zero(autoencoder.divergence_weight), FROM_ZERO),
+    ]
+}
+
+/// How long, from what, and what is sampled with.
+fn rules_of_running(config: &RunConfig) -> Vec<Rule> {
+    let RunConfig { autoencoder, run, .. } = config;
+    let sampler = &config.generation.sampler;
+    vec![
+        ("run.steps", run.steps > 0, "must be at least 1"),
+        ("run.keep", run.keep > 0, "must be at least 1"),
+        ("run.log_every", run.log_every > 0, "must be at least 1"),
         ("run.max_minutes", run.max_minutes >= 0.0, "must not be negative"),
-        ("optimizer.ema", share(optimizer.ema), "is a share, 0 to 1"),
         (
             "autoencoder.source",
             autoencoder.source != "init" || !config.init.is_empty(),
@@ -106,14 +132,18 @@ fn meanings(config: &RunConfig) -> Vec<Rule> {
 fn sizes(config: &RunConfig) -> Vec<Rule> {
     let RunConfig { data, batch, model, generation, .. } = config;
     let is_fresh = config.task == Task::Dual && config.init.is_empty();
-    let positive = |x: f64| x.is_finite() && x > 0.0;
     vec![
         ("data.scenes", data.scenes <= 10_000_000, "must be at most 10000000: all are in memory"),
         ("data.size", (1..=4096).contains(&data.size), "must be 1 to 4096"),
         ("data.atlas_cell", data.atlas_cell > 0, "must be at least 1"),
-        // A row's random numbers are named by 20 bits: see `data::stream`.
+        // Pictures and, after them, texts are the rows of a step, whose random numbers are named by
+        // 20 bits: see `data::stream`.
         ("batch.images", batch.images < 1 << 20, "must be below 1048576"),
-        ("batch.texts", batch.texts < 1 << 20, "must be below 1048576"),
+        (
+            "batch.texts",
+            batch.images.saturating_add(batch.texts) < 1 << 20,
+            "must be below 1048576 together with batch.images",
+        ),
         ("model.width", !is_fresh || model.width <= 1 << 16, "must be at most 65536"),
         ("model.blocks", !is_fresh || model.blocks <= 1000, "must be at most 1000"),
         (

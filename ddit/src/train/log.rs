@@ -45,6 +45,13 @@ pub struct Log {
     path: PathBuf,
 }
 
+/// The line of the scores of a step.
+pub fn scored(step: u64, scores: &[(String, f64)]) -> Map<String, Value> {
+    let scores = scores.iter().map(|(name, score)| (name.clone(), json!(score)));
+    let scores = Value::Object(scores.collect());
+    [("step".to_owned(), json!(step)), ("scores".to_owned(), scores)].into_iter().collect()
+}
+
 /// What one step did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {

@@ -4,12 +4,13 @@
 //! |---|---|
 //! | [`config`], [`presets`] | the settings of a run, and how they are put together |
 //! | [`limits`] | which settings, sizes and networks there may be |
-//! | [`run`] | a run from its first step to its last; its watcher |
+//! | [`run`], [`watch`] | a run from its first step to its last; its watcher |
 //! | [`trainer`] | the parts of a run, a step of it |
 //! | [`dual`], [`autoencoder`] | what a step is made of, for the two things there are to train |
-//! | [`beginning`] | what a transformer's run begins with |
+//! | [`beginning`], [`frozen`] | what a transformer's run begins with; latents |
 //! | [`trainable`], [`networks`] | which weights learn; the networks on them |
 //! | [`learner`], [`schedule`] | weights, optimiser, moving average; the learning rate |
+//! | [`place`] | where it computes |
 //! | [`checkpoint`], [`log`] | what is written on the way, so that a killed run goes on |
 //! | [`finish`] | sample sheets, the finished model |
 //! | [`curves`] | the log as a picture |
@@ -37,10 +38,12 @@ pub mod config;
 pub mod curves;
 pub mod dual;
 pub mod finish;
+pub mod frozen;
 pub mod learner;
 pub mod limits;
 pub mod log;
 pub mod networks;
+pub mod place;
 pub mod presets;
 pub mod progress;
 pub mod run;
@@ -49,12 +52,15 @@ pub mod schedule;
 pub mod setup;
 pub mod trainable;
 pub mod trainer;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::{RunConfig, Task};
+pub use place::Place;
 pub use presets::PRESETS;
 pub use progress::Progress;
-pub use run::{Candidate, Event, Outcome, Scores, Stop, Watch, resume, start};
-pub use trainer::Trainer;
+pub use run::{is_resumable, resume, start};
+pub use trainer::{DIVERGED, Trainer};
+pub use watch::{Candidate, Event, Outcome, Scores, Stop, Watch};

@@ -91,6 +91,29 @@ fn is(full: &str, name: &str) -> bool {
     full.strip_prefix(TEXT_ENCODER).and_then(|own| own.strip_prefix('.')) == Some(name)
 }
 
+/// Refuses patterns that select nothing of these networks, without a look at their weights.
+///
+/// Errors: patterns that match nothing; geometries that cannot be.
+pub fn check_trainable(
+    config: &RunConfig,
+    transformer: &TransformerConfig,
+    text_encoder: Option<&T5Config>,
+) -> Result<()> {
+    let mut names = learnable(TRANSFORMER, transformer)?;
+    if let Some(encoder) = text_encoder {
+        names.extend(learnable(TEXT_ENCODER, encoder)?);
+        names.push(MASK_EMBEDDING.to_owned());
+    }
+    select(&config.trainable, TRANSFORMER, &names).map(drop)
+}
+
+/// The full names of a network's weights that can learn.
+fn learnable<C: Geometry>(network: &str, geometry: &C) -> Result<Vec<String>> {
+    let inventory = geometry.inventory()?;
+    let weights = inventory.iter().filter(|weight| !weight.buffer);
+    Ok(weights.map(|weight| format!("{network}.{}", weight.name)).collect())
+}
+
 /// Weights of several networks by their full names.
 #[derive(Default)]
 struct Weights {
@@ -102,11 +125,9 @@ struct Weights {
 impl Weights {
     /// Adds a network; its geometry.
     fn add<C: Geometry>(&mut self, network: &str, found: Component<C>) -> Result<C> {
-        let inventory = found.config.inventory()?;
-        let full = |name: &str| format!("{network}.{name}");
-        let learnable = inventory.iter().filter(|weight| !weight.buffer);
-        self.learnable.extend(learnable.map(|weight| full(&weight.name)));
-        self.named.extend(found.weights.into_iter().map(|(name, w)| (full(&name), w)));
+        self.learnable.extend(learnable(network, &found.config)?);
+        let full = |(name, weight)| (format!("{network}.{name}"), weight);
+        self.named.extend(found.weights.into_iter().map(full));
         Ok(found.config)
     }
 

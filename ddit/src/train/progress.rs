@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::config::Task;
 use super::log::StepReport;
-use super::run::Event;
+use super::watch::Event;
 
 /// How often a plain line is written where no bar can be drawn.
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -51,14 +51,9 @@ impl Progress {
     pub fn observe(&mut self, event: Event) {
         match event {
             Event::Begin { task, done, steps } => self.begin(task, done, steps),
-            Event::Encoded { done, total } => {
-                self.bar.set_style(style("encoding {pos}/{len} pictures {wide_bar} {eta}"));
-                self.bar.set_length(total as u64);
-                self.bar.set_position(done as u64);
-                if self.bar.is_hidden() && done == total {
-                    tell(format_args!("encoded {total} pictures"));
-                }
-            }
+            Event::Read { done, total } => self.pictures("reading", "read", done, total),
+            Event::Encoded { done, total } => self.pictures("encoding", "encoded", done, total),
+            Event::Measured { done, total } => self.pictures("measuring", "measured", done, total),
             Event::Step(report) => {
                 let seconds = self.last_step.replace(Instant::now()).map(|at| at.elapsed());
                 if let Some(seconds) = seconds {
@@ -78,6 +73,11 @@ impl Progress {
                 // Writing and sampling are not part of a step.
                 self.last_step = Some(Instant::now());
             }
+            Event::NotDrawn(error) => self.say(format!("warning: no curves: {error}")),
+            Event::Moved { from, to } => self.say(format!(
+                "warning: the steps before were made with {from}, those from here on with {to}: \
+                 their rounding is another"
+            )),
             Event::Cut { captions, of, length } => self.say(format!(
                 "warning: {captions} of {of} captions are longer than {length} tokens; \
                  what is behind them is not learnt"
@@ -88,6 +88,17 @@ impl Progress {
                 self.say(scores.join("  "));
                 self.last_step = Some(Instant::now());
             }
+        }
+    }
+
+    /// Pictures before the first step or after the last: what is done to them, and has been.
+    fn pictures(&mut self, doing: &str, have: &str, done: usize, total: usize) {
+        self.bar
+            .set_style(style(&format!("{doing} {{pos}}/{{len}} pictures {{wide_bar}} {{eta}}")));
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+        if self.bar.is_hidden() && done == total {
+            tell(format_args!("{have} {total} pictures"));
         }
     }
 
@@ -159,7 +170,7 @@ fn smooth(smoothed: &mut f64, newest: Duration) {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the template is one of the two above")
+    ProgressStyle::with_template(template).expect("the template is one of those above")
 }
 
 impl Drop for Progress {

@@ -10,105 +10,11 @@ use tensor::{Device, Error, Result};
 use super::beginning;
 use super::checkpoint;
 use super::config::{RunConfig, Task};
-use super::log::StepReport;
 use super::setup::{AUTOENCODER_RUN, MODEL, find_vae};
 use super::trainer::{CHECKPOINTS, Subject, Trainer};
-use crate::pipeline::{Pipeline, Progress};
-use crate::vae::AutoencoderKl;
-
-/// Scores by name.
-pub type Scores = Vec<(String, f64)>;
-
-/// Whoever scores a model, step by step.
-pub type Validate<'a> = &'a mut dyn FnMut(&Candidate, Progress) -> Result<Scores>;
-
-/// Whoever watches a run.
-pub struct Watch<'a> {
-    /// Set from elsewhere, by a signal handler say, it makes the run save and stop after the step
-    /// that is under way: of training, or of samples or scores, which a resumed run then makes
-    /// anew; or after the batch of pictures that is being encoded.
-    pub stop: &'a AtomicBool,
-    /// Is told what happens.
-    pub observe: &'a mut dyn FnMut(Event),
-    /// Scores the model every `run.validate_every` steps; the scores go into the log.
-    pub validate: Option<Validate<'a>>,
-}
-
-/// What a run has trained so far, ready for use.
-pub enum Candidate<'a> {
-    /// A transformer, with all it needs.
-    Model(&'a Pipeline),
-    /// An autoencoder.
-    Autoencoder(&'a AutoencoderKl),
-}
-
-/// What happens in a run.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A run begins, or goes on.
-    Begin {
-        /// What is trained.
-        task: Task,
-        /// Steps done before.
-        done: u64,
-        /// Steps in all.
-        steps: u64,
-    },
-    /// Pictures have been encoded.
-    Encoded {
-        /// How many.
-        done: usize,
-        /// Of how many.
-        total: usize,
-    },
-    /// A step has been made.
-    Step(&'a StepReport),
-    /// A step could not be recorded, and is asked of the GPU kernel by kernel.
-    Unrecorded(&'a Error),
-    /// A file or folder has been written: a checkpoint, a sample sheet, the finished model.
-    Wrote(&'a Path),
-    /// The model has been scored.
-    Scored {
-        /// After this step.
-        step: u64,
-        /// The scores.
-        scores: &'a Scores,
-    },
-    /// Captions are longer than the rows they are learnt from.
-    Cut {
-        /// How many.
-        captions: usize,
-        /// Of how many.
-        of: usize,
-        /// Tokens of a row.
-        length: usize,
-    },
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// With its last step; the finished model is in this folder.
-    Finished(PathBuf),
-    /// Before it, with a checkpoint of the step reached.
-    Stopped {
-        /// Why.
-        reason: Stop,
-        /// The step reached.
-        step: u64,
-        /// What to resume.
-        run: PathBuf,
-    },
-}
-
-/// Why a run ended before its last step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Somebody asked for it.
-    Asked,
-    /// `run.max_minutes` are over.
-    TimeIsUp,
-}
+use super::watch::{Candidate, Event, Outcome, Scores, Stop, Validate, Watch};
+use crate::data::Shelf;
+use crate::pipeline::Progress;
 
 /// Trains from the beginning, on a device, into the folder `out`, which is empty or does not exist.
 /// A run that cannot begin leaves nothing there.
@@ -155,10 +61,19 @@ pub fn resume(
     Run { config, out, device, deadline: None, is_new: false }.go(watch)
 }
 
+/// Whether there is a checkpoint in the folder `out` to go on from: of the run, or of the
+/// autoencoder's that it begins with.
+pub fn is_resumable(out: &Path) -> bool {
+    let runs = [out.to_owned(), out.join(AUTOENCODER_RUN)];
+    let reached = |run: &PathBuf| checkpoint::reached(&run.join(CHECKPOINTS));
+    runs.iter().any(|run| reached(run).is_ok_and(|step| step > 0))
+}
+
 /// The settings in a run's folder.
 const SETTINGS: &str = "config.toml";
 
 fn write_settings(config: &RunConfig, out: &Path) -> Result<()> {
+    fs::create_dir_all(out).map_err(|error| Error::io("create", out, error))?;
     tensor::io::atomic_write(out.join(SETTINGS), config.to_toml())
 }
 
@@ -200,22 +115,21 @@ impl Run {
         }
         let trains_autoencoder =
             self.config.task == Task::Dual && self.config.autoencoder.source == "train";
-        if trains_autoencoder {
-            beginning::check(&self.config)?;
-            if let Some(stopped) = self.train_autoencoder(watch)? {
-                return Ok(stopped);
-            }
+        let mut data = Shelf::default();
+        if trains_autoencoder && let Some(stopped) = self.train_autoencoder(watch, &mut data)? {
+            return Ok(stopped);
         }
-        self.train(watch, &[&self])
+        self.train(watch, &mut data, &[&self])
     }
 
     /// Trains the autoencoder that the latents are of, unless that is done; how it ended, if
     /// before its last step.
-    fn train_autoencoder(&self, watch: &mut Watch) -> Result<Option<Outcome>> {
+    fn train_autoencoder(&self, watch: &mut Watch, data: &mut Shelf) -> Result<Option<Outcome>> {
         let out = self.out.join(AUTOENCODER_RUN);
         if find_vae(&out.join(MODEL)).is_some() {
             return Ok(None);
         }
+        beginning::check(&self.config)?;
         let settings = out.join(SETTINGS);
         let is_new = !settings.exists();
         let config = if !is_new {
@@ -232,7 +146,7 @@ impl Run {
         };
         let (device, deadline) = (self.device.clone(), self.deadline);
         let run = Run { config, out, device, deadline, is_new };
-        Ok(match run.train(watch, &[self, &run])? {
+        Ok(match run.train(watch, data, &[self, &run])? {
             Outcome::Finished(_) => None,
             // It is the whole run that is to be resumed.
             Outcome::Stopped { reason, step, .. } => {
@@ -241,76 +155,113 @@ impl Run {
         })
     }
 
-    /// Does all that is left to do. The settings of the runs that this is the `beginning` of are
-    /// written as soon as there is something to go on with: not before, so that a mistake in them
-    /// leaves nothing, and spoils no run that was there.
-    fn train(&self, watch: &mut Watch, beginning: &[&Run]) -> Result<Outcome> {
-        let Self { config, out, device, .. } = self;
-        let settle = || beginning.iter().try_for_each(|run| write_settings(&run.config, &run.out));
+    /// Does all that is left to do, in a run that is the `beginning` of others; see
+    /// [`open`](Self::open).
+    fn train(&self, watch: &mut Watch, data: &mut Shelf, beginning: &[&Run]) -> Result<Outcome> {
+        let Self { config, out, .. } = self;
         let stopped = |reason, step| Outcome::Stopped { reason, step, run: out.clone() };
-        let (stop, mut is_unsettled) = (watch.stop, self.is_new);
-        let opened = self.unless_stopped(stop, |go_on| {
-            Trainer::open(config.clone(), out, device, &mut |done, total| {
-                if std::mem::take(&mut is_unsettled) {
-                    settle()?;
-                }
-                (watch.observe)(Event::Encoded { done, total });
-                go_on(done, total)
-            })
-        });
-        let mut trainer = match opened? {
+        let mut trainer = match self.open(watch, data, beginning)? {
             Ok(trainer) => trainer,
             Err(reason) => {
                 return Ok(stopped(reason, checkpoint::reached(&out.join(CHECKPOINTS))?));
             }
         };
         let (task, done, steps) = (config.task, trainer.steps_done(), config.run.steps);
-        if done > steps {
-            let message = format!("is {steps}, but the run has made {done} steps already");
-            return Err(Error::value("config", message).key("run.steps"));
-        }
-        settle()?;
         (watch.observe)(Event::Begin { task, done, steps });
+        tell_of_another_place(&trainer, watch);
         tell_of_cut_captions(&trainer, watch)?;
         loop {
-            if let Some(reason) = self.reason_to_stop(stop) {
+            if let Some(reason) = self.reason_to_stop(watch.stop) {
                 if !trainer.is_saved() {
-                    (watch.observe)(Event::Wrote(&trainer.save()?));
-                    trainer.write_curves()?;
+                    save(&mut trainer, watch)?;
                 }
                 return Ok(stopped(reason, trainer.steps_done()));
             }
-            match due(&trainer, watch.validate.is_some()) {
-                Due::Step => {
-                    let report = trainer.step()?;
-                    (watch.observe)(Event::Step(&report));
-                    if let Some(why) = trainer.refusal() {
-                        (watch.observe)(Event::Unrecorded(&why));
+            if let Some(model) = self.do_next(&mut trainer, watch)? {
+                return Ok(Outcome::Finished(model));
+            }
+        }
+    }
+
+    /// The trainer, unless it is time to stop before it is there. The settings of the runs that this
+    /// is the `beginning` of are written as soon as there is something to go on with: not before, so
+    /// that a mistake in them leaves nothing, and spoils no run that was there.
+    fn open(
+        &self,
+        watch: &mut Watch,
+        data: &mut Shelf,
+        beginning: &[&Run],
+    ) -> Result<Result<Trainer, Stop>> {
+        let Self { config, out, device, .. } = self;
+        let settle = || beginning.iter().try_for_each(|run| write_settings(&run.config, &run.out));
+        let mut is_unsettled = self.is_new;
+        let opened = self.unless_stopped(watch.stop, |go_on| {
+            let mut tell = |event: Event| {
+                let (done, total) = match event {
+                    Event::Read { done, total } => (done, total),
+                    Event::Encoded { done, total } => {
+                        if std::mem::take(&mut is_unsettled) {
+                            settle()?;
+                        }
+                        (done, total)
                     }
+                    _ => return Ok(()),
+                };
+                (watch.observe)(event);
+                go_on(done, total)
+            };
+            Trainer::open_with(config.clone(), out, device, data, &mut tell)
+        })?;
+        // Who stopped it is told how to go on.
+        if opened.is_ok() || is_unsettled {
+            settle()?;
+        }
+        Ok(opened)
+    }
+
+    /// Does what comes next; the finished model, if it is that.
+    fn do_next(&self, trainer: &mut Trainer, watch: &mut Watch) -> Result<Option<PathBuf>> {
+        let stop = watch.stop;
+        match due(trainer, watch.validate.is_some()) {
+            Due::Step => {
+                let report = trainer.step()?;
+                (watch.observe)(Event::Step(&report));
+                if let Some(why) = trainer.refusal() {
+                    (watch.observe)(Event::Unrecorded(&why));
                 }
-                Due::Samples => {
-                    if let Ok(path) = self.unless_stopped(stop, |on| trainer.write_samples(on))? {
-                        (watch.observe)(Event::Wrote(&path));
+            }
+            Due::Samples => {
+                if let Ok(path) = self.unless_stopped(stop, |on| trainer.write_samples(on))? {
+                    (watch.observe)(Event::Wrote(&path));
+                }
+            }
+            Due::Scores => {
+                let scores = |on: Progress| score(trainer, watch.validate.as_mut(), on);
+                if let Ok(scores) = self.unless_stopped(stop, scores)? {
+                    trainer.log_scores(&scores)?;
+                    draw_curves(trainer, watch);
+                    let step = trainer.steps_done();
+                    (watch.observe)(Event::Scored { step, scores: &scores });
+                }
+            }
+            Due::Checkpoint => save(trainer, watch)?,
+            Due::Model => {
+                let export = |on: Progress| {
+                    trainer.export_with(&mut |done, total| {
+                        (watch.observe)(Event::Measured { done, total });
+                        on(done, total)
+                    })
+                };
+                if let Ok(model) = self.unless_stopped(stop, export)? {
+                    if let Some(curves) = draw_curves(trainer, watch) {
+                        (watch.observe)(Event::Wrote(&curves));
                     }
-                }
-                Due::Scores => {
-                    let scores = |on: Progress| score(&trainer, watch.validate.as_mut(), on);
-                    if let Ok(scores) = self.unless_stopped(stop, scores)? {
-                        trainer.log_scores(&scores)?;
-                        trainer.write_curves()?;
-                        let step = trainer.steps_done();
-                        (watch.observe)(Event::Scored { step, scores: &scores });
-                    }
-                }
-                Due::Checkpoint => (watch.observe)(Event::Wrote(&trainer.save()?)),
-                Due::Model => {
-                    (watch.observe)(Event::Wrote(&trainer.write_curves()?));
-                    let model = trainer.export()?;
                     (watch.observe)(Event::Wrote(&model));
-                    return Ok(Outcome::Finished(model));
+                    return Ok(Some(model));
                 }
             }
         }
+        Ok(None)
     }
 
     /// Does `work`, or its beginning: when it is time to stop, the progress it tells of ends it,
@@ -371,6 +322,19 @@ fn due(trainer: &Trainer, scored: bool) -> Due {
     }
 }
 
+/// Writes a checkpoint of the step reached, and draws the log so far.
+fn save(trainer: &mut Trainer, watch: &mut Watch) -> Result<()> {
+    (watch.observe)(Event::Wrote(&trainer.save()?));
+    draw_curves(trainer, watch);
+    Ok(())
+}
+
+/// Draws the log so far; the file, unless that fails, which is no reason to end a run.
+fn draw_curves(trainer: &Trainer, watch: &mut Watch) -> Option<PathBuf> {
+    let drawn = trainer.write_curves();
+    drawn.inspect_err(|error| (watch.observe)(Event::NotDrawn(error))).ok()
+}
+
 /// Scores of the model as it is now, if anybody scores it.
 fn score(trainer: &Trainer, validate: Option<&mut Validate>, progress: Progress) -> Result<Scores> {
     let Some(validate) = validate else { return Ok(Scores::new()) };
@@ -380,6 +344,14 @@ fn score(trainer: &Trainer, validate: Option<&mut Validate>, progress: Progress)
         validate(&Candidate::Autoencoder(&vae), progress)
     } else {
         Ok(Scores::new())
+    }
+}
+
+fn tell_of_another_place(trainer: &Trainer, watch: &mut Watch) {
+    let Some(from) = &trainer.state.place else { return };
+    let to = trainer.place();
+    if !from.rounds_like(&to) {
+        (watch.observe)(Event::Moved { from, to: &to });
     }
 }
 

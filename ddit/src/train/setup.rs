@@ -82,11 +82,7 @@ pub fn check_latents(
     let fail = |key: &str, message: String| Err(Error::value("config", message).key(key));
     let size = config.data.size;
     let (channels, factor) = vae.map_or((3, 1), |vae| (vae.latent_channels, vae.spatial_factor()));
-    if !size.is_multiple_of(factor) {
-        let message = format!("{size} pixels do not divide by the autoencoder's {factor}");
-        return fail("data.size", message);
-    }
-    let side = size / factor;
+    let side = vae.map_or(Ok(size), |vae| latent_side(size, vae))?;
     // The data's words are not counted yet; there is one at least.
     let fresh = || transformer_geometry(&config.model, [channels, side, side], SPECIAL.len() + 1);
     let geometry = start.cloned().unwrap_or_else(fresh);
@@ -103,6 +99,20 @@ pub fn check_latents(
         return fail("data.size", format!("{message}, which is {pixels} pixels"));
     }
     Ok(())
+}
+
+/// The side of the latents that an autoencoder makes of pictures of `size` pixels.
+///
+/// Errors: the pictures do not divide into latents.
+pub fn latent_side(size: usize, vae: &VaeConfig) -> Result<usize> {
+    let factor = vae.spatial_factor();
+    match size.is_multiple_of(factor) {
+        true => Ok(size / factor),
+        false => {
+            let message = format!("{size} pixels do not divide by the autoencoder's {factor}");
+            Err(Error::value("config", message).key("data.size"))
+        }
+    }
 }
 
 fn object(value: serde_json::Value) -> OtherKeys {

@@ -238,18 +238,23 @@ fn open_model_weights(run: &Path) -> Vec<(String, tensor::Tensor)> {
     setup::open_model(run).unwrap().transformer.weights
 }
 
-#[test]
-fn a_folder_of_pictures_is_learnt_from() {
-    let folder = tempfile::tempdir().unwrap();
+/// Two pictures with captions on disk; the setting that names their list.
+fn two_pictures(folder: &Path) -> String {
     let mut manifest = String::new();
     for (name, colour) in [("a", [200, 30, 30]), ("b", [30, 30, 200])] {
         let picture = crate::shapes::Picture::filled(20, 10, colour);
-        samples::write_png(&picture, &folder.path().join(format!("{name}.png"))).unwrap();
+        samples::write_png(&picture, &folder.join(format!("{name}.png"))).unwrap();
         manifest += &format!("{{\"file\": \"{name}.png\", \"caption\": \"picture {name}\"}}\n");
     }
-    let list = folder.path().join("list.jsonl");
+    let list = folder.join("list.jsonl");
     fs::write(&list, manifest).unwrap();
-    let manifest = format!("data.manifest={}", list.display());
+    format!("data.manifest={}", list.display())
+}
+
+#[test]
+fn a_folder_of_pictures_is_learnt_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = two_pictures(folder.path());
     let config = config(&["data.source=folder", &manifest, "data.size=32"]);
     let mut trainer = open(&config, &folder.path().join("run"));
     steps(&mut trainer, 2);

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use autograd::Params;
+use autograd::Var;
 use kernels::count;
 use serde_json::{Map, Value, json};
 use tensor::{DType, Device, Error, Result, Tensor};
@@ -14,21 +15,25 @@ use super::beginning::{self, Start, latent_shape};
 use super::checkpoint::{Checkpoint, State};
 use super::config::{RunConfig, Task};
 use super::dual::Dual;
+use super::frozen::latents;
 use super::learner::Learner;
 use super::log::{self, Log, StepReport, Window};
 use super::networks;
-use super::setup::{AUTOENCODER_RUN, check_latents, open_vae, vae_geometry};
+use super::place::Place;
+use super::setup::{AUTOENCODER_RUN, check_latents, latent_side, open_vae, vae_geometry};
+use super::watch::Event;
 use crate::config::VaeConfig;
-use crate::data::Dataset;
-use crate::data::latents::{Latents, Posteriors};
+use crate::data::{Dataset, Shelf};
 use crate::folder::Component;
 use crate::objective::ByNoise;
 use crate::vae;
-use crate::vae::AutoencoderKl;
-use crate::weights::{FNV_START, fnv};
 
 /// Where a run keeps its checkpoints.
 pub(super) const CHECKPOINTS: &str = "checkpoints";
+
+/// The [operation](Error::op) that errors of numbers which are none name: nothing is gained by
+/// going on from there with the same settings.
+pub const DIVERGED: &str = "diverged";
 
 /// What was seen on the way down.
 pub struct Seen {
@@ -82,24 +87,47 @@ struct Timed {
 
 impl Trainer {
     /// The run in the folder `out`: at its newest checkpoint, or at its beginning. Its networks
-    /// learn on a device; latents are made by the processor. Where these are to be computed,
-    /// `progress` is told how many are done, and of how many; an error of its ends that.
+    /// learn on a device, which also makes the latents that they learn from. Where data are to be
+    /// read, or latents to be made, `progress` is told how many are done, and of how many; an error
+    /// of its ends that.
     ///
-    /// Errors: data, models or checkpoints that cannot be read, or do not fit each other.
+    /// Errors: data, models or checkpoints that cannot be read, or do not fit each other; fewer
+    /// steps than have been made.
     pub fn open(
         config: RunConfig,
         out: &Path,
         device: &Device,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Self> {
-        let dataset = Dataset::open(&config.data, config.seed)?;
+        let mut tell = |event: Event| match event {
+            Event::Read { done, total } | Event::Encoded { done, total } => progress(done, total),
+            _ => Ok(()),
+        };
+        Self::open_with(config, out, device, &mut Shelf::default(), &mut tell)
+    }
+
+    /// The same, with the data that may have been read already, and told of by events. What can be
+    /// wrong is looked for before anything takes time.
+    pub(super) fn open_with(
+        config: RunConfig,
+        out: &Path,
+        device: &Device,
+        data: &mut Shelf,
+        tell: Tell,
+    ) -> Result<Self> {
+        let found = Checkpoint::newest(&out.join(CHECKPOINTS))?;
+        let made = found.as_ref().map_or(0, |(_, checkpoint)| checkpoint.state.step);
+        if made > config.run.steps {
+            let steps = config.run.steps;
+            let message = format!("is {steps}, but the run has made {made} steps already");
+            return Err(Error::value("config", message).key("run.steps"));
+        }
         let (subject, mut learner, frozen) = match config.task {
-            Task::Vae => autoencoder(&config, dataset, device)?,
-            Task::Dual => dual(&config, out, dataset, device, progress)?,
+            Task::Vae => autoencoder(&config, device, data, tell)?,
+            Task::Dual => dual(&config, out, device, data, tell)?,
         };
         let mut state = State { seed: config.seed, ..State::default() };
         let mut window = Window::default();
-        let found = Checkpoint::newest(&out.join(CHECKPOINTS))?;
         let saved = found.as_ref().map(|(_, checkpoint)| checkpoint.state.clone());
         if let Some((path, Checkpoint { model, optimizer, state: reached, .. })) = found {
             window = Window::from_tensors(&optimizer);
@@ -122,6 +150,11 @@ impl Trainer {
         self.state.step
     }
 
+    /// Where steps are made.
+    pub(super) fn place(&self) -> Place {
+        Place::of(&self.device)
+    }
+
     /// Weights of the step reached, by their [full names](super::trainable).
     pub fn weights(&self) -> Vec<(String, Tensor)> {
         self.learner.weights()
@@ -133,15 +166,7 @@ impl Trainer {
     /// data, model and log.
     pub fn step(&mut self) -> Result<StepReport> {
         let (begun, before, step) = (Instant::now(), count::flops(), self.state.step);
-        let diverged = || {
-            let message = format!("the loss or its gradient is no number at step {step}");
-            let whence = match &self.saved {
-                Some(saved) => format!("resume from the checkpoint of step {}", saved.step),
-                None => "begin again".to_owned(),
-            };
-            let help = format!("{whence} with a lower optimizer.learning_rate");
-            Error::value("train", message).note(help)
-        };
+        let lost = "the loss or its gradient is no number";
         let learning_rate = self.config.optimizer.rate(step, self.config.run.steps);
         let (seen, clipped) = match (&mut self.subject, &self.device) {
             (Subject::Dual(dual), Device::Cuda(gpu)) => {
@@ -153,13 +178,13 @@ impl Trainer {
                     Subject::Dual(dual) => dual.gradient(step)?,
                 };
                 if !seen.is_finite() {
-                    return Err(diverged());
+                    return Err(self.diverged(lost));
                 }
                 (seen, self.learner.update(&grads, learning_rate)?)
             }
         };
         if !(seen.is_finite() && clipped.norm.is_finite()) {
-            return Err(diverged());
+            return Err(self.diverged(lost));
         }
         self.state.step += 1;
         self.state.pairs += seen.pairs;
@@ -204,6 +229,32 @@ impl Trainer {
         matches!(&self.subject, Subject::Dual(dual) if dual.is_recorded())
     }
 
+    /// The error of a run that led nowhere, and where to go on from.
+    fn diverged(&self, what: &str) -> Error {
+        let message = format!("{what} at step {}", self.state.step);
+        let whence = match &self.saved {
+            Some(saved) => format!("resume from the checkpoint of step {}", saved.step),
+            None => "begin again".to_owned(),
+        };
+        let help = format!("{whence} with a lower optimizer.learning_rate");
+        Error::value(DIVERGED, message).note(help)
+    }
+
+    /// Refuses weights that a step has spoilt, and averages, as they will be stored: numbers that
+    /// are none, or whose squares overflow, which no network computes with. Losses and gradients
+    /// tell of those only at the next step.
+    pub(super) fn check_weights(&self) -> Result<()> {
+        let stored = self.stored();
+        let average = self.learner.average().into_iter();
+        let average = average.map(|(name, mean)| (name, mean.to_dtype(stored)));
+        for (name, weight) in self.learner.trained().into_iter().chain(average) {
+            if !Var::constant(weight).square()?.sum_all()?.item()?.is_finite() {
+                return Err(self.diverged("a weight or its average is no number").key(name));
+            }
+        }
+        Ok(())
+    }
+
     /// Adds what the log says of work done and its speed.
     fn add_counts(&mut self, line: &mut Map<String, Value>) {
         let Timed { steps, pairs, flops, seconds } = std::mem::take(&mut self.timed);
@@ -235,18 +286,15 @@ impl Trainer {
     /// Errors: the operating system's.
     pub(super) fn log_scores(&mut self, scores: &[(String, f64)]) -> Result<()> {
         self.state.scored = self.state.step;
-        let scores = scores.iter().map(|(name, score)| (name.clone(), json!(score)));
-        let line = [
-            ("step".to_owned(), json!(self.state.step)),
-            ("scores".to_owned(), Map::from_iter(scores).into()),
-        ];
-        self.log.write(&Map::from_iter(line))
+        self.log.write(&log::scored(self.state.step, scores))
     }
 
     /// Writes a checkpoint of the step reached; its folder.
     ///
-    /// Errors: the operating system's.
+    /// Errors: weights that are no numbers; the operating system's.
     pub fn save(&mut self) -> Result<PathBuf> {
+        self.check_weights()?;
+        self.state.place = Some(self.place());
         self.state.log_length = self.log.sync()?;
         let mut optimizer = self.learner.memory();
         optimizer.extend(self.window.to_tensors());
@@ -267,10 +315,19 @@ fn rounded(x: f64, parts: f64) -> f64 {
     (x * parts).round() / parts
 }
 
+/// Who is told how far reading data and making latents are, and can end it.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(Event) -> Result<()>;
+
+/// The data of a run.
+fn read(config: &RunConfig, data: &mut Shelf, tell: Tell) -> Result<Arc<Dataset>> {
+    let mut progress = |done, total| tell(Event::Read { done, total });
+    data.open(&config.data, config.seed, &mut progress)
+}
+
 type Parts = (Subject, Learner, Option<Component<VaeConfig>>);
 
 /// The parts of an autoencoder's run.
-fn autoencoder(config: &RunConfig, dataset: Dataset, device: &Device) -> Result<Parts> {
+fn autoencoder(config: &RunConfig, device: &Device, data: &mut Shelf, tell: Tell) -> Result<Parts> {
     let found = match config.init.as_str() {
         "" => {
             let geometry = vae_geometry(&config.autoencoder, config.data.size);
@@ -285,8 +342,10 @@ fn autoencoder(config: &RunConfig, dataset: Dataset, device: &Device) -> Result<
         }
     };
     let geometry = found.config.clone();
+    latent_side(config.data.size, &geometry)?;
     let learner = networks::autoencoder(found, config, device)?;
     let params = learner.params().scope(networks::VAE);
+    let dataset = read(config, data, tell)?;
     let autoencoder = Autoencoder::new(config, geometry, &params, dataset)?;
     Ok((Subject::Autoencoder(Box::new(autoencoder)), learner, None))
 }
@@ -295,9 +354,9 @@ fn autoencoder(config: &RunConfig, dataset: Dataset, device: &Device) -> Result<
 fn dual(
     config: &RunConfig,
     out: &Path,
-    dataset: Dataset,
     device: &Device,
-    progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    data: &mut Shelf,
+    tell: Tell,
 ) -> Result<Parts> {
     let init = beginning::init(config)?;
     let frozen = match (config.autoencoder.source.as_str(), &init) {
@@ -312,63 +371,15 @@ fn dual(
     let shape = latent_shape(config, vae);
     let start = match init {
         Some(model) => Start::from_model(model, shape)?,
-        None => Start::fresh(config, &dataset, shape)?,
+        // Its vocabulary is the data's.
+        None => Start::fresh(config, &*read(config, data, tell)?, shape)?,
     };
     let Start { transformer, text_encoder, tokenizer } = start;
     let mask = tokenizer.mask();
     let (learner, model) = networks::dual(transformer, text_encoder, mask, config, device)?;
     // Last, as it takes time: mistakes in the settings have been found by now.
-    let latents = latents(config, out, frozen.as_ref(), &dataset, device, progress)?;
+    let dataset = read(config, data, tell)?;
+    let latents = latents(config, out, frozen.as_ref(), &dataset, device, tell)?;
     let dual = Dual::new(config, model, tokenizer, dataset, latents)?;
     Ok((Subject::Dual(Box::new(dual)), learner, frozen))
-}
-
-/// The latents of the data, from the run's folder if they were computed before; else the device
-/// makes them.
-fn latents(
-    config: &RunConfig,
-    out: &Path,
-    frozen: Option<&Component<VaeConfig>>,
-    dataset: &Dataset,
-    device: &Device,
-    progress: &mut dyn FnMut(usize, usize) -> Result<()>,
-) -> Result<Latents> {
-    let Some(component) = frozen else { return Ok(Latents::Pixels) };
-    let vae = frozen_vae(component, &Device::Cpu)?;
-    let path = out.join("latents.safetensors");
-    let origin = origin(config, component, dataset)?;
-    if let Some(posteriors) = Posteriors::open(&path, &origin)? {
-        return Ok(Latents::Encoded { vae, posteriors });
-    }
-    let encoder = frozen_vae(component, device)?;
-    let posteriors = Posteriors::compute(&encoder, dataset, dataset.len(), progress)?;
-    posteriors.save(&path, &origin)?;
-    Ok(Latents::Encoded { vae, posteriors })
-}
-
-/// An autoencoder that does not learn, on a device.
-pub(super) fn frozen_vae(
-    component: &Component<VaeConfig>,
-    device: &Device,
-) -> Result<AutoencoderKl> {
-    let constant = |(name, weight): &(String, Tensor)| {
-        (name.clone(), autograd::Var::constant(weight.to_dtype(DType::F32)))
-    };
-    let params = Params::from_vars(component.weights.iter().map(constant))?;
-    let params = params.to_device(device)?;
-    AutoencoderKl::new(component.config.clone(), &params)
-}
-
-/// What latents are computed from: the autoencoder's weights, the data's settings and number.
-fn origin(
-    config: &RunConfig,
-    component: &Component<VaeConfig>,
-    dataset: &Dataset,
-) -> Result<String> {
-    let data = toml::to_string(&config.data).expect("settings can be written");
-    let mut hash = fnv(FNV_START, data.as_bytes());
-    for (_, weight) in &component.weights {
-        hash = fnv(hash, weight.contiguous().bytes()?);
-    }
-    Ok(format!("{hash:016x} seed {} samples {}", config.seed, dataset.len()))
 }

@@ -24,6 +24,11 @@ fn pictures_are_numbered_and_each_can_be_drawn_alone() {
     }
     assert_eq!(lines.len(), 3);
 
+    let piped = [&base[..], &["--prompts", "-", "-o", "piped", "--seed", "7"]].concat();
+    let piped = Ran::reading(world.command(&piped), "three triangles\n").succeeded().lines();
+    assert_eq!((piped.len(), &piped[0]["prompt"]), (1, &"three triangles".into()));
+    assert_eq!(world.picture("piped/000.png"), world.picture("all/002.png"));
+
     let alone = [&base[..], &["three triangles", "-o", "one.png", "--seed", "7"]].concat();
     world.run(&alone).succeeded();
     assert_eq!(world.picture("one.png"), world.picture("all/002.png"));
@@ -36,19 +41,24 @@ fn pictures_are_numbered_and_each_can_be_drawn_alone() {
     assert_eq!(world.leftovers(), [""; 0]);
 }
 
+/// By the model inside the program, which draws four candidates and tells them apart.
 #[test]
-fn the_kept_candidate_can_be_drawn_alone() {
+fn the_seed_of_a_kept_candidate_gives_it_again() {
     let world = World::new();
-    let draw = |name: &str, more: &[&str]| {
-        let base = ["generate", "a circle", "--model", "model", "--json", "-o", name];
-        world.run(&[&base[..], more].concat()).succeeded().lines().remove(0)
+    let draw = |prompt: &str, more: &[&str]| {
+        let base = ["generate", prompt, "--steps", "2", "--json"];
+        world.run(&[&base[..], more].concat()).succeeded().lines()
     };
-    let kept = draw("kept.png", &["--candidates", "3", "--seed", "1", "--trace"]);
-    assert_eq!(keys(&kept), ["prompt", "file", "seed", "likelihood", "trace"]);
-    draw("alone.png", &["--seed", &kept["seed"].to_string(), "--trace"]);
-    assert_eq!(world.picture("alone.png"), world.picture("kept.png"));
-    assert_eq!(world.picture("alone.trace.png"), world.picture("kept.trace.png"));
-    let rank = ["rank", "kept.png", "a circle", "--model", "model", "--json"];
+    let lines = draw("a red circle", &["a red circle", "a red circle", "--seed", "6", "-o", "all"]);
+    // The first candidate is what there is without any.
+    let kept = lines.iter().find(|line| line["candidate"] != 1).unwrap();
+    assert_eq!(keys(kept), ["prompt", "file", "seed", "candidate", "likelihood"]);
+    let alone = ["--seed", &kept["seed"].to_string(), "--trace", "-o", "alone.png"];
+    let alone = &draw("a red circle", &alone)[0];
+    assert_eq!(keys(alone), ["prompt", "file", "seed", "candidate", "likelihood", "trace"]);
+    assert_eq!(world.picture("alone.png"), world.picture(kept["file"].as_str().unwrap()));
+    assert_eq!(alone["candidate"], kept["candidate"]);
+    let rank = ["rank", "alone.png", "a red circle", "--json"];
     assert_eq!(world.run(&rank).succeeded().lines()[0]["likelihood"], kept["likelihood"]);
 }
 

@@ -175,6 +175,13 @@ fn time_is_told_by_operation_and_traced() {
     by_environment("yes").failed(&["DDIT_PROFILE"]);
     let nowhere = [&base[..], &["--trace-file", "no/such/folder/trace.json"]].concat();
     world.run(&nowhere).failed(&["trace.json"]);
+    // A command's own error is told, and what is there stays.
+    let failing = ["inspect", "no/such/model", "--trace-file"];
+    world.run(&[&failing[..], &["trace.json"]].concat()).failed(&["no/such/model"]);
+    let stays = std::fs::read_to_string(world.path("trace.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&stays).unwrap()["traceEvents"], trace["traceEvents"]);
+    world.run(&[&failing[..], &["other.json"]].concat()).failed(&["no/such/model"]);
+    assert!(!world.path("other.json").exists() && world.leftovers().is_empty());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A folder with a model and pictures, and the program run in it.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use ddit::config::{GenerationConfig, Recipe, SchedulerConfig, TransformerConfig, VaeConfig};
 use ddit::data::decode::read_picture;
@@ -127,7 +128,18 @@ pub struct Ran {
 
 impl Ran {
     pub fn of(mut command: Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().unwrap();
+        Self::from(command.output().unwrap())
+    }
+
+    /// What a run came to that is given `input` to read.
+    pub fn reading(mut command: Command, input: &str) -> Self {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        Self::from(child.wait_with_output().unwrap())
+    }
+
+    fn from(Output { status, stdout, stderr }: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let ran =
             Self { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) };

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::{World, keys};
+use crate::world::{Ran, World, keys};
 
 #[test]
 fn texts_are_lines_with_their_seeds() {
@@ -20,6 +20,9 @@ fn texts_are_lines_with_their_seeds() {
     let lines = lines.succeeded().lines();
     assert_eq!(keys(&lines[1]), ["file", "question", "answer", "seed"]);
     assert_eq!(lines[1]["question"], "how many squares are there?");
+    let piped = ["ask", "--questions", "-", "--model", "model"];
+    let ran = Ran::reading(world.command(&piped), "red.png is there a circle?\n");
+    ran.failed(&["standard input, line 1", "tab"]);
     let long = "is there a circle and a circle and a circle and a circle?";
     let ran = world.run(&["ask", "red.png", long, "--model", "model"]).succeeded();
     assert_eq!(ran.stdout, "\n");

@@ -9,7 +9,7 @@ pub mod safetensors;
 mod atomic;
 pub(crate) mod map;
 
-pub use atomic::{atomic_write, atomic_write_with};
+pub use atomic::{atomic_write, atomic_write_with, check_writable};
 
 #[cfg(target_endian = "big")]
 compile_error!("files are little-endian and are mapped into memory as they are");

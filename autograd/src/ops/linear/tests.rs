@@ -1,4 +1,6 @@
-//! Linear layers: misfits, empty axes, and what inference keeps.
+//! Linear layers: misfits, empty axes, and inference.
+
+use tensor::rng::Rng;
 
 use super::*;
 use crate::no_grad;
@@ -40,9 +42,20 @@ fn empty_axes_are_no_trouble() {
 }
 
 #[test]
-fn inference_keeps_nothing_and_gives_the_same_bits() {
-    let (x, w, b) = (ones(&[3, 4]), ones(&[5, 4]), ones(&[5]));
-    let trained = x.linear_gelu(&w, &b).unwrap();
-    let inferred = no_grad(|| x.linear_gelu(&w, &b)).unwrap();
-    assert_eq!(trained.value().to_f64_vec(), inferred.value().to_f64_vec());
+fn inference_gives_the_same_bits() {
+    let random = |seed, shape: &[usize]| {
+        Var::parameter(Rng::new(seed).normal(shape, DType::F32).expect("the shape is small"))
+    };
+    let (x, w, b) = (random(1, &[2, 3, 40]), random(2, &[50, 40]), random(3, &[50]));
+    let (gate, residual) = (random(4, &[2, 50]), random(5, &[2, 3, 50]));
+    let layers: [&dyn Fn() -> Result<Var>; 3] =
+        [&|| x.linear(&w, Some(&b)), &|| x.linear_gelu(&w, &b), &|| {
+            x.linear_gate_residual(&w, &b, &gate, &residual)
+        }];
+    for layer in layers {
+        let bits = |y: Var| y.value().to_vec::<f32>().unwrap();
+        let inferred = bits(no_grad(layer).unwrap());
+        assert_eq!(bits(layer().unwrap()), inferred);
+        assert!(inferred.iter().any(|y| *y != inferred[0]));
+    }
 }

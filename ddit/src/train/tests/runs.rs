@@ -20,8 +20,12 @@ fn watched(
         told.push(match event {
             Event::Step(report) => format!("step {}", report.step),
             Event::Scored { step, .. } => format!("scored {step}"),
+            Event::Read { done, .. } => format!("read {done}"),
             Event::Encoded { done, .. } => format!("encoded {done}"),
+            Event::Measured { done, .. } => format!("measured {done}"),
             Event::Wrote(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
+            Event::NotDrawn(_) => "no curves".to_owned(),
+            Event::Moved { from, to } => format!("{from}, then {to}"),
             Event::Begin { .. } | Event::Cut { .. } | Event::Unrecorded(_) => String::new(),
         });
     };
@@ -100,21 +104,106 @@ fn samples_and_scores_under_way_are_cut_short_and_made_anew() {
 }
 
 #[test]
-fn encoding_can_be_stopped_and_autoencoders_are_scored() {
+fn measuring_and_encoding_can_be_stopped_and_autoencoders_are_scored() {
     let folder = tempfile::tempdir().unwrap();
-    let vae = folder.path().join("vae.toml");
-    fs::write(&vae, "preset = \"tiny-vae\"\n[run]\nsteps = 1\nvalidate_every = 1\n").unwrap();
-    let vae = format!("autoencoder.preset={}", vae.display());
+    let vae = one_step_of_an_autoencoder(folder.path());
     let config = preset("tiny", &[&vae, "run.steps=1", "model.blocks=1"]);
     let out = folder.path().join("run");
-    let first = |event: &Event| matches!(event, Event::Encoded { done: 32, .. });
+    let first = |event: &Event| matches!(event, Event::Measured { done: 32, .. });
     let (told, outcome) = watched(|watch| start(config, &out, &Device::Cpu, watch), first);
-    assert_eq!(told.join(", "), "step 1, scored 1, step-00000001, curves.svg, model, encoded 32");
+    assert_eq!(told.join(", "), "step 1, scored 1, step-00000001, measured 32");
+    let stopped = Outcome::Stopped { reason: Stop::Asked, step: 1, run: out.clone() };
+    assert_eq!(outcome.unwrap(), stopped);
+    let first = |event: &Event| matches!(event, Event::Encoded { done: 32, .. });
+    let (told, outcome) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), first);
+    assert_eq!(told.join(", "), "measured 32, measured 64, curves.svg, model, encoded 32");
     assert_eq!(log(&out.join("vae-run"))[1]["scores"]["model"], 0.0);
     let stopped = Outcome::Stopped { reason: Stop::Asked, step: 0, run: out.clone() };
     assert_eq!(outcome.unwrap(), stopped);
     let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
     assert_eq!(told.join(", "), "encoded 32, encoded 64, step 1, step-00000001, curves.svg, model");
+
+    // No autoencoder is trained for patterns that match nothing of the model to begin with.
+    let init = format!("init={}", out.display());
+    let config = preset("tiny", &[&vae, &init, "trainable=[\"transformer.no_such.*\"]"]);
+    let next = folder.path().join("next");
+    let (told, outcome) = watched(|watch| start(config, &next, &Device::Cpu, watch), |_| false);
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("no_such") && told.is_empty(), "{told:?} {error}");
+}
+
+#[test]
+fn curves_come_with_checkpoints_and_their_failure_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, seen) = (folder.path().join("run"), std::cell::Cell::new(false));
+    let curves = out.join("curves.svg");
+    let see = |event: &Event| {
+        seen.set(
+            seen.get()
+                || matches!(event, Event::Step(report) if report.step == 2 && curves.exists()),
+        );
+        false
+    };
+    let config = config(&["run.steps=2", "run.checkpoint_every=1"]);
+    watched(|watch| start(config, &out, &Device::Cpu, watch), see).1.unwrap();
+    assert!(seen.get(), "the first checkpoint came without");
+    fs::remove_file(&curves).unwrap();
+    fs::create_dir(&curves).unwrap();
+    let more = ["run.steps=3".to_owned()];
+    let (told, outcome) = watched(|watch| resume(&out, &more, &Device::Cpu, watch), |_| false);
+    assert_eq!(told.join(", "), "step 3, step-00000003, no curves, no curves, model");
+    outcome.unwrap();
+}
+
+/// A preset for an autoencoder of one step; the setting that names it.
+fn one_step_of_an_autoencoder(folder: &Path) -> String {
+    let vae = folder.join("vae.toml");
+    fs::write(&vae, "preset = \"tiny-vae\"\n[run]\nsteps = 1\nvalidate_every = 1\n").unwrap();
+    format!("autoencoder.preset={}", vae.display())
+}
+
+#[test]
+fn pictures_are_read_once_and_reading_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (vae, data) = (one_step_of_an_autoencoder(folder.path()), two_pictures(folder.path()));
+    let common = ["data.source=folder", "data.size=32", "run.steps=1", "model.blocks=1"];
+    let config = preset("tiny", &[&[&*vae, &data], &common[..]].concat());
+    let out = folder.path().join("run");
+    let second = |event: &Event| matches!(event, Event::Read { done: 1, .. });
+    let (told, outcome) = watched(|watch| start(config, &out, &Device::Cpu, watch), second);
+    let stopped = Outcome::Stopped { reason: Stop::Asked, step: 0, run: out.clone() };
+    assert_eq!((told.join(", "), outcome.unwrap()), ("read 0, read 1".to_owned(), stopped));
+    let (told, _) = watched(|watch| resume(&out, &[], &Device::Cpu, watch), |_| false);
+    assert_eq!(
+        told.join(", "),
+        "read 0, read 1, read 2, step 1, scored 1, step-00000001, measured 2, curves.svg, \
+         model, encoded 2, step 1, step-00000001, curves.svg, model"
+    );
+}
+
+#[test]
+fn cheap_mistakes_are_found_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (two_pictures(folder.path()), folder.path().join("run"));
+    let begin = |task: &str, settings: &[&str]| {
+        let common = ["data.source=folder", &data, "data.size=32", "run.steps=2"];
+        let config = preset(task, &[&common, settings].concat());
+        watched(|watch| start(config, &out, &Device::Cpu, watch), |_| false)
+    };
+    for (task, settings) in [
+        ("tiny", &["autoencoder.source=/no/such"][..]),
+        ("tiny", &["autoencoder.source=none", "init=/no/such"]),
+        ("tiny-vae", &["init=/no/such"]),
+    ] {
+        let (told, outcome) = begin(task, settings);
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("/no/such") && told.is_empty(), "{settings:?}: {told:?} {error}");
+    }
+    begin("tiny", &["autoencoder.source=none", "model.patch=16", "model.blocks=1"]).1.unwrap();
+    let fewer = ["run.steps=1".to_owned()];
+    let (told, outcome) = watched(|watch| resume(&out, &fewer, &Device::Cpu, watch), |_| false);
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("2 steps already") && told.is_empty(), "{told:?} {error}");
 }
 
 #[test]
@@ -161,6 +250,61 @@ fn mistakes_spoil_no_run_and_leave_no_folder() {
     }
     again("run.steps=5").unwrap();
     assert!(settings() != before && log(&out).last().unwrap()["step"] == 5);
+}
+
+/// Losses and gradients are those of the weights before the step: of the last step's nobody hears.
+#[test]
+fn weights_that_the_last_step_has_spoilt_are_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let spoilt = |settings: &[&str]| {
+        let all = [&["run.steps=1", "optimizer.warmup=0"], settings].concat();
+        config(&all)
+    };
+    let out = folder.path().join("run");
+    for settings in [
+        &["optimizer.learning_rate=1e30"][..],
+        &["optimizer.learning_rate=1e30", "run.sample_every=1"],
+        // float32 has such numbers, float16 has not.
+        &["optimizer.learning_rate=1e6", "run.weights=f16"],
+    ] {
+        let begin = |watch: &mut Watch| start(spoilt(settings), &out, &Device::Cpu, watch);
+        let (told, outcome) = watched(begin, |_| false);
+        let error = outcome.unwrap_err().to_string();
+        for told in ["transformer.", "at step 1", "begin again with a lower optimizer.learn"] {
+            assert!(error.contains(told), "{settings:?}: {error}");
+        }
+        assert_eq!(told, ["step 1"], "{settings:?}");
+        assert!(!out.join("model").exists());
+        fs::remove_dir_all(&out).unwrap();
+    }
+    let mut trainer = open(&spoilt(&["optimizer.learning_rate=1e30"]), &out);
+    steps(&mut trainer, 1);
+    for error in [trainer.export().unwrap_err(), trainer.pipeline().err().unwrap()] {
+        assert!(error.to_string().contains("no number"), "{error}");
+    }
+}
+
+#[test]
+fn a_run_that_goes_on_elsewhere_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let go_on = |steps: &str| {
+        let steps = [format!("run.steps={steps}")];
+        watched(|watch| resume(&out, &steps, &Device::Cpu, watch), |_| false).0
+    };
+    assert!(!is_resumable(&out));
+    let begin = |watch: &mut Watch| start(config(&["run.steps=1"]), &out, &Device::Cpu, watch);
+    watched(begin, |_| false).1.unwrap();
+    assert!(is_resumable(&out));
+    assert_eq!(go_on("2")[0], "step 2");
+    let path = out.join("checkpoints/step-00000002/state.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let elsewhere = text.replace("\"cpu\"", "\"cuda:0\"").replace("false", "true");
+    assert_ne!(elsewhere, text);
+    fs::write(&path, elsewhere).unwrap();
+    let told = go_on("3");
+    assert_eq!(told[..2], ["--device cuda:0 --bf16, then --device cpu", "step 3"]);
+    assert_eq!(go_on("4")[0], "step 4", "it is told once");
 }
 
 #[cfg(unix)]
