@@ -38,8 +38,8 @@ pub struct Args {
     /// Guidance scale: how closely prompts are followed; 1 is no guidance [default: the model's]
     #[arg(long, value_name = "X", value_parser = parse::scale)]
     cfg: Option<f32>,
-    /// Draw so many pictures of each prompt and keep the one beside which the model finds the
-    /// prompt likeliest [default: the model's]
+    /// Draw so many pictures of each prompt and keep the best in the model's own judgement
+    /// [default: the model's]
     #[arg(long, value_name = "N", value_parser = parse::positive)]
     candidates: Option<usize>,
     /// Shift of the noise levels towards noise; 1 leaves them alone [default: the model's]
@@ -103,8 +103,10 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
             let mut record = json!({
                 "prompt": prompt, "file": file.display().to_string(), "seed": drawn.seed,
             });
-            if let Some(likelihood) = drawn.likelihood {
-                record["likelihood"] = json!(likelihood);
+            if let Some(judgement) = &drawn.judgement {
+                record["likelihood"] = json!(judgement.likelihood);
+                record["caption"] = json!(judgement.caption);
+                record["caption_likelihood"] = json!(judgement.caption_likelihood);
             }
             if args.trace {
                 record["trace"] = json!(write_trace(&file, prompt, drawn)?);

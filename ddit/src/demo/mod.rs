@@ -224,7 +224,7 @@ mod tests {
         let object = scene.objects[0];
         let prompts = suite::prompts(PromptKind::SingleObject, Pool::Seen, 3, &mut Rng::new(0));
         let drawn =
-            Generated { picture: scene.draw(), seed: 5, likelihood: None, trace: Vec::new() };
+            Generated { picture: scene.draw(), seed: 5, judgement: None, trace: Vec::new() };
         for prompt in &prompts {
             let is_right = prompt.demand.to_string() == format!("a {}", object.form);
             let judged = judge(prompt, &drawn, "a hat");

@@ -44,12 +44,16 @@ fn the_kept_candidate_can_be_drawn_alone() {
         world.run(&[&base[..], more].concat()).succeeded().lines().remove(0)
     };
     let kept = draw("kept.png", &["--candidates", "3", "--seed", "1", "--trace"]);
-    assert_eq!(keys(&kept), ["prompt", "file", "seed", "likelihood", "trace"]);
+    let said = ["likelihood", "caption", "caption_likelihood"];
+    assert_eq!(keys(&kept), [&["prompt", "file", "seed"][..], &said, &["trace"]].concat());
     draw("alone.png", &["--seed", &kept["seed"].to_string(), "--trace"]);
     assert_eq!(world.picture("alone.png"), world.picture("kept.png"));
     assert_eq!(world.picture("alone.trace.png"), world.picture("kept.trace.png"));
-    let rank = ["rank", "kept.png", "a circle", "--model", "model", "--json"];
-    assert_eq!(world.run(&rank).succeeded().lines()[0]["likelihood"], kept["likelihood"]);
+    let caption = kept["caption"].as_str().unwrap();
+    for (text, likelihood) in [("a circle", "likelihood"), (caption, "caption_likelihood")] {
+        let rank = ["rank", "kept.png", text, "--model", "model", "--json"];
+        assert_eq!(world.run(&rank).succeeded().lines()[0]["likelihood"], kept[likelihood]);
+    }
 }
 
 #[test]
