@@ -38,8 +38,8 @@ pub struct Args {
     /// Guidance scale: how closely prompts are followed; 1 is no guidance [default: the model's]
     #[arg(long, value_name = "X", value_parser = parse::scale)]
     cfg: Option<f32>,
-    /// Draw so many pictures of each prompt and keep the one beside which the model finds the
-    /// prompt likeliest; with as many, its seed gives it again [default: the model's]
+    /// Draw so many pictures of each prompt and keep the best in the model's own judgement; with as
+    /// many, its seed gives it again [default: the model's]
     #[arg(long, value_name = "N", value_parser = parse::positive)]
     candidates: Option<usize>,
     /// Shift of the noise levels towards noise; 1 leaves them alone [default: the model's]
@@ -104,10 +104,12 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
                 "prompt": prompt, "file": file.display().to_string(), "seed": drawn.seed,
             });
             let mut which = format!("seed {}", drawn.seed);
-            if let Some(likelihood) = drawn.likelihood {
+            if let Some(judgement) = &drawn.judgement {
                 let number = drawn.candidate + 1;
                 record["candidate"] = json!(number);
-                record["likelihood"] = json!(likelihood);
+                record["likelihood"] = json!(judgement.likelihood);
+                record["caption"] = json!(judgement.caption);
+                record["caption_likelihood"] = json!(judgement.caption_likelihood);
                 which += &format!(", candidate {number} of {}", options.candidates);
             }
             if args.trace {

@@ -224,7 +224,7 @@ mod tests {
         let object = scene.objects[0];
         let prompts = suite::prompts(PromptKind::SingleObject, Pool::Seen, 3, &mut Rng::new(0));
         let (picture, trace) = (scene.draw(), Vec::new());
-        let drawn = Generated { picture, seed: 5, candidate: 0, likelihood: None, trace };
+        let drawn = Generated { picture, seed: 5, candidate: 0, judgement: None, trace };
         for prompt in &prompts {
             let is_right = prompt.demand.to_string() == format!("a {}", object.form);
             let judged = judge(prompt, &drawn, "a hat");

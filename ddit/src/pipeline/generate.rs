@@ -8,7 +8,7 @@ use samplers::flow::{FlowStep, Guidance, Pass, Schedule, Solver};
 use tensor::{DType, Error, Result, Tensor};
 
 use super::model::{Prompts, Texts};
-use super::{BATCH, Latents, Pipeline, Progress, Use, WriteOptions, go_on, rng};
+use super::{BATCH, Judgement, Pipeline, Progress, Use, go_on, rng};
 use crate::data::pictures_from_tensor;
 use crate::shapes::Picture;
 use crate::vae::Tiling;
@@ -32,8 +32,8 @@ pub struct GenerateOptions {
     pub solver: Solver,
     /// Tokens of a prompt, padding included.
     pub prompt_length: usize,
-    /// Pictures drawn of each prompt, of which one is kept: that beside which the model finds the
-    /// prompt [likeliest](Pipeline::likelihood). With 1 there is nothing to compare.
+    /// Pictures drawn of each prompt, of which one is kept: the best in the model's own
+    /// [judgement](Pipeline::judge). With 1 there is nothing to compare.
     pub candidates: usize,
     /// Pictures drawn at a time.
     pub batch: usize,
@@ -53,8 +53,8 @@ pub struct Generated {
     pub seed: u64,
     /// Which of its candidates it is, counted from 0.
     pub candidate: usize,
-    /// `ln p(prompt | picture)`, if candidates were compared.
-    pub likelihood: Option<f64>,
+    /// What the model says of it, if candidates were compared.
+    pub judgement: Option<Judgement>,
     /// What each step believed in, if that was asked for.
     pub trace: Vec<FlowTrace>,
 }
@@ -124,25 +124,17 @@ impl Pipeline {
                 })?;
                 done += options.steps;
                 if candidates > 1 {
-                    self.judge(&mut drawn, batch)?;
+                    let pictures: Vec<_> = drawn.iter().map(|own| &own.generated.picture).collect();
+                    let judgements = self.judge(&pictures, batch)?;
+                    for (own, judgement) in drawn.iter_mut().zip(judgements) {
+                        own.generated.judgement = Some(judgement);
+                    }
                 }
-                keep_likelier(&mut best, drawn);
+                keep_better(&mut best, drawn);
             }
             pictures.extend(no_grad(|| self.with_traces(best, options))?);
         }
         Ok(pictures)
-    }
-
-    /// Writes down how likely each picture's prompt is beside it. The picture is looked at without
-    /// noise, so that only the picture decides.
-    fn judge(&self, drawn: &mut [Drawn], prompts: &[impl AsRef<str>]) -> Result<()> {
-        let options = WriteOptions { latents: Latents::Mode, ..self.write_options() };
-        for (Drawn { generated, .. }, prompt) in drawn.iter_mut().zip(prompts) {
-            let picture = &generated.picture;
-            let found = self.likelihood(picture, &[prompt], &options, &mut |_, _| Ok(()))?;
-            generated.likelihood = Some(found[0]);
-        }
-        Ok(())
     }
 
     /// A picture of each prompt, by its seed and which of the candidates it is.
@@ -178,7 +170,7 @@ impl Pipeline {
             let own = |(sigma, all): &(f32, Tensor)| Ok((*sigma, all.narrow(0, row, 1)?));
             let estimates = estimates.iter().map(own).collect::<Result<_>>()?;
             let trace = Vec::new();
-            let generated = Generated { picture, seed, candidate, likelihood: None, trace };
+            let generated = Generated { picture, seed, candidate, judgement: None, trace };
             Ok(Drawn { generated, estimates })
         };
         pictures.into_iter().zip(items).enumerate().map(drawn).collect()
@@ -306,14 +298,15 @@ pub(super) fn candidate_seed(seed: u64, candidate: usize) -> u64 {
     }
 }
 
-/// Lets a drawn picture take the place of one that is not as likely.
-fn keep_likelier(best: &mut Vec<Drawn>, drawn: Vec<Drawn>) {
+/// Lets a drawn picture take the place of one that is not as good.
+fn keep_better(best: &mut Vec<Drawn>, drawn: Vec<Drawn>) {
     if best.is_empty() {
         *best = drawn;
         return;
     }
+    let score = |drawn: &Drawn| drawn.generated.judgement.as_ref().map(Judgement::score);
     for (best, drawn) in best.iter_mut().zip(drawn) {
-        if drawn.generated.likelihood > best.generated.likelihood {
+        if score(&drawn) > score(best) {
             *best = drawn;
         }
     }

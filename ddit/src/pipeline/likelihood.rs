@@ -11,8 +11,8 @@ impl Pipeline {
     /// from left to right, and what follows stays unknown. Exact for that order of revealing; see
     /// [`Likelihood::chain_rule`]. A text longer than `options.length` is cut.
     ///
-    /// The model draws and describes with the same weights, so this is also its own judgement of a
-    /// picture it has drawn: [`GenerateOptions::candidates`](super::GenerateOptions::candidates).
+    /// The model draws and describes with the same weights, so this is also part of its own
+    /// [judgement](Self::judge) of a picture it has drawn.
     ///
     /// Cost: the picture is looked at once; then as many rows of the text pass as texts have tokens,
     /// `options.batch` at a time. Errors: those of tokenizer, networks and `progress`.

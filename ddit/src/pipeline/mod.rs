@@ -5,6 +5,7 @@
 //! | `generate` | [pictures of prompts](Pipeline::generate), by flow matching with guidance |
 //! | `write` | [captions](Pipeline::caption), [answers](Pipeline::ask), by unmasking |
 //! | `likelihood` | [how likely a text is](Pipeline::likelihood) beside a picture |
+//! | `judge` | [which of its own pictures](Pipeline::judge) a model keeps |
 //! | `template` | [texts with holes](Pipeline::fill) |
 //! | `model` | the networks behind both, with or without a text encoder |
 //!
@@ -13,6 +14,7 @@
 //! sample of a batch in the same order whatever the others are.
 
 mod generate;
+mod judge;
 mod likelihood;
 mod model;
 mod template;
@@ -40,6 +42,7 @@ use crate::vae::{AutoencoderKl, Tiling};
 pub use model::{Model, Prompts, Texts, token_ids};
 
 pub use generate::{FlowTrace, GenerateOptions, Generated};
+pub use judge::Judgement;
 pub use template::{Piece, parse_template};
 pub use write::{TextTrace, WriteOptions, Written};
 

@@ -97,7 +97,7 @@ fn a_picture_is_the_same_in_any_company() {
 }
 
 #[test]
-fn the_likeliest_candidate_is_kept() {
+fn the_best_candidate_is_kept() {
     let pipeline = pipeline(Recipe::Paper);
     let prompts = ["a red circle", "two small squares", "a green triangle"];
     let draw = |prompts: &[&str], seed, candidates| {
@@ -115,15 +115,19 @@ fn the_likeliest_candidate_is_kept() {
         let alone = |candidate| {
             let own = generate::candidate_seed(seed, candidate);
             let mut drawn = draw(&[prompt], own, 1);
-            assert_eq!((drawn[0].seed, drawn[0].likelihood), (own, None));
+            assert_eq!((drawn[0].seed, &drawn[0].judgement), (own, &None));
             let (steps, picture) = (steps(&drawn[0]), drawn.remove(0).picture);
-            let likelihood = pipeline.likelihood(&picture, &[prompt], &look, &mut |_, _| Ok(()));
-            (likelihood.unwrap()[0], candidate, picture, steps)
+            let judgement = pipeline.judge(&[&picture], &[prompt]).unwrap().remove(0);
+            let texts = [prompt, &judgement.caption];
+            let found = pipeline.likelihood(&picture, &texts, &look, &mut |_, _| Ok(())).unwrap();
+            assert_eq!(found, [judgement.likelihood, judgement.caption_likelihood]);
+            assert_eq!(judgement.score(), found[0] + 0.3 * found[1]);
+            (judgement, candidate, picture, steps)
         };
-        let candidates = (0..4).map(alone);
-        let best = candidates.reduce(|best, next| if next.0 > best.0 { next } else { best });
-        let best = best.unwrap();
-        assert_eq!((kept.likelihood.unwrap(), kept.seed), (best.0, seed));
+        let better = |a: &Judgement, b: &Judgement| a.score() > b.score();
+        let best = (0..4).map(alone);
+        let best = best.reduce(|a, b| if better(&b.0, &a.0) { b } else { a }).unwrap();
+        assert_eq!((kept.judgement.as_ref(), kept.seed), (Some(&best.0), seed));
         assert_eq!((kept.candidate, &kept.picture, steps(kept)), (best.1, &best.2, best.3));
         let again = &draw(&[prompt], kept.seed, 4)[0];
         assert_eq!((&again.picture, again.candidate), (&kept.picture, kept.candidate));

@@ -52,14 +52,19 @@ fn the_seed_of_a_kept_candidate_gives_it_again() {
     let lines = draw("a red circle", &["a red circle", "a red circle", "--seed", "6", "-o", "all"]);
     // The first candidate is what there is without any.
     let kept = lines.iter().find(|line| line["candidate"] != 1).unwrap();
-    assert_eq!(keys(kept), ["prompt", "file", "seed", "candidate", "likelihood"]);
+    let said =
+        ["prompt", "file", "seed", "candidate", "likelihood", "caption", "caption_likelihood"];
+    assert_eq!(keys(kept), said);
     let alone = ["--seed", &kept["seed"].to_string(), "--trace", "-o", "alone.png"];
     let alone = &draw("a red circle", &alone)[0];
-    assert_eq!(keys(alone), ["prompt", "file", "seed", "candidate", "likelihood", "trace"]);
+    assert_eq!(keys(alone), [&said[..], &["trace"]].concat());
     assert_eq!(world.picture("alone.png"), world.picture(kept["file"].as_str().unwrap()));
     assert_eq!(alone["candidate"], kept["candidate"]);
-    let rank = ["rank", "alone.png", "a red circle", "--json"];
-    assert_eq!(world.run(&rank).succeeded().lines()[0]["likelihood"], kept["likelihood"]);
+    let caption = kept["caption"].as_str().unwrap();
+    for (text, likelihood) in [("a red circle", "likelihood"), (caption, "caption_likelihood")] {
+        let rank = ["rank", "alone.png", text, "--json"];
+        assert_eq!(world.run(&rank).succeeded().lines()[0]["likelihood"], kept[likelihood]);
+    }
 }
 
 #[test]
