@@ -1,8 +1,8 @@
 //! The kernels that there are: what the assembler's check walks over.
 //!
-//! Operations launch them all but three kinds, which are there for those who make kernels their own:
-//! products of float32 rounded to tf32 (operations round to bf16 or not at all), random numbers (a
-//! model's are made by the CPU: the same bits on every device), and cross-entropy with a block a row.
+//! Operations launch them all but two kinds, which are there for those who make kernels their own:
+//! products of float32 rounded to tf32 (operations round to bf16 or not at all), and random numbers (a
+//! model's are made by the CPU: the same bits on every device).
 
 use std::collections::HashSet;
 

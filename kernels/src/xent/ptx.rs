@@ -1,8 +1,8 @@
 //! Weighted cross-entropy of scores, for the GPU: the CPU's order of summation and bits.
 //!
-//! A row is a half-warp's, or, where words are thousands and rows so few that half-warps would leave
-//! the card idle, a block's (`_wide`). The forbidden word is a parameter, above all words where
-//! there is none.
+//! A row is a half-warp's or, for vocabularies of thousands of words, a block's (`_wide`): otherwise the
+//! rows of a step would leave most of a card idle. The forbidden word is a parameter, above all words
+//! where there is none.
 
 use crate::lane::LANES;
 use crate::num::Num;

@@ -5,6 +5,9 @@ use tensor::{Cuda, DType, Result, Tensor};
 
 use crate::{Targets, Var};
 
+/// Words from which a row is a block's, rather than a half-warp's.
+const WIDE: usize = 1024;
+
 impl Targets {
     /// The forbidden word, as a number beyond all others if there is none.
     fn none_or_forbidden(&self) -> usize {
@@ -22,7 +25,10 @@ impl Targets {
         let mut lse = Tensor::uninit_on(Some(gpu), [rows], DType::F32);
         let mut parts = Tensor::uninit_on(Some(gpu), [rows], DType::F64);
         let mut loss = Tensor::uninit_on(Some(gpu), [], DType::F32);
-        let launch = gpu.kernel("cross_entropy", xent::ptx::forward)?;
+        let launch = match words >= WIDE {
+            true => gpu.kernel("cross_entropy_wide", xent::ptx::forward_wide)?,
+            false => gpu.kernel("cross_entropy", xent::ptx::forward)?,
+        };
         let launch = launch.input(&scores).input(&self.ids).input(&self.weights);
         let launch = launch.output(&mut lse).output(&mut parts);
         launch.numbers([rows, words, self.none_or_forbidden()]).run([rows, 1, 1])?;
@@ -44,7 +50,10 @@ impl Targets {
         if rows == 0 {
             return Ok(dx);
         }
-        let launch = gpu.kernel("cross_entropy_backward", xent::ptx::backward)?;
+        let launch = match words >= WIDE {
+            true => gpu.kernel("cross_entropy_backward_wide", xent::ptx::backward_wide)?,
+            false => gpu.kernel("cross_entropy_backward", xent::ptx::backward)?,
+        };
         let launch = launch.output(&mut dx).input(&self.ids).input(&self.weights);
         let launch = launch.input(lse).input(dy);
         launch.numbers([rows, words, self.none_or_forbidden()]).run([rows, 1, 1])?;
