@@ -20,7 +20,7 @@ use crate::norm::ptx::{Gain, MOST_HELD, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
 /// The kernels, each of one name. Of kernels for one width of rows or one size of filters, for more
-/// than four axes, for more than two segments and for heads that have biases there are examples.
+/// than four axes and for more than two segments there are examples.
 pub fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     formulas(&mut all);
@@ -176,21 +176,18 @@ fn products(all: &mut Vec<Kernel>) {
 }
 
 fn attentions(all: &mut Vec<Kernel>) {
-    for width in [32, 64, 128] {
-        for (segments, bias) in [(1, false), (2, false), (1, true)] {
-            all.push(Attention { width, segments, bias }.forward());
-        }
-    }
-    all.push(Attention { width: 64, segments: 2, bias: true }.forward());
-    all.push(Backward::delta());
     // Biases are T5's, whose heads are 64 wide.
+    for (width, bias) in [(32, false), (64, false), (64, true), (128, false)] {
+        all.extend([1, 2].map(|segments| Attention { width, segments, bias }.forward()));
+    }
+    all.push(Backward::delta());
     for (width, bias) in [(32, false), (64, false), (64, true)] {
         for segments in [1, 2] {
             let backward = Backward { width, segments, bias };
             all.extend([backward.queries(), backward.keys()]);
         }
     }
-    all.extend([32, 64].map(Backward::bias_gradient));
+    all.push(Backward::bias_gradient(64));
     for operands in Storage::ALL {
         for (segments, bias) in [(1, false), (2, false), (1, true), (2, true)] {
             let exact = Exact { operands, segments, bias };

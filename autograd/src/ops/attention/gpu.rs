@@ -13,6 +13,8 @@ use crate::scope;
 /// The widths of heads that tensor cores answer, and those whose gradients they make.
 const WIDTHS: [usize; 3] = [32, 64, 128];
 const WIDTHS_BACKWARD: [usize; 2] = [32, 64];
+/// The same where scores have a bias: T5's heads.
+const WIDTHS_BIASED: [usize; 1] = [64];
 
 /// Elements of bf16 that tensor cores' copies move at once: rows begin at multiples of them.
 const CHUNK: u32 = 8;
@@ -121,6 +123,7 @@ impl<'a> Problem<'a> {
 
     /// The kernels for a pass whose tensor cores are made for these widths.
     fn family(&self, widths: &[usize]) -> Family {
+        let widths = if self.bias.is_some() { &WIDTHS_BIASED } else { widths };
         match self.storage {
             Storage::Bf16 if widths.contains(&self.width) => Family::TensorCores(self.width as u32),
             storage => Family::Exact(storage),
