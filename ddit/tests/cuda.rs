@@ -5,17 +5,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::{ControlFlow, Deref};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use autograd::optim::{AdamW, AdamWConfig, Ema};
 use autograd::{Params, no_grad};
-use ddit::config::{Recipe, TransformerConfig, VaeConfig};
+use ddit::config::{Recipe, VaeConfig};
 use ddit::mmdit::{Mmdit, TextInput, inventory};
 use ddit::objective::{Draws, ImagePairs, Losses, Objective, TextPairs, Texts, VaeObjective};
 use ddit::pipeline::{Model, Prompts, Texts as Given};
 use ddit::t5::{self, T5Config, T5Encoder};
-use ddit::train::{RunConfig, Trainer};
+use ddit::train::Trainer;
 use ddit::vae::{self, AutoencoderKl};
 use ddit::weights::Inventory;
 use samplers::flow::{FlowStep, Guidance, Schedule, Solver};
@@ -26,22 +26,14 @@ use tensor::rng::Rng;
 use tensor::{DType, Device, Tensor};
 
 mod listed;
+mod tiny;
 use listed::assert_listed;
+use tiny::{config, open};
 
 /// Samples of a batch, and tokens of a text.
 const BATCH: usize = 2;
 const LENGTH: usize = 5;
 const MASK: u32 = 10;
-
-fn config() -> TransformerConfig {
-    serde_json::from_value(json!({
-        "vocab_size": 11, "sample_size": 6, "patch_size": 2, "in_channels": 3, "out_channels": 3,
-        "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 2,
-        "joint_attention_dim": 0, "caption_projection_dim": 16, "pos_embed_max_size": 5,
-        "text_embedding": true, "max_text_length": 8,
-    }))
-    .unwrap()
-}
 
 fn params(device: &Device) -> Params {
     params_of(&inventory(&config()), device)
@@ -294,25 +286,6 @@ fn states_of_texts_are_those_of_the_cpu() {
     let apart = apart(&states(&gpu()), &states(&Device::Cpu));
     assert!(apart <= 1e-5, "{apart:.1e}");
     assert_listed();
-}
-
-/// A run of a transformer of one block on pixels.
-fn open(out: &Path, device: &Device) -> Trainer {
-    let settings = [
-        "autoencoder.source=none",
-        "model.blocks=1",
-        "model.width=16",
-        "model.heads=2",
-        "model.patch=32",
-        "data.scenes=8",
-        "batch.images=2",
-        "batch.texts=2",
-        "run.log_every=1",
-        "run.steps=4",
-    ];
-    let config = RunConfig::load("tiny", &settings.map(str::to_owned)).unwrap();
-    fs::create_dir_all(out).unwrap();
-    Trainer::open(config, out, device, &mut |_, _| Ok(())).unwrap()
 }
 
 fn steps(trainer: &mut Trainer, count: usize) -> Vec<f64> {

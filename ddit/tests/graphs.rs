@@ -3,7 +3,6 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use autograd::optim::{AdamW, AdamWConfig, Ema};
@@ -13,7 +12,7 @@ use ddit::mmdit::{Mmdit, TextInput, inventory};
 use ddit::objective::{Draws, ImagePairs, Objective, TextPairs, Texts};
 use ddit::pipeline::Model;
 use ddit::t5::{self, T5Config, T5Encoder};
-use ddit::train::{RunConfig, Trainer};
+use ddit::train::Trainer;
 use ddit::weights::Inventory;
 use serde_json::json;
 use tensor::cuda::Repeat;
@@ -21,7 +20,9 @@ use tensor::rng::Rng;
 use tensor::{Cuda, DType, Device, Tensor};
 
 mod listed;
+mod tiny;
 use listed::assert_listed;
+use tiny::{config, open};
 
 /// The stand-in's GPU, for one test at a time: while one records, others leave it alone.
 fn gpu() -> (MutexGuard<'static, ()>, Cuda) {
@@ -35,13 +36,7 @@ fn gpu() -> (MutexGuard<'static, ()>, Cuda) {
 fn a_recorded_velocity_has_the_bits_of_one_that_is_not() {
     let (_turn, gpu) = gpu();
     let device = Device::Cuda(gpu.clone());
-    let config: TransformerConfig = serde_json::from_value(json!({
-        "vocab_size": 11, "sample_size": 6, "patch_size": 2, "in_channels": 3, "out_channels": 3,
-        "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 2,
-        "joint_attention_dim": 0, "caption_projection_dim": 16, "pos_embed_max_size": 5,
-        "text_embedding": true, "max_text_length": 8,
-    }))
-    .unwrap();
+    let config = config();
     let weights = inventory(&config).fresh(3, DType::F32).unwrap().into_iter();
     let weights = weights.zip(0..).map(|((name, weight), i)| {
         // Weights that start as zeros would hide what depends on them.
@@ -175,24 +170,6 @@ fn recorded_steps_have_the_bits_of_steps_that_are_not() {
         assert!(got == want, "by states: {reads_states}");
     }
     assert_listed();
-}
-
-fn open(out: &Path, device: &Device) -> Trainer {
-    let settings = [
-        "autoencoder.source=none",
-        "model.blocks=1",
-        "model.width=16",
-        "model.heads=2",
-        "model.patch=32",
-        "data.scenes=8",
-        "batch.images=2",
-        "batch.texts=2",
-        "run.log_every=1",
-        "run.steps=4",
-    ];
-    let config = RunConfig::load("tiny", &settings.map(str::to_owned)).unwrap();
-    fs::create_dir_all(out).unwrap();
-    Trainer::open(config, out, device, &mut |_, _| Ok(())).unwrap()
 }
 
 /// A run that repeats its first step, and one that is resumed before each: every step of it is a
