@@ -91,8 +91,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `out[i]` is lane i.
     fn store(self, v: Self::V, out: &mut [Self::T; LANES]);
 
-    /// Begins to fetch the cache line of element `i`, which may lie beyond the end: what is there is
-    /// not read.
+    /// Runs a task on this instruction set, where there are registers as a function of its own: one
+    /// for whose loops the compiler has all of them.
+    fn call<K: Task<Self::T>>(self, task: K) -> K::Output;
+
+    /// Begins to fetch the cache line of element `i`, which may lie beyond the end: what is there
+    /// is not read.
     #[inline(always)]
     fn prefetch<E>(self, _x: &[E], _i: usize) {}
 
@@ -332,8 +336,8 @@ pub fn set_isa(isa: Isa) -> Result<(), String> {
     Ok(())
 }
 
-/// For tests: chooses each instruction set of this processor in turn, runs `f`, and chooses again the
-/// one that was. Callers take turns, as the choice is the whole program's.
+/// For tests: chooses each instruction set of this processor in turn, runs `f`, and chooses again
+/// the one that was. Callers take turns, as the choice is the whole program's.
 ///
 /// A set that the processor lacks is told on stderr, past the capture of tests' output, in a line
 /// that begins `SKIPPED`: a pass must not hide what was not tried.

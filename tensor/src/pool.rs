@@ -11,8 +11,9 @@
 //! * Blocks of [`MAPPED_FROM`] bytes and more are anonymous maps that start at a multiple of 2 MiB
 //!   and ask for huge pages: one page fault and one TLB entry for 512 small pages.
 //! * Memory is zero when fresh and stale when reused; it is never uninitialised.
-//! * Free blocks are given back, largest first, when keeping them would take the process above one
-//!   and a half times its peak of live bytes; [`trim`] gives all of them back.
+//! * Free blocks are given back, largest first, when keeping them would take the process more than an
+//!   eightieth, and at least 16 MiB, above its peak of live bytes (or half of it, if that is less);
+//!   [`trim`] gives all of them back.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +24,10 @@ use memmap2::{MmapMut, MmapOptions};
 
 /// Blocks of at least this many bytes are maps of their own.
 pub const MAPPED_FROM: usize = 1 << 20;
+
+/// Bytes that are kept above the peak of live ones: sizes that a step asks for at other times than
+/// its peak take that much, and what is given back and asked for again costs page faults.
+const SLACK: usize = 16 << 20;
 
 /// Size and alignment of a huge page on x86-64 and on arm64 with 4 KiB pages.
 const HUGE_PAGE: usize = 2 << 20;
@@ -82,7 +87,8 @@ impl Block {
             return Self { memory, zeroed: false };
         }
         state.count_live(class.bytes);
-        let keep = (state.high_water + state.high_water / 2).saturating_sub(state.stats.live);
+        let slack = SLACK.max(state.high_water / 80).min(state.high_water / 2);
+        let keep = (state.high_water + slack).saturating_sub(state.stats.live);
         let freed = state.evict(keep);
         drop(state);
         drop(freed);

@@ -197,6 +197,9 @@ mod tests {
         type V = Array<f64>;
         const TILE_ROWS: usize = 12;
         const TILE_VECS: usize = 2;
+        fn call<K: Task<f64>>(self, task: K) -> K::Output {
+            task.run(self)
+        }
         fn splat(self, x: f64) -> Array<f64> {
             self.0.splat(x)
         }

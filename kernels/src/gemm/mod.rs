@@ -25,21 +25,26 @@
 //!
 //! # Speed
 //!
-//! The micro-kernel keeps its sums in registers and runs near the machine's peak; what is left to
-//! lose is moving data. A panel of B is packed once for all rows: by the only tile that uses it,
-//! into the first cache, or where tiles share it, by all threads before the product starts. Rows
-//! of A are packed by each tile, or before the product starts where there is one row of tiles; with
-//! rows adjacent along K that is a copy.
+//! The [micro-kernel](micro) keeps its sums in registers and runs near the machine's peak; what is
+//! left to lose is moving data, so as little as possible is moved:
 //!
-//! Of two threads' time on Zen 5 at 1024 rows and more, 86 to 90 % is the micro-kernel's, which runs
-//! at 92 to 95 % of the peak; packing B takes 4 to 6, packing A 2 to 3, writing C 1 to 2, and tiles
-//! that end later than others 2 to 3. Three things got there from 72 to 75 % of the peak to 80 to 83:
-//! a tile of 96 × 1024 packs a quarter as much of A as one of 192 × 256, in as much cache; the
-//! micro-kernel fetches the panels that come after its own; packing fetches rows ahead, which lie on
-//! other pages. What did not: a block of 192 or 256 along K; rows of A interleaved, for which the
-//! micro-kernel is 1 % faster and packing takes twice as long. With 154 rows, packing A once and not
-//! in each of 16 tiles is worth 4 to 9 points, and B packed before the product another 9.
+//! * Rows of A that are adjacent along K are read where they are. Others are packed: all of them
+//!   before the product starts, or by each tile.
+//! * Columns of B are packed by the one tile that needs them, for all of its rows, and if they lie
+//!   side by side, by the micro-kernel itself, which stores what it has to load anyway. A strip of
+//!   them stays in the second cache.
+//! * Sums that are only stored are made in the output. Other writers get them chunk by chunk.
+//!
+//! So tiles are tall: few columns, all rows. Only where A has to be packed and is too large for
+//! that to be done at once, or is one of a batch, tiles are wide, and B is packed before, for all
+//! of them.
+//!
+//! What did not help: fetching rows of A, or columns of B that are not packed, before their turn in
+//! another tile; strips of 96 or 128 columns; whole rows of the product as tiles, for a B that fits
+//! the second cache; handing sums to writers by the dozen of rows. Measurements are in
+//! `docs/speed.md`.
 
+mod micro;
 mod modulated;
 mod pack;
 pub mod ptx;
@@ -65,8 +70,8 @@ use std::ops::Range;
 use crate::lane::LANES;
 use crate::par::{self, Cells};
 use crate::{Real, count, scratch};
-use pack::{Columns, Rows, TOGETHER};
-use tile::{GROUP, SumTile};
+use pack::{Columns, Packed, Rows};
+use tile::{GROUP, STRIP, SumTile, To};
 
 /// The size of a product: `batch` times `[m, k] · [k, n]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,32 +140,24 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
         return;
     }
     count::add(2 * batch * m * n * k);
-    let plan = Plan::new(size);
+    let b = b.into();
+    if let Right::Packed(b) = &b {
+        assert_eq!(b.size(), [k, n], "packed operand of {size:?}");
+    }
+    // Where no tile has to pack rows of A, tiles are tall and pack columns of B, each only once.
+    let room = Packed::room(&a, [m, k]);
+    let whole = batch == 1 && k > 0 && room <= WHOLE_A;
+    let tall = a.is_lent() || whole;
+    let plan = if tall { Plan::tall(size) } else { Plan::wide(size) };
     let kept = (!kept.is_empty()).then(|| Cells::new(kept, [m, n], plan.tile));
     let out = Cells::new(out, [m, n], plan.tile);
     let to = Target { writer, out: &out, kept: kept.as_ref() };
-    match b.into() {
-        Right::Packed(b) => {
-            assert_eq!(b.size(), [k, n], "packed operand of {size:?}");
-            plan.rows(a, |a| plan.run(a, Columns::Packed(b), &to, 0..batch, 0..n));
-        }
-        Right::Read(b) if plan.tile[0] >= m => {
-            plan.rows(a, |a| plan.run(a, Columns::Own { b, n }, &to, 0..batch, 0..n));
-        }
-        Right::Read(b) => plan.bands(|matrices, columns| {
-            let panels = columns.start / LANES..columns.end.div_ceil(LANES);
-            let len = matrices.len() * panels.len() * k * LANES;
-            scratch::with([len], |[shared]| {
-                pack::pack(b, matrices.clone(), [k, n], panels.clone(), shared);
-                let packed = Columns::Shared {
-                    rows: shared.as_chunks().0,
-                    k,
-                    first: [matrices.start, panels.start],
-                    panels: panels.len(),
-                };
-                plan.run(Rows::Own(a), packed, &to, matrices, columns);
-            });
-        }),
+    if whole && !a.is_lent() {
+        scratch::with([room], |[room]| {
+            plan.columns(Rows::Packed(Packed::new(a, [m, k], room)), b, tall, &to);
+        });
+    } else {
+        plan.columns(Rows::Own(a), b, tall, &to);
     }
 }
 
@@ -180,69 +177,80 @@ struct Plan {
     tile: [usize; 2],
 }
 
-/// Most rows of a tile,
-const TILE_M: usize = 96;
-/// and most columns: a block of A is packed once for all of them, and with their sums it stays in the
-/// second cache.
-const TILE_N: usize = 1024;
-/// Fewest rows and columns of a tile that is cut in two for want of tiles.
-const CUT: [usize; 2] = [72, 256];
-/// Most rows of a tile that has its columns of B to itself,
-const LONE_M: usize = 384;
-/// fewest elements of a B that is cut for that,
-const LARGE_B: usize = 1 << 20;
-/// and fewest columns of such a tile.
-const LEAST_N: usize = 96;
+/// Most rows of a tall tile: of its columns of B, packing takes a thousandth part,
+const TALL: usize = 1536;
+/// and fewest rows of one that is cut in two for want of tiles.
+const CUT: usize = 384;
+/// Most rows and columns of a wide tile: a block of A is packed once for all of them, and stays in
+/// the second cache.
+const WIDE: [usize; 2] = [96, 1024];
+/// Most numbers of room for an A that is packed at once.
+const WHOLE_A: usize = 2 << 20;
 /// Tiles that keep a machine's threads about equally busy.
-const TILES: usize = 16;
+const TILES: usize = 12;
 /// Multiply-adds below which a tile is not worth cutting: 40 µs.
-const TILE_WORK: usize = 2 << 20;
+const TILE_WORK: usize = 5 << 20;
 /// Elements of B packed at a time where tiles share them.
-const BAND: usize = 4 << 20;
+const BAND: usize = 1 << 20;
 
 impl Plan {
-    /// The largest tiles of which there are enough.
-    ///
-    /// A tile reads a panel of B for each of its rows' sake, and packs a row of A for its columns';
-    /// packing costs more than reading, so tiles are wide.
-    fn new(size: Size) -> Self {
+    /// Tiles of few columns and of all rows, as far as that leaves enough of them.
+    fn tall(size: Size) -> Self {
         let Size { batch, m, n, k } = size;
-        let widest = (BAND / k.max(1)).clamp(2 * LANES, TILE_N);
-        let mut pieces = [m.div_ceil(TILE_M), n.div_ceil(widest)];
-        // Columns of B that no other tile needs are packed panel by panel into the first cache.
-        // Once B is larger than a cache, sparing it the way through memory (a sixth of the time at
-        // 154 to 400 rows) is worth more than the best shape of a tile.
-        let across = TILES.div_ceil(batch.max(1)).max(pieces[1]);
-        let lone = m <= LONE_M && k * n >= LARGE_B && n >= LEAST_N * across;
-        if lone {
-            pieces = [1, across];
+        let rows = |pieces: usize| m.div_ceil(pieces).next_multiple_of(GROUP);
+        let tiles = |[rows, columns]: [usize; 2]| batch * m.div_ceil(rows) * n.div_ceil(columns);
+        let mut pieces = m.div_ceil(TALL);
+        let mut tile = [rows(pieces), STRIP * LANES];
+        while tile[1] < n && tile[0] * tile[1] * k < TILE_WORK && tiles(tile) > TILES {
+            tile[1] *= 2;
         }
-        while !lone && batch * pieces[0] * pieces[1] < TILES {
-            let [rows, columns] = [m.div_ceil(pieces[0]), n.div_ceil(pieces[1])];
-            if rows * columns * k < TILE_WORK {
-                break;
-            }
-            let [rows_suffice, columns_suffice] = [rows >= CUT[0], columns >= CUT[1]];
-            if columns_suffice && (columns > 2 * rows || !rows_suffice) {
-                pieces[1] *= 2;
-            } else if rows_suffice {
-                pieces[0] *= 2;
+        while tiles(tile) < TILES && tile[0].min(m) * tile[1].min(n) * k >= TILE_WORK {
+            if tile[0] >= CUT {
+                pieces *= 2;
+                tile[0] = rows(pieces);
+            } else if tile[1] == STRIP * LANES {
+                tile[1] /= 2;
             } else {
                 break;
             }
         }
-        let rows = m.div_ceil(pieces[0]).next_multiple_of(GROUP);
-        let columns = n.div_ceil(pieces[1]).next_multiple_of(2 * LANES);
-        Plan { size, tile: [rows, columns] }
+        Plan { size, tile }
     }
 
-    /// Calls `f` with the left operand: packed, if several tiles use the same rows and no others.
-    fn rows<T: Real>(&self, a: Operand<T>, f: impl FnOnce(Rows<T>)) {
-        let Size { batch, m, n, k } = self.size;
-        if batch > 1 || self.tile[0] < m || self.tile[1] >= n {
-            return f(Rows::Own(a));
+    /// Tiles of few rows and many columns.
+    fn wide(size: Size) -> Self {
+        let Size { batch, m, n, k } = size;
+        let widest = (BAND / k.max(1)).clamp(2 * LANES, WIDE[1]);
+        let mut pieces = n.div_ceil(widest);
+        while batch * m.div_ceil(WIDE[0]) * pieces < TILES && n.div_ceil(pieces) > 256 {
+            pieces *= 2;
         }
-        scratch::with([Rows::<T>::room([m, k])], |[room]| f(Rows::pack(a, [m, k], room)));
+        let rows = m.div_ceil(m.div_ceil(WIDE[0])).next_multiple_of(GROUP);
+        Plan { size, tile: [rows, n.div_ceil(pieces).next_multiple_of(2 * LANES)] }
+    }
+
+    /// All of the product. Columns of B are packed by each tile, or where `own` is false and they
+    /// are not packed yet, for all of them.
+    fn columns<T: Real, O: Send>(&self, a: Rows<T>, b: Right<T>, own: bool, to: &Target<T, O>) {
+        let Size { batch, n, k, .. } = self.size;
+        match b {
+            Right::Packed(b) => self.run(a, Columns::Packed(b), to, 0..batch, 0..n),
+            Right::Read(b) if own => self.run(a, Columns::Own { b, n }, to, 0..batch, 0..n),
+            Right::Read(b) => self.bands(|matrices, columns| {
+                let panels = columns.start / LANES..columns.end.div_ceil(LANES);
+                let len = matrices.len() * panels.len() * k * LANES;
+                scratch::with([len], |[shared]| {
+                    pack::pack(b, matrices.clone(), [k, n], panels.clone(), shared);
+                    let packed = Columns::Shared {
+                        rows: shared.as_chunks().0,
+                        k,
+                        first: [matrices.start, panels.start],
+                        panels: panels.len(),
+                    };
+                    self.run(a, packed, to, matrices, columns);
+                });
+            }),
+        }
     }
 
     /// Calls `f` for matrices and columns, whole tiles of them, whose packed B is of bounded size.
@@ -289,30 +297,42 @@ impl Plan {
     ) {
         let Target { writer, out, kept } = *to;
         let out = out.take(batch, place);
-        let kept = kept.map(|kept| kept.take(batch, place));
+        let mut kept = kept.map(|kept| kept.take(batch, place));
         let (row, column) = (place[0] * self.tile[0], place[1] * self.tile[1]);
         let (rows, columns) = (out.rows().len(), out.columns().len());
-        let panels = column / LANES..(column + columns).div_ceil(LANES);
-        // An odd number of cache lines: rows must not compete for the same places of a cache.
-        let stride = panels.len() | 1;
-        let a_len = if a.is_packed() { 0 } else { rows.next_multiple_of(GROUP) * KC };
-        let sums_len = rows * stride * LANES;
-        scratch::with([a_len, TOGETHER * KC * LANES, sums_len], |[a_block, slots, sums]| {
+        let (panels, k) = (column / LANES..(column + columns).div_ceil(LANES), self.size.k);
+        let make = |to: To<T>, a_block: &mut [T], slots: &mut [T]| {
+            let (rows, slots) = (row..row + rows, slots.as_chunks_mut().0);
             T::multiply(SumTile {
                 a,
                 b,
                 batch,
-                k: self.size.k,
-                rows: row..row + rows,
-                panels,
+                k,
+                rows,
+                panels: panels.clone(),
                 a_block,
-                slots: slots.as_chunks_mut().0,
-                sums: sums.as_chunks_mut().0,
-                stride,
+                slots,
+                to,
             });
-            let sums = Sums::new(sums.as_chunks().0, stride);
-            writer.write(At { batch, row, col: column }, sums, out, kept);
-        });
+        };
+        let room = [a.room(rows, k), STRIP * KC * LANES];
+        match writer.place(out) {
+            Ok(out) => scratch::with(room, |[a_block, slots]| make(To::Place(out), a_block, slots)),
+            Err(mut out) => {
+                let sums: usize = tile::sums_size(rows, panels.len(), k).iter().product();
+                scratch::with([room[0], room[1], sums * LANES], |[a_block, slots, sums]| {
+                    let finished =
+                        &mut |rows: Range<usize>, panels: Range<usize>, sums: Sums<T>| {
+                            let some = panels.start * LANES..columns.min(panels.end * LANES);
+                            let at = At { batch, row: row + rows.start, col: column + some.start };
+                            let kept =
+                                kept.as_mut().map(|kept| kept.part([rows.clone(), some.clone()]));
+                            writer.write(at, sums, out.part([rows, some]), kept);
+                        };
+                    make(To::Writer(finished, sums.as_chunks_mut().0), a_block, slots);
+                });
+            }
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Operands in the forms the micro-kernel reads: the left one in blocks of rows, [`KC`] numbers apart,
-//! the right one in panels of sixteen columns.
+//! Operands in the forms the micro-kernel reads: the left one by rows or in groups of rows side by
+//! side, the right one in panels of sixteen columns.
 //!
 //! A panel holds rows of sixteen adjacent columns, one row after the other along K; the last panel
 //! is filled up with zeros. The layout is the same on every instruction set.
@@ -8,16 +8,17 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
+use super::micro::{AlongK, Left, SideBySide};
 use super::read::Operand;
 use super::storage::Stored;
-use super::tile::{GROUP, KC, blocks};
+use super::tile::{GROUP, KC, STRIP, blocks};
 use crate::lane::LANES;
 use crate::{Real, par};
 
 /// A right operand packed once, to be used many times: the weights of a frozen model.
 ///
-/// Elements are kept as they are stored (`E` may be half precision) and widened on use, a panel
-/// at a time, inside the first cache.
+/// Elements are kept as they are stored (`E` may be half precision) and widened on use, a few
+/// panels at a time, inside the second cache.
 #[derive(Clone, Debug)]
 pub struct PackedB<E> {
     panels: Vec<E>,
@@ -78,86 +79,131 @@ impl<'a, T: Real, E: Stored<T>> From<&'a PackedB<E>> for Right<'a, T> {
 pub trait Panels<T: Real>: Sync {
     /// Length of the sums and number of columns.
     fn size(&self) -> [usize; 2];
-    /// Rows `depth` of panel `j`; `scratch` has room for them.
-    fn panel<'a>(
-        &'a self,
-        j: usize,
-        depth: Range<usize>,
-        scratch: &'a mut [[T; LANES]],
-    ) -> &'a [[T; LANES]];
-    /// The same, if it needs no widening.
+    /// Rows `depth` of panel `j`, if they need no widening.
     fn ready(&self, j: usize, depth: Range<usize>) -> Option<&[[T; LANES]]>;
+    /// Widens rows `depth` of panel `j` into `out`.
+    fn widen(&self, j: usize, depth: Range<usize>, out: &mut [[T; LANES]]);
 }
 
 impl<T: Real, E: Stored<T>> Panels<T> for PackedB<E> {
     fn size(&self) -> [usize; 2] {
         [self.k, self.n]
     }
-    fn panel<'a>(
-        &'a self,
-        j: usize,
-        depth: Range<usize>,
-        scratch: &'a mut [[T; LANES]],
-    ) -> &'a [[T; LANES]] {
-        let (rows, _) = self.panels.as_chunks();
-        E::lanes(&rows[j * self.k..][depth], scratch)
-    }
     fn ready(&self, j: usize, depth: Range<usize>) -> Option<&[[T; LANES]]> {
         let (rows, _) = self.panels.as_chunks::<LANES>();
         E::as_real(rows[j * self.k..][depth].as_flattened()).map(|rows| rows.as_chunks().0)
+    }
+    fn widen(&self, j: usize, depth: Range<usize>, out: &mut [[T; LANES]]) {
+        let (rows, _) = self.panels.as_chunks::<LANES>();
+        let rows = rows[j * self.k..][depth].as_flattened();
+        rows.iter().zip(out.as_flattened_mut()).for_each(|(x, out)| *out = x.widen());
     }
 }
 
 /// What a tile takes its rows from.
 #[derive(Clone, Copy)]
 pub(super) enum Rows<'a, T> {
-    /// The operand itself: the tile packs its rows.
+    /// The operand itself: rows are read where they are, or else the tile packs them.
     Own(Operand<'a, T>),
-    /// Rows packed for this call, of one matrix: blocks of [`KC`] along K, each of `height` rows.
-    Shared { blocks: &'a [T], height: usize },
+    /// All rows of a matrix, packed for this call.
+    Packed(Packed<'a, T>),
 }
 
-impl<'a, T: Real> Rows<'a, T> {
-    /// Packs the `m` rows of the first matrix for all tiles; see [`Rows::room`].
-    pub fn pack(a: Operand<T>, [m, k]: [usize; 2], out: &'a mut [T]) -> Self {
-        let height = m.next_multiple_of(GROUP);
-        par::chunks_mut(out, GROUP * KC, m * k / 2, |i, out| {
-            let (block, row) = (i * GROUP / height, i * GROUP % height);
-            let depth = block * KC..k.min((block + 1) * KC);
-            a.read_rows(0, row..m.min(row + GROUP), depth, out);
-        });
-        Rows::Shared { blocks: out, height }
-    }
+/// Packed rows of A: each adjacent along K, or in groups of [`GROUP`] side by side.
+#[derive(Clone, Copy)]
+pub(super) struct Packed<'a, T> {
+    x: &'a [T],
+    /// Numbers for a row.
+    step: usize,
+    side_by_side: bool,
+}
 
-    /// Whether no tile has to pack.
-    pub fn is_packed(&self) -> bool {
-        matches!(self, Rows::Shared { .. })
+/// Groups of rows that are packed together, so that columns are read in runs of some length.
+const TOGETHER: usize = 8;
+
+impl<'a, T: Real> Packed<'a, T> {
+    /// How many numbers a packed row of length `k` takes. Rows that are adjacent along K must not
+    /// compete for the same places of a cache: they are an odd number of sixteens apart.
+    fn step(a: &Operand<T>, k: usize) -> usize {
+        if a.side_by_side() { k } else { (k.div_ceil(LANES) | 1) * LANES }
     }
 
     /// How many numbers `m` packed rows of length `k` take.
-    pub fn room([m, k]: [usize; 2]) -> usize {
-        m.next_multiple_of(GROUP) * k.next_multiple_of(KC)
+    pub fn room(a: &Operand<T>, [m, k]: [usize; 2]) -> usize {
+        m.next_multiple_of(GROUP).saturating_mul(Self::step(a, k))
     }
 
-    /// `rows` of a block of K, packed: in `room`, or wherever they are.
+    /// Packs all `m` rows of the first matrix.
+    pub fn new(a: Operand<T>, [m, k]: [usize; 2], out: &'a mut [T]) -> Self {
+        let step = Self::step(&a, k);
+        par::chunks_mut(out, TOGETHER * GROUP * step, m * k / 2, |i, out| {
+            let row = i * TOGETHER * GROUP;
+            Packed::fill(a, 0, row..m.min(row + TOGETHER * GROUP), 0..k, out);
+        });
+        Packed { x: out, step, side_by_side: a.side_by_side() }
+    }
+
+    /// Packs some rows, the first of them to the start of `out`.
+    fn fill(a: Operand<T>, batch: usize, rows: Range<usize>, depth: Range<usize>, out: &mut [T]) {
+        let step = Self::step(&a, depth.len());
+        if a.side_by_side() {
+            a.read_groups(batch, rows, depth, out);
+        } else {
+            a.read_rows(batch, rows, depth, out, step);
+        }
+    }
+
+    /// Rows from `row` on, a multiple of [`GROUP`], and steps along K from `from` on.
+    fn block(self, row: usize, from: usize) -> Left<'a, T> {
+        let Packed { x, step, side_by_side } = self;
+        if side_by_side {
+            let (x, _) = x[row * step..].as_chunks();
+            Left::Groups(SideBySide { x: &x[from..], stride: step })
+        } else {
+            Left::Rows(AlongK { x: &x[row * step + from..], stride: step })
+        }
+    }
+}
+
+impl<'a, T: Real> Rows<'a, T> {
+    /// Room that a tile needs to pack so many rows.
+    pub fn room(&self, rows: usize, k: usize) -> usize {
+        match self {
+            Rows::Own(a) if !a.is_lent() => Packed::room(a, [rows, k.min(KC)]),
+            _ => 0,
+        }
+    }
+
+    /// Packs rows of a block of K into `room`, if the tile has to.
+    pub fn prepare(&self, batch: usize, rows: Range<usize>, depth: Range<usize>, room: &mut [T]) {
+        if let Rows::Own(a) = self
+            && !a.is_lent()
+        {
+            Packed::fill(*a, batch, rows, depth, room);
+        }
+    }
+
+    /// Rows of a block of K from `row` on; the tile's first row is `first`.
     pub fn block<'b>(
         &self,
         batch: usize,
-        rows: Range<usize>,
+        [first, row]: [usize; 2],
         depth: Range<usize>,
-        room: &'b mut [T],
-    ) -> &'b [T]
+        room: &'b [T],
+    ) -> Left<'b, T>
     where
         'a: 'b,
     {
-        match *self {
-            Rows::Own(a) => {
-                a.read_rows(batch, rows, depth, room);
-                room
-            }
-            Rows::Shared { blocks, height } => {
-                &blocks[(depth.start / KC * height + rows.start) * KC..]
-            }
+        match self {
+            Rows::Packed(packed) => packed.block(row, depth.start),
+            Rows::Own(a) => match a.lend(batch, row, depth.start) {
+                Some((x, stride)) => Left::Rows(AlongK { x, stride }),
+                None => {
+                    let step = Packed::step(a, depth.len());
+                    let packed = Packed { x: room, step, side_by_side: a.side_by_side() };
+                    packed.block(row - first, 0)
+                }
+            },
         }
     }
 }
@@ -174,7 +220,7 @@ pub(super) enum Columns<'a, T> {
 }
 
 impl<T: Real> Columns<'_, T> {
-    /// Fills slots, of [`KC`] rows each, with panels that are the tile's own to pack.
+    /// Fills slots, of [`KC`] rows each, with panels that the tile has to pack, or to widen.
     pub fn prepare(
         &self,
         batch: usize,
@@ -182,44 +228,50 @@ impl<T: Real> Columns<'_, T> {
         depth: Range<usize>,
         slots: &mut [[T; LANES]],
     ) {
-        if let Columns::Own { b, n } = self {
-            read_panels(*b, batch, panels, depth, *n, slots.as_flattened_mut(), KC);
+        match self {
+            Columns::Own { b, n } => {
+                read_panels(*b, batch, panels, depth, *n, slots.as_flattened_mut(), KC);
+            }
+            Columns::Packed(b) => {
+                for (j, slot) in panels.zip(slots.chunks_mut(KC)) {
+                    if b.ready(j, depth.clone()).is_none() {
+                        b.widen(j, depth.clone(), slot);
+                    }
+                }
+            }
+            Columns::Shared { .. } => {}
         }
     }
 
-    /// Rows `depth` of panel `j` of matrix `batch`, if they are packed already.
+    /// Columns of whole panels from a row on, and the distance of rows, where a tile has to pack
+    /// them and they lie in memory side by side.
+    pub fn unpacked(
+        &self,
+        batch: usize,
+        panels: Range<usize>,
+        row: usize,
+    ) -> Option<(&[T], usize)> {
+        match self {
+            Columns::Own { b, n } if panels.end * LANES <= *n => {
+                b.lend(batch, row, panels.start * LANES)
+            }
+            _ => None,
+        }
+    }
+
+    /// Rows `depth` of panel `j` of matrix `batch`, if there is one and it is packed already.
+    #[inline]
     pub fn ready(&self, batch: usize, j: usize, depth: Range<usize>) -> Option<&[[T; LANES]]> {
         match self {
-            Columns::Shared { rows, k, first, panels } => {
+            Columns::Shared { rows, k, first, panels } if j < first[1] + panels => {
                 let panel = (batch - first[0]) * panels + j - first[1];
                 Some(&rows[panel * k..][depth])
             }
-            Columns::Packed(b) => b.ready(j, depth),
-            Columns::Own { .. } => None,
-        }
-    }
-
-    /// Rows `depth` of panel `j` of matrix `batch`, in its slot or wherever they are.
-    #[inline]
-    pub fn panel<'a>(
-        &'a self,
-        batch: usize,
-        j: usize,
-        depth: Range<usize>,
-        slot: &'a mut [[T; LANES]],
-    ) -> &'a [[T; LANES]] {
-        match self {
-            Columns::Own { .. } => &slot[..depth.len()],
-            Columns::Shared { rows, k, first, panels } => {
-                &rows[((batch - first[0]) * panels + j - first[1]) * k..][depth]
-            }
-            Columns::Packed(b) => b.panel(j, depth, slot),
+            Columns::Packed(b) if j * LANES < b.size()[1] => b.ready(j, depth),
+            _ => None,
         }
     }
 }
-
-/// Panels that are packed together: 64 columns, so that rows are read in runs of some length.
-pub(super) const TOGETHER: usize = 4;
 
 /// Rows `depth` of `panels` of an operand with `n` columns, `panel_rows` rows apart.
 fn read_panels<T: Real>(
@@ -250,8 +302,8 @@ pub(super) fn pack<T: Real>(
     let panel_len = (k * LANES).max(1);
     // About half a nanosecond an element, most of it waiting for memory.
     let ns = out.len() / 2;
-    par::chunks_mut(out, TOGETHER * panel_len, ns, |chunk, mut out| {
-        let mut at = chunk * TOGETHER;
+    par::chunks_mut(out, STRIP * panel_len, ns, |chunk, mut out| {
+        let mut at = chunk * STRIP;
         while !out.is_empty() {
             let (matrix, j) = (matrices.start + at / panels.len(), at % panels.len());
             let number = (panels.len() - j).min(out.len() / panel_len);

@@ -4,7 +4,6 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 
 use crate::Real;
-use crate::lane::LANES;
 
 /// A type whose values widen to `T` exactly.
 pub trait Stored<T: Real>: Pod + Sync + Send {
@@ -16,17 +15,6 @@ pub trait Stored<T: Real>: Pod + Sync + Send {
     fn as_real(_: &[Self]) -> Option<&[T]> {
         None
     }
-
-    /// Rows of sixteen as `T`: the rows themselves where this is `T`, else widened into `scratch`.
-    fn lanes<'a>(x: &'a [[Self; LANES]], scratch: &'a mut [[T; LANES]]) -> &'a [[T; LANES]] {
-        let scratch = &mut scratch[..x.len()];
-        for (out, x) in scratch.iter_mut().zip(x) {
-            for (out, x) in out.iter_mut().zip(x) {
-                *out = x.widen();
-            }
-        }
-        scratch
-    }
 }
 
 impl<T: Real> Stored<T> for T {
@@ -37,9 +25,6 @@ impl<T: Real> Stored<T> for T {
     #[inline(always)]
     fn as_real(x: &[T]) -> Option<&[T]> {
         Some(x)
-    }
-    fn lanes<'a>(x: &'a [[T; LANES]], _: &'a mut [[T; LANES]]) -> &'a [[T; LANES]] {
-        x
     }
 }
 

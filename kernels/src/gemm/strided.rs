@@ -81,6 +81,10 @@ impl<T: Real, E: Stored<T>> Reader<T> for Strided<'_, T, E> {
         }
     }
 
+    fn lend(&self, batch: usize, row: usize, col: usize) -> Option<(&[T], [usize; 2])> {
+        Some((E::as_real(self.at(batch, row, col))?, self.strides))
+    }
+
     fn read_transposed(
         &self,
         batch: usize,
@@ -145,7 +149,7 @@ impl<T: Real, E: Stored<T>> Task<T> for Copy<'_, T, E> {
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
         let Copy { x, by, size: [rows, cols], out, row_step, panel: [width, panel_step] } = self;
-        let ahead = AHEAD.div_ceil(cols.max(1)) * by;
+        let ahead = AHEAD.div_ceil(cols.max(1)).wrapping_mul(by);
         for i in 0..rows {
             let (x, out) = (&x[i * by..][..cols], &mut out[i * row_step..]);
             for (x, out) in x.chunks(width).zip(out.chunks_mut(panel_step)) {

@@ -18,7 +18,7 @@ fn values<T: Real>(seed: u32, n: usize) -> Vec<T> {
 }
 
 /// Sizes around every edge there is: none, one, a panel, a register tile, a block of K, a tile.
-const SIZES: [[usize; 3]; 12] = [
+const SIZES: [[usize; 3]; 13] = [
     [0, 3, 2],
     [3, 0, 2],
     [2, 3, 0],
@@ -31,6 +31,7 @@ const SIZES: [[usize; 3]; 12] = [
     [193, 40, 19],
     [50, 300, 9],
     [200, 270, 11],
+    [200, 8, 0],
 ];
 
 /// Rounding of a sum of k products at most 1 in size, each rounded to f32 or f64.
@@ -302,11 +303,10 @@ fn bits_depend_on_neither_rows_nor_batch_nor_threads_nor_packing() {
     assert!(c == whole);
 }
 
-/// Tiles with all rows, which pack their columns of a large right operand themselves.
+/// Tiles of all rows, of some, and of few, which tile that they are in says nothing about a sum.
 #[test]
 fn few_rows_of_a_large_product_have_the_bits_of_many() {
-    let (m, n, k) = (LONE_M + 1, 16 * LEAST_N + 5, 700);
-    assert!(k * n >= LARGE_B);
+    let (m, n, k) = (2 * TALL + 1, 85, 2 * KC + 30);
     let (a, b) = (full(60, m * k), full(70, n * k));
     let weights = Strided::<f32>::rows(&b, k);
     let product = |rows: usize| {
@@ -316,7 +316,72 @@ fn few_rows_of_a_large_product_have_the_bits_of_many() {
         c
     };
     let whole = product(m);
-    for rows in [1, 20, LONE_M] {
+    for rows in [1, 20, TALL] {
         assert!(product(rows) == whole[..rows * n], "{rows} rows");
+    }
+}
+
+/// A matrix after the other, each turned round.
+fn turned<T: Copy>(x: &[T], [rows, cols]: [usize; 2]) -> Vec<T> {
+    let matrices = x.chunks((rows * cols).max(1));
+    matrices.flat_map(|x| (0..cols * rows).map(|i| x[i % rows * cols + i / rows])).collect()
+}
+
+/// Rows of A are read where they are, packed before, or by each tile, as rows or side by side;
+/// columns of B are packed by a tile, by its first rows, or for all tiles. Slices end where
+/// matrices end.
+#[test]
+fn every_way_of_packing_makes_the_same_sums() {
+    let sizes = [
+        [3, 109, 130, 33],
+        [1, TALL + 12, 40, KC + 76],
+        [2, 40, 1100, KC + 276],
+        [2, 5, 1100, 1100],
+        [7, 130, 200, 50],
+        [1, WHOLE_A / KC + 5, 20, KC],
+        [3, 7, 64, 0],
+    ];
+    for [batch, m, n, k] in sizes {
+        let size = Size::new(m, n, k).batched(batch);
+        let (a, b) = (values::<f32>(1, batch * m * k), values::<f32>(2, batch * k * n));
+        let (a_turned, b_turned) = (turned(&a, [m, k]), turned(&b, [k, n]));
+        let narrow = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
+        let (half, half_turned) = (narrow(&a), narrow(&a_turned));
+        let (by_a, by_b) = ([m * k], [k * n]);
+        let rows = Strided::<f32>::rows(&a, k).batched(&[batch], &by_a);
+        let columns = Strided::<f32>::rows(&a_turned, m).batched(&[batch], &by_a);
+        let strides = Strided::<f32>::new(&a_turned, [1, m]).batched(&[batch], &by_a);
+        let half_rows = Strided::<f32, bf16>::rows(&half, k).batched(&[batch], &by_a);
+        let half_columns = Strided::<f32, bf16>::rows(&half_turned, m).batched(&[batch], &by_a);
+        let lefts = [
+            ("rows", rows.plain()),
+            ("columns", columns.transposed()),
+            ("strides", strides.plain()),
+            ("half rows", half_rows.plain()),
+            ("half columns", half_columns.transposed()),
+        ];
+        let plain = Strided::<f32>::rows(&b, n).batched(&[batch], &by_b);
+        let across = Strided::<f32>::rows(&b_turned, k).batched(&[batch], &by_b);
+        let shared = Strided::<f32>::rows(&b[..k * n], n);
+        let packed = PackedB::new(k, n, &b[..k * n], [n, 1]);
+        let half_packed = PackedB::new(k, n, &narrow(&b[..k * n]), [n, 1]);
+        let product = |a: Operand<f32>, b: Right<f32>| {
+            let mut c = vec![f32::NAN; batch * m * n];
+            gemm(size, a, b, &Store, &mut c);
+            c
+        };
+        let want = product(rows.plain(), across.transposed().into());
+        let want_shared = product(rows.plain(), shared.plain().into());
+        on_every_isa("ways of packing", |isa| {
+            for (what, a) in lefts {
+                let same = |b: Right<f32>, want: &[f32], with: &str| {
+                    assert!(product(a, b) == want, "{size:?} {what} {with} {isa:?}");
+                };
+                same(plain.plain().into(), &want, "plain");
+                same(across.transposed().into(), &want, "transposed");
+                same((&packed).into(), &want_shared, "packed");
+                same((&half_packed).into(), &want_shared, "packed halves");
+            }
+        });
     }
 }

@@ -1,28 +1,41 @@
-//! One tile of a product: the loops around the micro-kernel, and the micro-kernel.
+//! One tile of a product: the loops around the [micro-kernel](super::micro).
 //!
 //! ```text
-//! for each block of KC along K                     (sums of blocks are added in order)
-//!     pack the tile's rows of A, in groups of 12     stays in the second cache; or packed before
-//!     for each panel of 16·TILE_VECS columns of B    [KC][16]: stays in the first cache
-//!         for each TILE_ROWS rows of A
-//!             micro-kernel: TILE_ROWS × 16·TILE_VECS sums in registers, KC fused steps
+//! for each block of KC along K                           (sums of blocks are added in order)
+//!     pack the tile's rows of A                            unless they can be read where they are
+//!     for each strip of 64 columns of B
+//!         pack the strip, while the first group of rows     unless it is packed; it stays in the
+//!             is multiplied if columns are side by side     second cache
+//!         for each 96 rows of A, in groups of 12
+//!             for each 16·TILE_VECS columns of the strip
+//!                 micro-kernel: TILE_ROWS × 16·TILE_VECS sums in registers, KC fused steps
+//!             hand the sums on, after the last block       still in the first cache
 //! ```
 //!
 //! An element's sum is made the same way wherever it lies: tile sizes are no part of the result.
 
 use std::ops::Range;
 
-use super::pack::{Columns, Rows, TOGETHER};
+use super::micro::{Fresh, Left, Out, Ready, Tall, micro_tile};
+use super::pack::{Columns, Rows};
 use crate::lane::LANES;
-use crate::num::Num;
+use crate::par::Cell;
 use crate::{Real, Simd, Task};
 
-/// Depth of a block of K: a panel of B is then 24 KiB and fits the first cache beside a few rows
-/// of A, and most widths of small models are one or two blocks.
-pub const KC: usize = 384;
+/// Depth of a block of K. The micro-kernel is longer at its work, between one set of sums and the
+/// next, than in a block that lets a panel of B stay in the first cache; and reading one row of a
+/// panel for each dozen of fused steps, it does not need that: the second cache is fast enough.
+pub const KC: usize = 1024;
 
-/// Rows of A that are packed together: a multiple of every instruction set's `TILE_ROWS`.
+/// Rows of A that belong together: a multiple of every instruction set's `TILE_ROWS`.
 pub(super) const GROUP: usize = 12;
+
+/// Panels of B that belong together: 64 columns, so that rows are read in runs of some length.
+pub(super) const STRIP: usize = 4;
+
+/// Rows whose sums are handed on together: enough to be worth a call, and few enough for their sums
+/// to stay in the first cache.
+const CHUNK: usize = 8 * GROUP;
 
 /// The blocks of K.
 pub(super) fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
@@ -36,23 +49,34 @@ pub(super) fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
 pub trait Multiply: Sized {
     /// Makes the sums of a tile.
     #[doc(hidden)]
-    fn multiply(tile: SumTile<'_, Self>);
+    fn multiply(tile: SumTile<'_, '_, Self>);
 }
 
 impl Multiply for f32 {
-    fn multiply(tile: SumTile<'_, f32>) {
+    fn multiply(tile: SumTile<'_, '_, f32>) {
         f32::dispatch(tile);
     }
 }
 
 impl Multiply for f64 {
-    fn multiply(tile: SumTile<'_, f64>) {
+    fn multiply(tile: SumTile<'_, '_, f64>) {
         f64::dispatch(tile);
     }
 }
 
+/// Takes finished sums: of these rows and panels, counted from the tile's first.
+type Finished<'a, T> = dyn FnMut(Range<usize>, Range<usize>, Sums<T>) + 'a;
+
+/// Where sums go.
+pub(super) enum To<'a, 'w, T> {
+    /// Where they are made: to the output, of whole sixteens.
+    Place(Cell<'a, T>),
+    /// To a writer, from room for them.
+    Writer(&'a mut Finished<'w, T>, &'a mut [[T; LANES]]),
+}
+
 /// The sums of a tile, to be made.
-pub struct SumTile<'a, T> {
+pub struct SumTile<'a, 'w, T> {
     pub(super) a: Rows<'a, T>,
     pub(super) b: Columns<'a, T>,
     pub(super) batch: usize,
@@ -60,53 +84,106 @@ pub struct SumTile<'a, T> {
     pub(super) rows: Range<usize>,
     /// Panels of sixteen columns.
     pub(super) panels: Range<usize>,
-    /// Room for packed rows of A, whole groups, where they are the tile's own to pack,
+    /// Room for a block of A, if the tile has to pack it,
     pub(super) a_block: &'a mut [T],
-    /// for panels of B, [`KC`] rows each,
+    /// and for a strip of B, [`KC`] rows a panel.
     pub(super) slots: &'a mut [[T; LANES]],
-    /// and for the answer: row by row, `stride` sixteens from one to the next.
-    pub(super) sums: &'a mut [[T; LANES]],
-    pub(super) stride: usize,
+    pub(super) to: To<'a, 'w, T>,
 }
 
-impl<T: Real> Task<T> for SumTile<'_, T> {
+/// Sixteens from a row of a tile's sums to the next, and how many such rows there have to be.
+///
+/// Where blocks of K are added, all sums of a tile are kept, else those of one chunk of a strip.
+/// Rows must not compete for the same places of a cache: they are an odd number of sixteens.
+pub(super) fn sums_size(rows: usize, panels: usize, k: usize) -> [usize; 2] {
+    if k > KC { [panels | 1, rows] } else { [panels.min(STRIP) | 1, rows.min(CHUNK)] }
+}
+
+impl<T: Real> Task<T> for SumTile<'_, '_, T> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd<T = T>>(self, isa: S) {
+    fn run<S: Simd<T = T>>(mut self, isa: S) {
         const { assert!(GROUP.is_multiple_of(S::TILE_ROWS)) };
-        let SumTile { a, b, batch, k, rows, panels, a_block, slots, sums, stride } = self;
-        if k == 0 {
-            sums.as_flattened_mut().fill(T::ZERO);
+        if self.k == 0 {
+            return no_sums(&mut self.to, self.rows.len(), self.panels.len());
         }
-        for depth in blocks(k) {
-            let a = a.block(batch, rows.clone(), depth.clone(), a_block);
-            let a = a.as_chunks().0.as_chunks().0;
-            let first = depth.start == 0;
-            for strip in panels.clone().step_by(TOGETHER) {
-                let end = panels.end.min(strip + TOGETHER);
-                b.prepare(batch, strip..end, depth.clone(), slots);
-                for (j, pair) in (strip..end).step_by(2).zip(slots.chunks_mut(2 * KC)) {
-                    let (left, right) = pair.split_at_mut(KC);
-                    let left = b.panel(batch, j, depth.clone(), left);
-                    let two = j + 1 < end;
-                    let right =
-                        if two { b.panel(batch, j + 1, depth.clone(), right) } else { left };
-                    let next = [j + 2, j + 3].map(|j| {
-                        let next = panels.contains(&j).then(|| b.ready(batch, j, depth.clone()));
-                        next.flatten().unwrap_or(left)
-                    });
-                    let out = Out { sums: &mut *sums, stride, at: j - panels.start, first };
-                    if two && const { S::TILE_VECS == 2 } {
-                        all_rows(isa, a, rows.len(), [left, right], next, out);
-                        continue;
-                    }
-                    for v in 0..=usize::from(two) {
-                        let out = Out { sums: &mut *out.sums, at: out.at + v, ..out };
-                        let b = [if v == 0 { left } else { right }];
-                        all_rows(isa, a, rows.len(), b, next, out);
-                    }
-                }
+        for depth in blocks(self.k) {
+            self.a.prepare(self.batch, self.rows.clone(), depth.clone(), self.a_block);
+            for first in self.panels.clone().step_by(STRIP) {
+                let strip = first..self.panels.end.min(first + STRIP);
+                self.strip(isa, strip, depth.clone());
             }
+        }
+    }
+}
+
+impl<T: Real> SumTile<'_, '_, T> {
+    /// All rows against a strip of B in a block of K.
+    #[inline(always)]
+    fn strip<S: Simd<T = T>>(&mut self, isa: S, strip: Range<usize>, depth: Range<usize>) {
+        let (b, batch, rows) = (self.b, self.batch, self.rows.len());
+        let slots = std::mem::take(&mut self.slots);
+        let mut done = 0;
+        let unpacked = b.unpacked(batch, strip.clone(), depth.start);
+        if let Some((x, stride)) = unpacked.filter(|_| rows >= GROUP) {
+            let fresh = Strip::Unpacked(x, stride, slices(slots, depth.len()));
+            done = GROUP;
+            self.chunk(isa, 0..done, fresh, strip.clone(), depth.clone());
+        } else {
+            b.prepare(batch, strip.clone(), depth.clone(), slots);
+        }
+        let (first, next) = (strip.start, Some(strip.end));
+        let mut panels = PackedStrip { b, batch, first, depth: depth.clone(), slots, next };
+        while done < rows {
+            let chunk = done..rows.min(done + CHUNK);
+            done = chunk.end;
+            self.chunk(isa, chunk, Strip::Packed(&panels), strip.clone(), depth.clone());
+            panels.next = None;
+        }
+        self.slots = slots;
+    }
+
+    /// A chunk of rows against a strip `b` of B; sums are handed on after the last block of K.
+    #[inline(always)]
+    fn chunk<S: Simd<T = T>>(
+        &mut self,
+        isa: S,
+        chunk: Range<usize>,
+        b: Strip<T>,
+        strip: Range<usize>,
+        depth: Range<usize>,
+    ) {
+        let Self { a, batch, k, rows, panels, a_block, to, .. } = self;
+        let (columns, width) = (strip.start - panels.start..strip.end - panels.start, strip.len());
+        let [stride, _] = sums_size(rows.len(), panels.len(), *k);
+        let start = if *k > KC { chunk.start * stride + columns.start } else { 0 };
+        let cell = match to {
+            To::Place(out) => out.part([chunk.clone(), columns.start * LANES..columns.end * LANES]),
+            To::Writer(_, sums) => {
+                let size = [chunk.len(), width * LANES];
+                Cell::new(sums[start..].as_flattened_mut(), size, stride * LANES)
+            }
+        };
+        let out = Out { cell, first: depth.start == 0 };
+        match a.block(*batch, [rows.start, rows.start + chunk.start], depth.clone(), a_block) {
+            Left::Rows(a) => strip_sums(isa, a, b, out),
+            Left::Groups(a) => strip_sums(isa, a, b, out),
+        }
+        if let To::Writer(finished, sums) = to
+            && depth.end == *k
+        {
+            finished(chunk, columns, Sums { all: &sums[start..], stride, width });
+        }
+    }
+}
+
+/// Hands on the sums of no products.
+fn no_sums<T: Real>(to: &mut To<T>, rows: usize, panels: usize) {
+    match to {
+        To::Place(out) => out.rows().for_each(|i| out.row(i).fill(T::ZERO)),
+        To::Writer(finished, _) => {
+            let zeros = Sums { all: &[[T::ZERO; LANES]], stride: 0, width: 1 };
+            (0..panels).for_each(|panel| finished(0..rows, panel..panel + 1, zeros));
         }
     }
 }
@@ -116,120 +193,125 @@ impl<T: Real> Task<T> for SumTile<'_, T> {
 pub struct Sums<'a, T> {
     all: &'a [[T; LANES]],
     stride: usize,
+    width: usize,
 }
 
 impl<'a, T> Sums<'a, T> {
-    /// Rows `stride` sixteens apart.
-    pub(super) fn new(all: &'a [[T; LANES]], stride: usize) -> Self {
-        Sums { all, stride }
-    }
-
-    /// Row `i`, in whole sixteens: the last may be more than there are columns.
+    /// Row `i`, in whole sixteens: they may be more than there are columns.
     #[inline(always)]
     pub fn row(&self, i: usize) -> &'a [[T; LANES]] {
-        &self.all[i * self.stride..][..self.stride]
+        &self.all[i * self.stride..][..self.width]
     }
 }
 
-/// Packed rows of A, each adjacent along K, in groups; the last one may be partly unused.
-type Groups<'a, T> = &'a [[[T; KC]; GROUP]];
+/// A strip of B in a block of K.
+enum Strip<'a, T> {
+    /// It is packed.
+    Packed(&'a PackedStrip<'a, T>),
+    /// It is packed while a first group of rows is multiplied: from columns in memory, steps along
+    /// K so many numbers apart, to panels.
+    Unpacked(&'a [T], usize, [&'a mut [[T; LANES]]; STRIP]),
+}
 
-/// Where a column of micro-tiles goes.
-struct Out<'a, T> {
-    sums: &'a mut [[T; LANES]],
-    /// Sixteens from row to row, and the sixteen meant.
-    stride: usize,
+/// So much of each slot.
+fn slices<T>(slots: &mut [[T; LANES]], depth: usize) -> [&mut [[T; LANES]]; STRIP] {
+    let mut slots = slots.chunks_mut(KC);
+    std::array::from_fn(|_| &mut slots.next().expect("slots of a strip")[..depth])
+}
+
+/// Packed panels of a strip.
+struct PackedStrip<'a, T> {
+    b: Columns<'a, T>,
+    batch: usize,
+    /// Number of the first panel.
+    first: usize,
+    depth: Range<usize>,
+    /// Panels that the tile has packed.
+    slots: &'a [[T; LANES]],
+    /// The first panel that is worth fetching meanwhile, if there is one: the strip that comes
+    /// next.
+    next: Option<usize>,
+}
+
+impl<T: Real> PackedStrip<'_, T> {
+    /// Panel `i` of the strip.
+    #[inline(always)]
+    fn panel(&self, i: usize) -> &[[T; LANES]] {
+        let packed = self.b.ready(self.batch, self.first + i, self.depth.clone());
+        packed.unwrap_or_else(|| &self.slots[i * KC..][..self.depth.len()])
+    }
+
+    /// What to fetch while the `number`-th micro-tiles are made.
+    #[inline(always)]
+    fn next(&self, number: usize) -> Option<&[[T; LANES]]> {
+        let panel = self.next.filter(|_| number < STRIP)? + number;
+        self.b.ready(self.batch, panel, self.depth.clone())
+    }
+}
+
+/// Some rows of A against a strip of B.
+#[inline(always)]
+fn strip_sums<S: Simd, A: Tall<S::T>>(isa: S, a: A, mut b: Strip<S::T>, mut out: Out<S::T>) {
+    let (rows, panels) = (out.cell.rows(), out.cell.columns().len() / LANES);
+    let mut number = 0;
+    for group in rows.clone().step_by(GROUP) {
+        let group = group..rows.end.min(group + GROUP);
+        let mut at = 0;
+        while at < panels {
+            if const { S::TILE_VECS == 2 } && at + 1 < panels {
+                group_sums::<S, A, 2>(isa, a, group.clone(), &mut b, at, number, &mut out);
+                at += 2;
+            } else {
+                group_sums::<S, A, 1>(isa, a, group.clone(), &mut b, at, number, &mut out);
+                at += 1;
+            }
+            number += 1;
+        }
+    }
+}
+
+/// A group of rows against NV panels, from panel `at` of the strip on.
+#[inline(always)]
+fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
+    isa: S,
+    a: A,
+    rows: Range<usize>,
+    b: &mut Strip<S::T>,
     at: usize,
-    /// Whether this is the first block of K: sums are stored, not added.
-    first: bool,
-}
-
-/// All rows of A against one panel (or two) of B, while the panels after them are fetched.
-#[inline(always)]
-fn all_rows<S: Simd, const NV: usize>(
-    isa: S,
-    a: Groups<S::T>,
-    rows: usize,
-    b: [&[[S::T; LANES]]; NV],
-    next: [&[[S::T; LANES]]; 2],
-    out: Out<S::T>,
+    number: usize,
+    out: &mut Out<S::T>,
 ) {
-    for (group, sums) in out.sums.chunks_mut(GROUP * out.stride).enumerate() {
-        // A group is shared out evenly: a micro-tile of one or two rows would wait for its own
-        // multiply-adds, so that eight rows are 4 + 4 and not 6 + 2.
-        let rows = GROUP.min(rows - group * GROUP);
-        let next = *next.get(group).unwrap_or(&b[0]);
-        let tiles = rows.div_ceil(S::TILE_ROWS);
-        let (height, taller) = (rows / tiles, rows % tiles);
-        let mut row = 0;
-        for tile in 0..tiles {
-            let height = height + usize::from(tile < taller);
-            let out = Out { sums: &mut sums[row * out.stride..], ..out };
-            // Registers need constants; those beyond TILE_ROWS are not even compiled.
-            macro_rules! micro_tile_of {
-                ($($rows:literal)*) => {
-                    match height {
-                        $($rows if const { S::TILE_ROWS >= $rows } => {
-                            let a = a[group][row..].first_chunk().expect("rows of the group");
-                            micro_tile::<S, $rows, NV>(isa, a, b, next, out);
-                        })*
-                        _ => unreachable!("{height} rows in a tile of {}", S::TILE_ROWS),
-                    }
-                };
+    // A group is shared out evenly: a micro-tile of one or two rows would wait for its own
+    // multiply-adds, so that eight rows are 4 + 4 and not 6 + 2.
+    let tiles = rows.len().div_ceil(S::TILE_ROWS);
+    let (height, taller) = (rows.len() / tiles, rows.len() % tiles);
+    let mut row = rows.start;
+    for tile in 0..tiles {
+        let end = row + height + usize::from(tile < taller);
+        let cell = out.cell.part([row..end, at * LANES..(at + NV) * LANES]);
+        let out = Out { cell, ..*out };
+        match b {
+            Strip::Packed(strip) => {
+                let mut panels = [[].as_slice(); NV];
+                for v in 0..NV {
+                    panels[v] = strip.panel(at + v);
+                }
+                let next = strip.next(number).unwrap_or(panels[0]);
+                micro_tile::<S, A, _, NV>(isa, a, row, Ready { panels, next }, out);
             }
-            micro_tile_of!(1 2 3 4 5 6 7 8 9 10 11 12);
-            row += height;
-        }
-    }
-}
-
-/// A micro-tile of MR rows, put where it belongs.
-#[inline(always)]
-fn micro_tile<S: Simd, const MR: usize, const NV: usize>(
-    isa: S,
-    a: &[[S::T; KC]; MR],
-    b: [&[[S::T; LANES]]; NV],
-    next: &[[S::T; LANES]],
-    out: Out<S::T>,
-) {
-    let sums = micro_kernel(isa, a, b, next);
-    for (sums, out_row) in sums.iter().zip(out.sums.chunks_mut(out.stride)) {
-        let out_row = out_row[out.at..].first_chunk_mut::<NV>().expect("a panel of the tile");
-        for (&sum, place) in sums.iter().zip(out_row) {
-            let total = if out.first { sum } else { isa.load(place) + sum };
-            isa.store(total, place);
-        }
-    }
-}
-
-/// `Σₖ a[i][k] · b[v][k]` by fused multiply-add in order of k, for MR rows and NV vectors.
-///
-/// Everything but `k` is known to the compiler: the sums live in registers. A row of `next` is fetched
-/// at each step; there is room for that.
-#[inline(always)]
-fn micro_kernel<S: Simd, const MR: usize, const NV: usize>(
-    isa: S,
-    a: &[[S::T; KC]; MR],
-    b: [&[[S::T; LANES]]; NV],
-    next: &[[S::T; LANES]],
-) -> [[S::V; NV]; MR] {
-    let zero = isa.splat(S::T::ZERO);
-    let mut sums = [[zero; NV]; MR];
-    let depth = b[0].len();
-    let b = b.map(|b| &b[..depth]);
-    assert!(depth <= KC);
-    for k in 0..depth {
-        isa.prefetch(next, k);
-        let mut row = [zero; NV];
-        for v in 0..NV {
-            row[v] = isa.load(&b[v][k]);
-        }
-        for i in 0..MR {
-            let x = isa.splat(a[i][k]);
-            for v in 0..NV {
-                sums[i][v] = x.mul_add(row[v], sums[i][v]);
+            Strip::Unpacked(x, stride, slots) => {
+                let slots = slots[at..].first_chunk_mut::<NV>().expect("panels of the strip");
+                if tile == 0 {
+                    let panels = slots.each_mut().map(|slot| &mut **slot);
+                    let fresh = Fresh { x: &x[at * LANES..], stride: *stride, panels };
+                    micro_tile::<S, A, _, NV>(isa, a, row, fresh, out);
+                } else {
+                    let panels = slots.each_ref().map(|slot| &**slot);
+                    let ready = Ready { panels, next: panels[0] };
+                    micro_tile::<S, A, _, NV>(isa, a, row, ready, out);
+                }
             }
         }
+        row = end;
     }
-    sums
 }

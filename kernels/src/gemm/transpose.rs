@@ -3,8 +3,8 @@
 use crate::lane::LANES;
 use crate::{Real, Simd, Task};
 
-/// How many elements before their turn rows are fetched: sixteen of them are more than the processor
-/// follows by itself.
+/// How many elements before their turn rows are fetched: sixteen of them are more than the
+/// processor follows by itself.
 const AHEAD: usize = 64;
 
 /// `out[j·out_stride + i] = x[i·x_stride + j]` for i < rows and j < cols.

@@ -1,9 +1,9 @@
 //! Writers: what becomes of a finished sum.
 //!
-//! A product hands a writer the finished sums of a tile, still in the second cache, and a writer
-//! goes through them once. Larger blocks are better than smaller ones here: handing on the sums of
-//! a few registers at a time, out of the first cache, was measured to be up to an eighth slower,
-//! because output rows then are written to memory in pieces.
+//! A product hands a writer finished sums by the chunk, still in the first cache, and a writer goes
+//! through them once. Chunks of a dozen rows were measured to be slower, each being a call, and
+//! output rows then are written in smaller pieces. Sums that are only to be stored are made in the
+//! output.
 
 use half::bf16;
 
@@ -15,30 +15,39 @@ use crate::{Real, Simd, Task};
 
 use super::tile::Sums;
 
-/// Where a tile of sums lies in the product.
+/// Where sums lie in the product.
 #[derive(Clone, Copy, Debug)]
 pub struct At {
     /// Number of the matrix in the batch.
     pub batch: usize,
-    /// The tile's first row,
+    /// Their first row,
     pub row: usize,
-    /// and its first column.
+    /// and their first column.
     pub col: usize,
 }
 
 /// Takes finished sums to the output.
 pub trait Writer<T: Real, O = T>: Sync {
-    /// Writes the output elements `out` that belong to the tile `sums`, of as many rows; `at` is the
-    /// place of its first element.
+    /// Writes the output elements `out` that belong to `sums`, of as many rows; `at` is the place
+    /// of the first element.
     ///
-    /// `kept` is the same tile of a second output, for what the backward pass needs; there is none
+    /// `kept` is the same part of a second output, for what the backward pass needs; there is none
     /// where nobody asked for it.
     fn write(&self, at: At, sums: Sums<T>, out: Cell<O>, kept: Option<Cell<T>>);
+
+    /// The output itself, if sums can be made there: where they are only to be stored, and rows are
+    /// whole sixteens. Then nothing is written, and nothing kept.
+    fn place<'c>(&self, out: Cell<'c, O>) -> Result<Cell<'c, T>, Cell<'c, O>> {
+        Err(out)
+    }
 }
 
 /// A writer whose output is that of the products' own type: what it does to a row, sixteen sums at
 /// a time.
 trait ByRow<T: Real>: Sync {
+    /// Whether a sum is stored as it is, and nothing else.
+    const ONLY_STORES: bool = false;
+
     /// Writes the elements `out` of one row, and what it keeps of them, if that is wanted.
     ///
     /// `sums` may be more than `out` has room for.
@@ -55,6 +64,9 @@ trait ByRow<T: Real>: Sync {
 impl<T: Real, W: ByRow<T>> Writer<T> for W {
     fn write(&self, at: At, sums: Sums<T>, out: Cell<T>, kept: Option<Cell<T>>) {
         T::dispatch(Tile { writer: self, at, sums, out, kept });
+    }
+    fn place<'c>(&self, out: Cell<'c, T>) -> Result<Cell<'c, T>, Cell<'c, T>> {
+        if W::ONLY_STORES && out.columns().len().is_multiple_of(LANES) { Ok(out) } else { Err(out) }
     }
 }
 
@@ -84,16 +96,19 @@ impl<T: Real, W: ByRow<T>> Task<T> for Tile<'_, T, W> {
 pub struct Store;
 
 impl<T: Real> ByRow<T> for Store {
+    const ONLY_STORES: bool = true;
     #[inline(always)]
     fn row<S: Simd<T = T>>(
         &self,
-        _: S,
+        isa: S,
         _: At,
         sums: &[[T; LANES]],
         out: &mut [T],
         _: Option<&mut [T]>,
     ) {
-        out.copy_from_slice(&sums.as_flattened()[..out.len()]);
+        for (sum, out) in sums.iter().zip(out.chunks_mut(LANES)) {
+            isa.store_head(isa.load(sum), out);
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use super::{LANES, Real, Simd};
+use super::{LANES, Real, Simd, Task};
 use crate::num::Num;
 
 /// Sixteen numbers in an array.
@@ -32,6 +32,10 @@ impl<T: Real> Simd for Portable<T> {
     const TILE_ROWS: usize = 4;
     const TILE_VECS: usize = 1;
 
+    #[inline(always)]
+    fn call<K: Task<T>>(self, task: K) -> K::Output {
+        task.run(self)
+    }
     #[inline(always)]
     fn splat(self, x: T) -> Array<T> {
         Array([x; LANES])

@@ -19,6 +19,8 @@ pub(super) struct Avx2(());
 /// # Safety
 /// The processor has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
+// Never inlined: see `Simd::call`.
+#[inline(never)]
 pub(super) unsafe fn run<K: Task<f32>>(task: K) -> K::Output {
     task.run(Avx2(()))
 }
@@ -77,6 +79,11 @@ impl Simd for Avx2 {
             };
             F32x16(half(0), half(8))
         }
+    }
+    #[inline(always)]
+    fn call<K: Task<f32>>(self, task: K) -> K::Output {
+        // SAFETY: the token vouches for AVX2.
+        unsafe { run(task) }
     }
     #[inline(always)]
     fn prefetch<E>(self, x: &[E], i: usize) {

@@ -20,6 +20,8 @@ pub(super) struct Avx512(());
 /// # Safety
 /// The processor has AVX-512 F, BW, DQ and VL, AVX2 and FMA.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+// Never inlined: see `Simd::call`.
+#[inline(never)]
 pub(super) unsafe fn run<K: Task<f32>>(task: K) -> K::Output {
     task.run(Avx512(()))
 }
@@ -45,6 +47,11 @@ impl Simd for Avx512 {
     fn store(self, v: F32x16, out: &mut [f32; LANES]) {
         // SAFETY: the token vouches for AVX-512; the array is sixteen floats.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v.0) }
+    }
+    #[inline(always)]
+    fn call<K: Task<f32>>(self, task: K) -> K::Output {
+        // SAFETY: the token vouches for AVX-512.
+        unsafe { run(task) }
     }
     #[inline(always)]
     fn prefetch<E>(self, x: &[E], i: usize) {

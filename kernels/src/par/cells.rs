@@ -4,7 +4,8 @@
 //!
 //! Cells of one matrix do not overlap, and each is handed out once (an atomic flag says so). A
 //! [`Cells`] borrows its slice for as long as any cell may live, and a [`Cell`] hands out one of
-//! its rows at a time. So every cell is the only way to its elements.
+//! its rows, or a part of itself, at a time. One made of a slice alone borrows that. Rows lie in
+//! the slice and do not overlap. So every cell is the only way to its elements.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -74,7 +75,16 @@ pub struct Cell<'a, T> {
 // SAFETY: a cell is a mutable borrow of its elements.
 unsafe impl<T: Send> Send for Cell<'_, T> {}
 
-impl<T> Cell<'_, T> {
+impl<'a, T> Cell<'a, T> {
+    /// So many rows and columns of `data`, rows `stride` elements apart.
+    pub fn new(data: &'a mut [T], [rows, columns]: [usize; 2], stride: usize) -> Self {
+        let last = rows.saturating_sub(1).checked_mul(stride);
+        let len = last.and_then(|last| last.checked_add(columns)).expect("what fits into memory");
+        let lies_inside = columns <= stride && len <= data.len();
+        assert!(lies_inside, "{rows} rows of {stride} in {}", data.len());
+        Cell { first: data.as_mut_ptr(), rows, columns, stride, whole: PhantomData }
+    }
+
     /// Rows of the rectangle.
     pub fn rows(&self) -> Range<usize> {
         0..self.rows
@@ -83,6 +93,24 @@ impl<T> Cell<'_, T> {
     /// Columns of the rectangle.
     pub fn columns(&self) -> Range<usize> {
         0..self.columns
+    }
+
+    /// Some rows and columns of the rectangle.
+    pub fn part(&mut self, [rows, columns]: [Range<usize>; 2]) -> Cell<'_, T> {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        assert!(
+            columns.start <= columns.end && columns.end <= self.columns,
+            "columns {columns:?} of {}",
+            self.columns
+        );
+        Cell {
+            // Of no rows or columns, the first may lie beyond the end of the data.
+            first: self.first.wrapping_add(rows.start * self.stride + columns.start),
+            rows: rows.len(),
+            columns: columns.len(),
+            stride: self.stride,
+            whole: PhantomData,
+        }
     }
 
     /// Row `i` of the rectangle.
@@ -113,6 +141,40 @@ mod tests {
         });
         let want = (0..70).map(|e| e / 35 * 9 + e / 7 % 5 / 2 * 3 + e % 7 / 3 + 1);
         assert!(data.into_iter().eq(want));
+    }
+
+    #[test]
+    fn parts_of_a_cell_are_its_elements() {
+        let mut data = [0; 5 + 7 + 7];
+        let mut cell = Cell::new(&mut data, [3, 5], 7);
+        let mut part = cell.part([1..3, 2..5]);
+        part.part([1..2, 1..3]).row(0).fill(2);
+        part.row(0)[0] = 1;
+        for empty in [[3..3, 0..5], [1..1, 5..5], [0..3, 5..5]] {
+            let mut empty = cell.part(empty);
+            empty.rows().for_each(|i| assert!(empty.row(i).is_empty()));
+        }
+        cell.row(2)[0] = 3;
+        let want = [[0; 7], [0, 0, 1, 0, 0, 0, 0], [3, 0, 0, 2, 2, 0, 0]];
+        assert_eq!(data, want.as_flattened()[..19]);
+    }
+
+    #[test]
+    #[should_panic(expected = "rows 1..4 of 3")]
+    fn a_part_lies_in_its_cell() {
+        Cell::new(&mut [0; 15], [3, 5], 5).part([1..4, 0..5]);
+    }
+
+    #[test]
+    #[should_panic(expected = "fits into memory")]
+    fn a_cell_that_wraps_around_is_refused() {
+        Cell::new(&mut [0; 4], [(1 << 32) + 1, 1], 1 << 32);
+    }
+
+    #[test]
+    #[should_panic(expected = "2 rows of 3 in 4")]
+    fn a_cell_lies_in_its_slice() {
+        Cell::new(&mut [0; 4], [2, 2], 3);
     }
 
     #[test]
