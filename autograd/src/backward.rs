@@ -10,56 +10,22 @@ use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
-use kernels::Real;
-use kernels::elementwise::{add_assign, add_region};
-use tensor::{DType, Element, Error, Result, Shape, Tensor};
+use tensor::{DType, Error, Result, Tensor};
 
+use crate::Var;
 use crate::node::{Edge, Node};
-use crate::profile::{Pass, Run, bytes_of, measured};
-use crate::saved::Role;
-use crate::scope::{is_recording, with_recording, within};
-use crate::{Var, anomaly, ops};
+use crate::scope::{with_recording, within};
 
 mod gpu;
+mod gradient;
+mod grads;
+
+pub(crate) use gradient::accumulate_part;
+pub use gradient::{Gradient, Product};
+pub use grads::Grads;
 
 /// A parameter, or one output of an operation, by its node's id.
 type Key = (u64, usize);
-
-/// The gradients that a backward pass found: of every parameter it reached, and of the variables
-/// that were asked for.
-#[derive(Debug, Default)]
-pub struct Grads {
-    values: HashMap<Key, Tensor>,
-    /// With `create_graph`: the gradients as variables.
-    vars: HashMap<Key, Var>,
-}
-
-impl Grads {
-    /// The gradient of a variable; `None` if the pass did not reach it, or if it is neither a
-    /// parameter nor was asked for.
-    pub fn get(&self, var: &Var) -> Option<&Tensor> {
-        self.values.get(&key(var.edge()?))
-    }
-
-    /// The gradient of a variable as something to differentiate again; `None` as for
-    /// [`get`](Self::get), and without [`Backward::create_graph`].
-    pub fn get_var(&self, var: &Var) -> Option<&Var> {
-        self.vars.get(&key(var.edge()?))
-    }
-
-    fn report(&mut self, key: Key, gradient: Var) {
-        if is_recording() {
-            self.vars.insert(key, gradient.clone());
-        }
-        self.values.insert(key, gradient.into_value());
-    }
-
-    /// What was reported so far, to be added to.
-    fn take(&mut self, key: Key) -> Option<Var> {
-        let value = self.values.remove(&key);
-        self.vars.remove(&key).or_else(|| value.map(Var::constant))
-    }
-}
 
 fn key(edge: &Edge) -> Key {
     (edge.node.id(), edge.output)
@@ -175,7 +141,9 @@ impl Backward {
     #[track_caller]
     pub fn run_into(self, grads: &mut Grads) -> Result<()> {
         // With what this pass finds, unless it is recorded, those of others are variables no more.
-        grads.vars.retain(|_, _| self.create_graph);
+        if !self.create_graph {
+            grads.forget_vars();
+        }
         let mut walk = Walk::new(grads);
         for (root, seed) in self.roots {
             let Some(edge) = root.edge() else {
@@ -202,138 +170,6 @@ pub fn compute_dtype(dtype: DType) -> DType {
     if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
-/// What an operation sends to one of its inputs.
-#[derive(Clone, Debug)]
-pub enum Gradient {
-    /// A gradient of the input's shape.
-    Whole(Var),
-    /// A gradient that is zero but for a part of the input: `part` belongs at `start` of `axis`
-    /// of an input of shape `shape`. It is added there; the zeros are never made.
-    Part {
-        /// The values, of the input's shape but for `axis`.
-        part: Var,
-        /// The shape of the input.
-        shape: Shape,
-        /// The axis it is a part of.
-        axis: usize,
-        /// Its first index there.
-        start: usize,
-    },
-}
-
-impl From<Var> for Gradient {
-    fn from(gradient: Var) -> Self {
-        Self::Whole(gradient)
-    }
-}
-
-impl Gradient {
-    /// Its values, of the input or of a part of it.
-    pub(crate) fn var(&self) -> &Var {
-        match self {
-            Self::Whole(var) | Self::Part { part: var, .. } => var,
-        }
-    }
-
-    /// The same with other values of that shape.
-    pub(crate) fn map(self, f: impl FnOnce(Var) -> Var) -> Self {
-        match self {
-            Self::Whole(var) => Self::Whole(f(var)),
-            Self::Part { part, shape, axis, start } => {
-                Self::Part { part: f(part), shape, axis, start }
-            }
-        }
-    }
-
-    /// This gradient of output `output` of a node, and those that arrived before.
-    fn joined(self, before: Option<Var>, output: usize) -> Result<Var> {
-        const NAME: &str = "sum of gradients";
-        let Some(before) = before else { return self.add_to(None) };
-        if anomaly::is_watching() {
-            let named = |x: &Var| (Role::OutputGradient(output), x.value());
-            let from = [named(&before), named(self.var())];
-            let sum = self.add_to(Some(before))?;
-            anomaly::check(NAME, &[named(&sum)], &from)?;
-            return Ok(sum);
-        }
-        let (shape, bytes) = (*self.var().shape(), 3 * bytes_of([&self.var().value()]));
-        let run = Run { op: NAME, pass: Pass::Other, shapes: vec![shape], bytes };
-        measured(|| self.add_to(Some(before)), |_| run)
-    }
-
-    /// This gradient added to what has arrived before.
-    fn add_to(self, sum: Option<Var>) -> Result<Var> {
-        match (self, sum) {
-            (Self::Whole(gradient), None) => Ok(gradient),
-            (Self::Whole(gradient), Some(sum)) if is_recording() => sum.add(&gradient),
-            (Self::Whole(gradient), Some(sum)) => {
-                Ok(Var::constant(accumulate(sum.into_value(), gradient.into_value())?))
-            }
-            (Self::Part { part, shape, axis, start }, sum) if is_recording() => {
-                let whole = ops::shape::place(&part, shape, axis, start)?;
-                Self::Whole(whole).add_to(sum)
-            }
-            (Self::Part { part, shape, axis, start }, sum) => {
-                let sum = match sum {
-                    Some(sum) => sum.into_value(),
-                    None => Tensor::zeros_on(part.value().cuda(), shape, part.dtype()),
-                };
-                Ok(Var::constant(accumulate_part(sum, &part.value(), axis, start)?))
-            }
-        }
-    }
-}
-
-/// a + b, in the buffer of one of them if nobody else has it.
-fn accumulate(mut a: Tensor, mut b: Tensor) -> Result<Tensor> {
-    fn add<T: Real + Element>(a: &mut Tensor, b: &Tensor) -> Result<()> {
-        add_assign(a.slice_mut::<T>()?, b.slice::<T>()?);
-        Ok(())
-    }
-    if !a.is_unshared() {
-        (a, b) = (b, a);
-    }
-    if !(a.is_unshared() && a.is_contiguous() && b.is_contiguous()) || a.cuda().is_some() {
-        return ops::elementwise::pointwise(&kernels::elementwise::exprs::Add, "add", [&a, &b]);
-    }
-    match a.dtype() {
-        DType::F64 => add::<f64>(&mut a, &b)?,
-        _ => add::<f32>(&mut a, &b)?,
-    }
-    Ok(a)
-}
-
-/// Adds `part` to the elements of `sum` from `start` of `axis` on.
-pub(crate) fn accumulate_part(
-    mut sum: Tensor,
-    part: &Tensor,
-    axis: usize,
-    start: usize,
-) -> Result<Tensor> {
-    fn add<T: Real + Element>(
-        sum: &mut Tensor,
-        part: &Tensor,
-        axis: usize,
-        start: usize,
-    ) -> Result<()> {
-        let shape = *sum.shape();
-        let (outer, inner) = (shape[..axis].iter().product(), shape[axis + 1..].iter().product());
-        let (sum, part) = (sum.slice_mut::<T>()?, (part.shape()[axis], part.slice::<T>()?));
-        add_region(sum, [outer, shape[axis], inner], start, part.1, part.0);
-        Ok(())
-    }
-    if let Some(gpu) = part.cuda() {
-        gpu::add_part(gpu, &mut sum, part, axis, start)?;
-        return Ok(sum);
-    }
-    let part = part.contiguous();
-    match sum.dtype() {
-        DType::F64 => add::<f64>(&mut sum, &part, axis, start)?,
-        _ => add::<f32>(&mut sum, &part, axis, start)?,
-    }
-    Ok(sum)
-}
-
 /// A pass on its way: the nodes that have been sent gradients and have not been visited, and the
 /// gradients of those where it ends.
 pub(crate) struct Walk<'a> {
@@ -357,9 +193,7 @@ impl<'a> Walk<'a> {
     /// for, and takes it at once.
     pub(crate) fn send(&mut self, edge: &Edge, gradient: Gradient) -> Result<()> {
         if edge.node.is_leaf() {
-            let before = self.grads.take(key(edge));
-            self.grads.report(key(edge), gradient.joined(before, edge.output)?);
-            return Ok(());
+            return self.grads.add(edge, gradient);
         }
         let pending = match self.pending.entry(edge.node.id()) {
             Entry::Occupied(entry) => entry.into_mut(),

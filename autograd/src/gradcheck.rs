@@ -167,7 +167,7 @@ impl<F: Fn(&[Var]) -> Result<Var>> Check<F> {
         if y.is_tracked() {
             let seed = Tensor::from_slice(&weights, y.shape())?.to_dtype(compute_dtype(y.dtype()));
             let grads = Backward::new().root(&y, seed).run()?;
-            gradients = x.iter().map(|x| grads.get(x).map(Tensor::to_f64_vec)).collect();
+            gradients = x.iter().map(|x| grads.get(x).map(|g| g.to_f64_vec())).collect();
         }
         Ok(Self { f, inputs, gradients, weights, floor: 1e-4 * f64::max(floor, 1e-300) })
     }

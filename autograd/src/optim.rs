@@ -79,10 +79,14 @@ impl Clipped {
         limit: Option<f64>,
     ) -> Result<Self> {
         let gradients = vars.into_iter().filter_map(|var| grads.get(var));
-        let gradients: Vec<Tensor> = gradients.map(Tensor::contiguous).collect();
-        let [norm, _] = match gradients.first().and_then(Tensor::cuda).cloned() {
-            Some(gpu) => gpu::read(&gpu::norms(&gpu, [gradients, Vec::new()], limit)?[0])?,
-            None => [norm(&gradients)?, 0.0],
+        let mut gradients = gradients.map(|gradient| gradient.contiguous()).peekable();
+        let gpu = gradients.peek().and_then(Tensor::cuda).cloned();
+        let norm = match gpu {
+            Some(gpu) => {
+                let all = [gradients.collect(), Vec::new()];
+                gpu::read(&gpu::norms(&gpu, all, limit)?[0])?[0]
+            }
+            None => norm(gradients)?,
         };
         Ok(Self::limited(norm, limit))
     }
@@ -98,13 +102,14 @@ impl Clipped {
     }
 }
 
-/// The norm of all gradients together, in this machine's memory.
-fn norm(gradients: &[Tensor]) -> Result<f64> {
-    let squares = |gradient: &Tensor| match gradient.dtype() {
+/// The norm of all gradients together, in this machine's memory; one at a time, as some are made
+/// for it.
+fn norm(gradients: impl Iterator<Item = Tensor>) -> Result<f64> {
+    let squares = |gradient: Tensor| match gradient.dtype() {
         DType::F64 => Ok(reduce::sum_squares(gradient.slice::<f64>()?)),
         _ => Ok(reduce::sum_squares(gradient.slice::<f32>()?)),
     };
-    Ok(gradients.iter().map(squares).sum::<Result<f64>>()?.sqrt())
+    Ok(gradients.map(squares).sum::<Result<f64>>()?.sqrt())
 }
 
 /// AdamW over the trained parameters of a store.
@@ -182,7 +187,7 @@ impl AdamW {
             return self.finish(&norms);
         }
         let [limited, others] = self.gradients(grads);
-        let found = Clipped::both([norm(&limited)?, norm(&others)?], self.config.clip);
+        let found = Clipped::both([norm(limited)?, norm(others)?], self.config.clip);
         if found.iter().all(|found| found.norm.is_finite()) {
             for i in 0..self.slots.len() {
                 let clip = found[usize::from(!self.slots[i].clipped)].factor;
@@ -194,10 +199,10 @@ impl AdamW {
     }
 
     /// The gradients of the parameters whose norm is limited, and of the others.
-    fn gradients(&self, grads: &Grads) -> [Vec<Tensor>; 2] {
+    fn gradients(&self, grads: &Grads) -> [impl Iterator<Item = Tensor>; 2] {
         [true, false].map(|clipped| {
-            let slots = self.slots.iter().filter(|slot| slot.clipped == clipped);
-            slots.filter_map(|slot| grads.get(&slot.var)).map(Tensor::contiguous).collect()
+            let slots = self.slots.iter().filter(move |slot| slot.clipped == clipped);
+            slots.filter_map(|slot| grads.get(&slot.var)).map(|gradient| gradient.contiguous())
         })
     }
 
@@ -313,7 +318,7 @@ impl Slot {
     ///
     /// Errors: it is not like its parameter.
     fn gradient(&mut self, grads: &Grads) -> Result<Option<Tensor>> {
-        let gradient = grads.get(&self.var).map(Tensor::contiguous);
+        let gradient = grads.get(&self.var).map(|gradient| gradient.contiguous());
         self.moves = gradient.is_some();
         match gradient {
             Some(g) if g.shape() != self.var.shape() || g.dtype() != self.var.dtype() => {

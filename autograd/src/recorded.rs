@@ -46,8 +46,11 @@ impl Record for Recorded {
         for (i, (edge, gradient)) in node.inputs().iter().zip(gradients).enumerate() {
             if let (Some(edge), Some(gradient)) = (edge, gradient) {
                 self.check(i, &gradient)?;
-                let sealed = |dx: Var| if only_once { once(node, dx) } else { dx };
-                walk.send(edge, gradient.map(sealed))?;
+                let gradient = match only_once {
+                    true => gradient.map(|dx| once(node, dx)),
+                    false => gradient,
+                };
+                walk.send(edge, gradient)?;
             }
         }
         Ok(())
@@ -111,19 +114,16 @@ impl Recorded {
         gradients: &Result<Vec<Option<Gradient>>>,
     ) -> Run {
         let kept = inputs.iter().filter_map(|input| input.var.as_ref());
-        let made = gradients.iter().flatten().flatten().map(Gradient::var);
-        let values: Vec<_> = dy.iter().flatten().chain(kept).chain(made).map(Var::value).collect();
+        let made = gradients.iter().flatten().flatten().flat_map(Gradient::values);
+        let values = dy.iter().flatten().chain(kept).map(Var::value).chain(made);
+        let values: Vec<_> = values.collect();
         self.run(Pass::Vjp, bytes_of(values.iter().chain(self.outputs.iter().flatten())))
     }
 
     /// The error of a vjp whose answer for input `i` cannot be its gradient.
     fn check(&self, i: usize, gradient: &Gradient) -> Result<()> {
         let Input { shape, dtype, .. } = &self.inputs[i];
-        let (var, fits) = match gradient {
-            Gradient::Whole(var) => (var, var.shape() == shape),
-            Gradient::Part { part, shape: whole, .. } => (part, whole == shape),
-        };
-        if fits && var.dtype() == compute_dtype(*dtype) {
+        if gradient.shape() == *shape && gradient.dtype() == compute_dtype(*dtype) {
             return Ok(());
         }
         Err(Error::shape(
@@ -131,7 +131,7 @@ impl Recorded {
             format!("its vjp is wrong: the gradient is not like input {i}"),
         )
         .operand("input", (shape, dtype.name()))
-        .operand("gradient", var))
+        .operand("gradient", (&gradient.shape(), gradient.dtype().name())))
     }
 
     /// The error of a vjp that makes a NaN or an infinity of numbers.
@@ -152,7 +152,8 @@ impl Recorded {
             from.extend(output.as_ref().map(|y| (Role::Output(i), y.clone())));
         }
         for (i, gradient) in gradients.iter().enumerate() {
-            made.extend(gradient.as_ref().map(|dx| (Role::InputGradient(i), dx.var().value())));
+            let values = gradient.iter().flat_map(Gradient::values);
+            made.extend(values.map(|dx| (Role::InputGradient(i), dx)));
         }
         anomaly::check(self.op.name(), &made, &from)
     }

@@ -125,7 +125,7 @@ impl Case {
             return Ok((y.value(), vec![None; x.len()]));
         }
         let grads = Backward::new().root(&y, seed(&y.value())?).run()?;
-        Ok((y.value(), x.iter().map(|x| grads.get(x).cloned()).collect()))
+        Ok((y.value(), x.iter().map(|x| grads.get(x)).collect()))
     }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use autograd::{Aux, Backward, Grads, Keep, Kept, Op, Var, apply};
+use autograd::optim::Clipped;
+use autograd::{Aux, Backward, Grads, Keep, Kept, Op, Var, apply, detect_anomaly};
+use tensor::rng::Rng;
 use tensor::{DType, ErrorKind, Result, Tensor};
 
 /// What happens in a backward pass, in its order.
@@ -184,4 +186,86 @@ fn third_derivatives_are_errors() {
     assert!((y.item().unwrap() + 2.0 * t * (1.0 - t * t)).abs() < 1e-15);
     let error = y.backward().unwrap_err();
     assert_eq!((error.kind(), error.op()), (ErrorKind::OnceDifferentiable, "tanh"));
+}
+
+/// Weights that rows went through, in one pass or several, get the sum of all outer products,
+/// whether it is kept as two matrices, made, or made as soon as there are too many rows for that.
+#[test]
+fn gradients_of_few_rows_add_up_like_any_others() {
+    const SIZE: [usize; 2] = [72, 56];
+    let mut rng = Rng::new(3);
+    let mut normal = |shape: [usize; 2]| rng.normal(shape, DType::F64).unwrap();
+    let weight = Var::parameter(normal(SIZE));
+    // Rows of each use of the weights in each pass.
+    let passes: [&[&[usize]]; 8] = [
+        &[&[1]],
+        &[&[2], &[3]],
+        &[&[2, 1], &[2]],
+        &[&[3], &[3], &[3], &[3]],
+        &[&[2], &[40]],
+        &[&[40], &[2]],
+        &[&[40, 2]],
+        &[&[2, 40], &[0], &[1]],
+    ];
+    for passes in passes {
+        let mut grads = Grads::default();
+        let mut want = vec![0.0; SIZE[0] * SIZE[1]];
+        for uses in passes {
+            let mut terms = Vec::new();
+            for &rows in *uses {
+                let [slopes, x] = SIZE.map(|width| normal([rows, width]));
+                for row in 0..rows {
+                    let [slope, x] = [&slopes, &x].map(|t| t.select(0, row).unwrap().to_f64_vec());
+                    let outer = slope.iter().flat_map(|slope| x.iter().map(move |x| slope * x));
+                    want.iter_mut().zip(outer).for_each(|(want, term)| *want += term);
+                }
+                let y = Var::constant(x).linear(&weight, None).unwrap();
+                terms.push(y.mul(&Var::constant(slopes)).unwrap().sum_all().unwrap());
+            }
+            let loss = terms.into_iter().reduce(|a, b| a.add(&b).unwrap()).unwrap();
+            loss.backward_into(&mut grads).unwrap();
+        }
+        let got = grads.get(&weight).unwrap().to_f64_vec();
+        let error = got.iter().zip(&want).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max);
+        assert!(error < 1e-12, "{passes:?}: {error}");
+        let norm = want.iter().map(|g| g * g).sum::<f64>().sqrt();
+        let clipped = Clipped::of(&grads, [&weight], None).unwrap();
+        assert!((clipped.norm / norm - 1.0).abs() < 1e-12, "{passes:?}");
+    }
+}
+
+/// A gradient that is kept as a product is none where somebody looks at it: it can be differentiated
+/// once more, is asked for by name, and is watched.
+#[test]
+fn a_product_is_made_for_whoever_looks_at_it() {
+    let ones = |shape: [usize; 2]| Tensor::ones(shape, DType::F64);
+    let (weight, x) = (Var::parameter(ones([32, 32])), Var::parameter(ones([1, 32])));
+    let cubes = || {
+        let y = x.linear(&weight, None)?;
+        y.square()?.mul(&y)?.sum_all()
+    };
+    // Each of 32 outputs is 32; 3y²·x.
+    let seed = || Tensor::scalar(1.0, DType::F64);
+    let grads = Backward::new().root(&cubes().unwrap(), seed()).create_graph().run().unwrap();
+    let slope = grads.get_var(&weight).unwrap().sum_all().unwrap();
+    assert_eq!(slope.item().unwrap(), 1024.0 * 3.0 * 1024.0);
+    // 6y·x·Σx of that row.
+    let second = slope.backward().unwrap().get(&weight).unwrap().to_f64_vec();
+    assert!(second.iter().all(|&g| g == 6.0 * 32.0 * 32.0), "{}", second[0]);
+
+    let doubled = weight.mul_scalar(2.0).unwrap();
+    let y = x.linear(&doubled, None).unwrap().sum_all().unwrap();
+    let grads = Backward::new().root(&y, seed()).wrt(&doubled).run().unwrap();
+    assert_eq!(grads.get(&doubled).unwrap().to_f64_vec(), [1.0; 1024]);
+    assert_eq!(grads.get(&weight).unwrap().to_f64_vec(), [2.0; 1024]);
+
+    let filled = |shape: [usize; 2], x: f64| {
+        Tensor::from_vec(vec![x; shape.iter().product()], shape).unwrap()
+    };
+    let (tiny, huge) = (Var::parameter(filled([32, 32], 1e-200)), filled([1, 32], 1e200));
+    let watched = detect_anomaly(|| {
+        Var::constant(huge).linear(&tiny, None)?.sum_all()?.mul_scalar(1e200)?.backward()
+    });
+    let error = watched.unwrap_err().to_string();
+    assert!(error.contains("not finite"), "{error}");
 }

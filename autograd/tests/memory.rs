@@ -70,6 +70,7 @@ fn a_graph_keeps_what_the_report_says_and_gives_it_back_as_the_pass_goes() {
     shared_buffers_count_once(&x);
     what_is_cheap_is_made_again(&x);
     passes_share_one_set_of_gradients();
+    gradients_of_few_rows_take_no_memory();
     inference_keeps_nothing(&x);
 }
 
@@ -155,6 +156,23 @@ fn passes_share_one_set_of_gradients() {
     assert!(more <= 4 * WHOLE, "{more} bytes for gradients of {LAYERS} MiB");
     let all = weights.iter().map(|w| grads.get(w).unwrap().to_f64_vec());
     assert!(all.flatten().all(|slope| slope == 4.0));
+}
+
+/// Gradients of weights that few rows went through stay the two matrices they are the product of.
+fn gradients_of_few_rows_take_no_memory() {
+    let weights = || Var::parameter(Tensor::ones([WHOLE / 1024, 256], DType::F32));
+    let weights: Vec<Var> = (0..LAYERS).map(|_| weights()).collect();
+    let x = Var::constant(Tensor::ones([4, 256], DType::F32));
+    let loss = || {
+        let terms = weights.iter().map(|w| x.linear(w, None)?.sum_all());
+        terms.reduce(|a, b| a?.add(&b?)).unwrap().unwrap()
+    };
+    let before = pool::stats().live;
+    let mut grads = loss().backward().unwrap();
+    loss().backward_into(&mut grads).unwrap();
+    let kept = pool::stats().live - before;
+    assert!(kept <= 2 * WHOLE, "{kept} bytes for gradients of {LAYERS} MiB");
+    assert!(grads.get(&weights[0]).unwrap().to_f64_vec().iter().all(|&slope| slope == 8.0));
 }
 
 /// Layers that keep what is before their GELU or gate do so for a backward pass alone.

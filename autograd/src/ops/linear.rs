@@ -142,15 +142,14 @@ impl Layer<'_> {
 
 /// The gradients of x, W and b, of those that are there and needed, from that of x·Wᵀ + b.
 fn gradients<A>(kept: Kept<'_, A>, dy: &Var, needs: &[bool]) -> Result<Vec<Option<Gradient>>> {
-    let dx = || dy.matmul(kept.x(1));
+    let dx = || dy.matmul(kept.x(1)).map(Gradient::Whole);
     let dw = || {
         let [dy, x] = [dy, kept.x(0)].map(|v| v.reshape(rows(v.shape())));
-        dy?.transpose(0, 1)?.matmul(&x?)
+        Gradient::product(&dy?, &x?)
     };
-    let db = || dy.sum_to(kept.shape(2));
-    let all: [&dyn Fn() -> Result<Var>; 3] = [&dx, &dw, &db];
-    let wanted = needs.iter().zip(all);
-    wanted.map(|(&need, f)| need.then(|| f().map(Gradient::Whole)).transpose()).collect()
+    let db = || dy.sum_to(kept.shape(2)).map(Gradient::Whole);
+    let all: [&dyn Fn() -> Result<Gradient>; 3] = [&dx, &dw, &db];
+    needs.iter().zip(all).map(|(&need, f)| need.then(f).transpose()).collect()
 }
 
 #[derive(Debug)]

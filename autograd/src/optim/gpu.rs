@@ -34,7 +34,8 @@ impl AdamW {
         let Some(gpu) = self.gpu().cloned() else {
             return Err(Error::device("adamw", "nothing lies on a GPU"));
         };
-        let [norms, factors] = norms(&gpu, self.gradients(grads), self.config.clip)?;
+        let gradients = self.gradients(grads).map(Iterator::collect);
+        let [norms, factors] = norms(&gpu, gradients, self.config.clip)?;
         let factors = [factors.narrow(0, 0, 1)?, factors.narrow(0, 1, 1)?];
         for (i, slot) in self.slots.iter_mut().enumerate() {
             let factor = &factors[usize::from(!slot.clipped)];

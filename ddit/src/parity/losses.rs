@@ -87,7 +87,7 @@ pub fn text_from_logits(trial: &mut Trial) -> Result<()> {
     let loss = corrupted.token_loss(&unit, &head, &bias)?;
     trial.compare("out.loss", &loss.value())?;
     let gradient = match loss.is_tracked() {
-        true => loss.backward()?.get(&head).cloned(),
+        true => loss.backward()?.get(&head),
         false => None,
     };
     let gradient = gradient.unwrap_or_else(|| Tensor::zeros([vocabulary, tokens], DType::F32));

@@ -63,7 +63,7 @@ pub fn transformer(trial: &mut Trial) -> Result<()> {
         [("grad.in.context", Some(&context)), ("grad.in.latents", latents.as_ref())]
     {
         if let Some(gradient) = input.and_then(|input| grads.get(input)) {
-            trial.compare(name, gradient)?;
+            trial.compare(name, &gradient)?;
         }
     }
     Ok(())

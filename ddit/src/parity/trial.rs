@@ -323,7 +323,7 @@ impl Trial<'_> {
             }
             let parameter = params.get(&parameter)?;
             match grads.get(&parameter) {
-                Some(gradient) => self.compare(&name, gradient)?,
+                Some(gradient) => self.compare(&name, &gradient)?,
                 None => self.compare(&name, &Tensor::zeros(parameter.shape(), DType::F32))?,
             }
         }

@@ -280,7 +280,7 @@ fn compare(
 ) -> Result<(), TestCaseError> {
     for (name, weight) in params.trained() {
         let of =
-            |grads: &Grads| grads.get(weight).map_or(vec![0.0; weight.numel()], Tensor::to_f64_vec);
+            |grads: &Grads| grads.get(weight).map_or(vec![0.0; weight.numel()], |g| g.to_f64_vec());
         let [joint, image, text] = [of(joint), of(image), of(text)];
         let size = image.iter().chain(&text).fold(1e-3, |size: f64, g| size.max(g.abs()));
         for ((joint, image), text) in joint.iter().zip(&image).zip(&text) {

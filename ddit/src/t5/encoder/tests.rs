@@ -163,7 +163,7 @@ fn half_precision_is_storage_alone() {
             [half, wide].map(|states| autograd::backward_with(&[(states, seed.clone())]).unwrap());
         for (name, var) in params.named() {
             let wide = wide_grads.get(&wide_params.get(name).unwrap()).unwrap();
-            assert_eq!(bits(grads.get(var).unwrap()), bits(wide), "{name}");
+            assert_eq!(bits(&grads.get(var).unwrap()), bits(&wide), "{name}");
         }
     }
 }
@@ -174,7 +174,7 @@ fn recomputed_passes_have_the_same_gradients() {
         let (encoder, params) = encoder(weights(DType::F32), true);
         let states = encoder.with_checkpointing(on).forward(&IDS, LENGTH).unwrap();
         let grads = states.square().unwrap().sum_all().unwrap().backward().unwrap();
-        params.named().map(|(_, var)| bits(grads.get(var).unwrap())).collect::<Vec<_>>()
+        params.named().map(|(_, var)| bits(&grads.get(var).unwrap())).collect::<Vec<_>>()
     };
     assert_eq!(gradients(true), gradients(false));
 }
