@@ -65,7 +65,11 @@ impl Gradient {
     /// Shapes: \[R, O\], \[R, I\] → \[O, I\]. Errors: as [`Var::matmul`].
     pub fn product(left: &Var, right: &Var) -> Result<Self> {
         let at_once = is_recording() || anomaly::is_watching() || left.value().cuda().is_some();
-        if !at_once && let Some(product) = Product::of([&left.value()], [&right.value()]) {
+        let fits = matches!((&left.shape()[..], &right.shape()[..]), ([a, _], [b, _]) if a == b);
+        if fits
+            && !at_once
+            && let Some(product) = Product::of([&left.value()], [&right.value()])
+        {
             return Ok(Self::Product(product));
         }
         Ok(Self::Whole(left.transpose(0, 1)?.matmul(right)?))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kernels::attention::{self, Gradient, Output, Problem, Saved, Segment, View};
 use kernels::gemm::{self, PackedB, Reader, Size, Store, Strided};
 use tensor::rng::Rng;
+use tensor::{DType, Result, Tensor};
 
 use super::clock::{Times, time_for};
 
@@ -49,17 +50,23 @@ pub const ATTENTIONS: [Attention; 5] = [
     Attention { name: "vae", batch: 1, heads: 1, width: 512, image: 4096, text: 0 },
 ];
 
-/// Times C = A·B of `[m, n, k]` in float32, `packed` with B packed before, as frozen weights are.
-pub fn product([m, n, k]: [usize; 3], packed: bool, budget: Duration) -> Times {
-    let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
-    let mut c = vec![0.0; m * n];
-    let (left, right) = (Strided::rows(&a, k), Strided::rows(&b, n));
+/// Times C = A·B of `[m, n, k]` in float32, in memory as tensors have it, `packed` with B packed
+/// before, as frozen weights are.
+///
+/// Errors: none that a size could cause.
+pub fn product([m, n, k]: [usize; 3], packed: bool, budget: Duration) -> Result<Times> {
+    let normal = |shape: [usize; 2], stream| Rng::new(0).stream(stream).normal(shape, DType::F32);
+    let (a, b) = (normal([m, k], 1)?, normal([k, n], 2)?);
+    let (a, b) = (a.slice::<f32>()?, b.slice::<f32>()?);
+    let mut c = Tensor::zeros([m, n], DType::F32);
+    let c = c.slice_mut::<f32>()?;
+    let (left, right) = (Strided::rows(a, k), Strided::rows(b, n));
     let size = Size::new(m, n, k);
-    let weights = packed.then(|| PackedB::new(k, n, &b, [n, 1]));
-    endless(budget, || match &weights {
-        Some(weights) => gemm::gemm(size, left.plain(), weights, &Store, &mut c),
-        None => gemm::gemm(size, left.plain(), right.plain(), &Store, &mut c),
-    })
+    let weights = packed.then(|| PackedB::new(k, n, b, [n, 1]));
+    Ok(endless(budget, || match &weights {
+        Some(weights) => gemm::gemm(size, left.plain(), weights, &Store, c),
+        None => gemm::gemm(size, left.plain(), right.plain(), &Store, c),
+    }))
 }
 
 impl Attention {
@@ -139,8 +146,8 @@ mod tests {
     #[test]
     fn everything_small_runs() {
         let budget = Duration::ZERO;
-        assert!(product([7, 20, 9], false, budget).min() > 0.0);
-        assert!(product([7, 20, 9], true, budget).min() > 0.0);
+        assert!(product([7, 20, 9], false, budget).unwrap().min() > 0.0);
+        assert!(product([7, 20, 9], true, budget).unwrap().min() > 0.0);
         for text in [0, 3] {
             let one = Attention { name: "", batch: 2, heads: 2, width: 8, image: 5, text };
             assert_eq!(one.flops(), (4 * 2 * 2 * 8 * (5 + text) * (5 + text)) as f64);

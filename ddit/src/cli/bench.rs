@@ -219,7 +219,7 @@ impl KernelArgs {
         ))?;
         for [m, n, k] in PRODUCTS {
             for packed in [false, true] {
-                let times = product([m, n, k], packed, self.budget());
+                let times = product([m, n, k], packed, self.budget())?;
                 let gflops = (2 * m * n * k) as f64 / times.min() / 1e9;
                 let object = || {
                     json!({

@@ -1,5 +1,7 @@
 //! The micro-kernel, and what it reads.
 
+use std::ops::Range;
+
 use crate::lane::LANES;
 use crate::num::Num;
 use crate::par::Cell;
@@ -185,40 +187,42 @@ impl<T: Real, const NV: usize> Wide<T, NV> for Fresh<'_, T, NV> {
     }
 }
 
-/// A micro-tile: MR rows of A, from `row` on, against NV panels of B.
+/// A micro-tile: MR rows of A, from `row` on, against NV panels of B, from `panel` on in `out`.
 ///
 /// It is a task of its own, and so a function of its own, because the compiler is to give its loop
 /// all registers.
-struct MicroTile<'a, T, A, B, const MR: usize, const NV: usize> {
+struct MicroTile<'a, 'o, T, A, B, const MR: usize, const NV: usize> {
     a: A,
-    row: usize,
     b: B,
-    out: Out<'a, T>,
+    out: &'a mut Out<'o, T>,
+    row: usize,
+    panel: usize,
 }
 
-/// Where sums go.
+/// Where the sums of a chunk of rows and a strip go.
 pub(super) struct Out<'a, T> {
     pub cell: Cell<'a, T>,
     /// Whether this is the first block of K: sums are stored, not added.
     pub first: bool,
 }
 
-/// `Σₖ a(i, k) · b(k, j)` by fused multiply-add in order of k, for at most TILE_ROWS rows from
-/// `row` on.
+/// `Σₖ a(i, k) · b(k, j)` by fused multiply-add in order of k, for at most TILE_ROWS `rows` and the
+/// panels from `panel` on.
 #[inline(always)]
 pub(super) fn micro_tile<S: Simd, A: Tall<S::T>, B: Wide<S::T, NV>, const NV: usize>(
     isa: S,
     a: A,
-    row: usize,
     b: B,
-    out: Out<S::T>,
+    out: &mut Out<S::T>,
+    rows: Range<usize>,
+    panel: usize,
 ) {
     // Registers need constants; those that do not exist are not even compiled.
     macro_rules! of_rows {
         ($($rows:literal)*) => {
-            match out.cell.rows().len() {
+            match rows.len() {
                 $($rows if const { exists($rows, S::TILE_ROWS, B::ANY_ROWS) } => {
-                    isa.call(MicroTile::<_, _, _, $rows, NV> { a, row, b, out });
+                    isa.call(MicroTile::<_, _, _, $rows, NV> { a, b, out, row: rows.start, panel });
                 })*
                 rows => unreachable!("{rows} rows in a tile of {}", S::TILE_ROWS),
             }
@@ -233,13 +237,13 @@ const fn exists(rows: usize, most: usize, any: bool) -> bool {
 }
 
 impl<T: Real, A: Tall<T>, B: Wide<T, NV>, const MR: usize, const NV: usize> Task<T>
-    for MicroTile<'_, T, A, B, MR, NV>
+    for MicroTile<'_, '_, T, A, B, MR, NV>
 {
     type Output = ();
     /// Everything but the depth is known to the compiler: the sums live in registers.
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
-        let MicroTile { a, row, mut b, mut out } = self;
+        let MicroTile { a, mut b, out, row, panel } = self;
         let mut sums = [[isa.splat(T::ZERO); NV]; MR];
         let depth = b.depth();
         let whole = depth - depth % STEPS;
@@ -249,10 +253,12 @@ impl<T: Real, A: Tall<T>, B: Wide<T, NV>, const MR: usize, const NV: usize> Task
         for k in whole..depth {
             steps::<S, A, B, MR, NV, 1>(isa, a, row, &mut b, k, &mut sums);
         }
+        let columns = panel * LANES..(panel + NV) * LANES;
+        let (first, mut cell) = (out.first, out.cell.part([row..row + MR, columns]));
         for (i, sums) in sums.iter().enumerate() {
-            let places = out.cell.row(i).as_chunks_mut().0.first_chunk_mut::<NV>();
+            let places = cell.row(i).as_chunks_mut().0.first_chunk_mut::<NV>();
             for (&sum, place) in sums.iter().zip(places.expect("panels of the strip")) {
-                let total = if out.first { sum } else { isa.load(place) + sum };
+                let total = if first { sum } else { isa.load(place) + sum };
                 isa.store(total, place);
             }
         }

@@ -147,12 +147,13 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
     // Where no tile has to pack rows of A, tiles are tall and pack columns of B, each only once.
     let room = Packed::room(&a, [m, k]);
     let whole = batch == 1 && k > 0 && room <= WHOLE_A;
-    let tall = a.is_lent() || whole;
+    let lent = a.is_lent();
+    let tall = lent || whole;
     let plan = if tall { Plan::tall(size) } else { Plan::wide(size) };
     let kept = (!kept.is_empty()).then(|| Cells::new(kept, [m, n], plan.tile));
     let out = Cells::new(out, [m, n], plan.tile);
     let to = Target { writer, out: &out, kept: kept.as_ref() };
-    if whole && !a.is_lent() {
+    if whole && !lent {
         scratch::with([room], |[room]| {
             plan.columns(Rows::Packed(Packed::new(a, [m, k], room)), b, tall, &to);
         });

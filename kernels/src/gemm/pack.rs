@@ -259,17 +259,32 @@ impl<T: Real> Columns<'_, T> {
         }
     }
 
-    /// Rows `depth` of panel `j` of matrix `batch`, if there is one and it is packed already.
-    #[inline]
-    pub fn ready(&self, batch: usize, j: usize, depth: Range<usize>) -> Option<&[[T; LANES]]> {
+    /// Rows `depth` of some panels of matrix `batch`; empty are those that are not packed already,
+    /// or do not exist.
+    pub fn ready(
+        &self,
+        batch: usize,
+        wanted: Range<usize>,
+        depth: Range<usize>,
+    ) -> [&[[T; LANES]]; STRIP] {
+        let mut ready = [[].as_slice(); STRIP];
         match self {
-            Columns::Shared { rows, k, first, panels } if j < first[1] + panels => {
-                let panel = (batch - first[0]) * panels + j - first[1];
-                Some(&rows[panel * k..][depth])
+            Columns::Own { .. } => {}
+            Columns::Shared { rows, k, first, panels } => {
+                let before = (batch - first[0]) * panels;
+                let those = wanted.start..wanted.end.min(first[1] + panels);
+                for (panel, j) in ready.iter_mut().zip(those) {
+                    *panel = &rows[(before + j - first[1]) * k..][depth.clone()];
+                }
             }
-            Columns::Packed(b) if j * LANES < b.size()[1] => b.ready(j, depth),
-            _ => None,
+            Columns::Packed(b) => {
+                let those = wanted.start..wanted.end.min(b.size()[1].div_ceil(LANES));
+                for (panel, j) in ready.iter_mut().zip(those) {
+                    *panel = b.ready(j, depth.clone()).unwrap_or_default();
+                }
+            }
         }
+        ready
     }
 }
 

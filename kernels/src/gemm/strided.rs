@@ -53,6 +53,10 @@ impl<'a, T: Real, E: Stored<T>> Strided<'a, T, E> {
     fn at(&self, mut batch: usize, row: usize, col: usize) -> &'a [E] {
         let mut offset = row * self.strides[0] + col * self.strides[1];
         for &(length, stride) in self.batch.iter().rev() {
+            // Of a single matrix, no time is spent on divisions.
+            if batch == 0 {
+                break;
+            }
             offset += batch % length * stride;
             batch /= length;
         }

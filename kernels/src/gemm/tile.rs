@@ -132,13 +132,16 @@ impl<T: Real> SumTile<'_, '_, T> {
         } else {
             b.prepare(batch, strip.clone(), depth.clone(), slots);
         }
-        let (first, next) = (strip.start, Some(strip.end));
-        let mut panels = PackedStrip { b, batch, first, depth: depth.clone(), slots, next };
+        let mut panels = b.ready(batch, strip.clone(), depth.clone());
+        for (panel, slot) in panels.iter_mut().zip(slots.chunks(KC)) {
+            *panel = if panel.is_empty() { &slot[..depth.len()] } else { panel };
+        }
+        let mut next = b.ready(batch, strip.end..strip.end + STRIP, depth.clone());
         while done < rows {
             let chunk = done..rows.min(done + CHUNK);
             done = chunk.end;
-            self.chunk(isa, chunk, Strip::Packed(&panels), strip.clone(), depth.clone());
-            panels.next = None;
+            self.chunk(isa, chunk, Strip::Packed { panels, next }, strip.clone(), depth.clone());
+            next = [&[]; STRIP];
         }
         self.slots = slots;
     }
@@ -206,8 +209,9 @@ impl<'a, T> Sums<'a, T> {
 
 /// A strip of B in a block of K.
 enum Strip<'a, T> {
-    /// It is packed.
-    Packed(&'a PackedStrip<'a, T>),
+    /// It is packed: its panels, and those of the next strip, which are fetched meanwhile; empty
+    /// where there is none, or they have been.
+    Packed { panels: [&'a [[T; LANES]]; STRIP], next: [&'a [[T; LANES]]; STRIP] },
     /// It is packed while a first group of rows is multiplied: from columns in memory, steps along
     /// K so many numbers apart, to panels.
     Unpacked(&'a [T], usize, [&'a mut [[T; LANES]]; STRIP]),
@@ -217,36 +221,6 @@ enum Strip<'a, T> {
 fn slices<T>(slots: &mut [[T; LANES]], depth: usize) -> [&mut [[T; LANES]]; STRIP] {
     let mut slots = slots.chunks_mut(KC);
     std::array::from_fn(|_| &mut slots.next().expect("slots of a strip")[..depth])
-}
-
-/// Packed panels of a strip.
-struct PackedStrip<'a, T> {
-    b: Columns<'a, T>,
-    batch: usize,
-    /// Number of the first panel.
-    first: usize,
-    depth: Range<usize>,
-    /// Panels that the tile has packed.
-    slots: &'a [[T; LANES]],
-    /// The first panel that is worth fetching meanwhile, if there is one: the strip that comes
-    /// next.
-    next: Option<usize>,
-}
-
-impl<T: Real> PackedStrip<'_, T> {
-    /// Panel `i` of the strip.
-    #[inline(always)]
-    fn panel(&self, i: usize) -> &[[T; LANES]] {
-        let packed = self.b.ready(self.batch, self.first + i, self.depth.clone());
-        packed.unwrap_or_else(|| &self.slots[i * KC..][..self.depth.len()])
-    }
-
-    /// What to fetch while the `number`-th micro-tiles are made.
-    #[inline(always)]
-    fn next(&self, number: usize) -> Option<&[[T; LANES]]> {
-        let panel = self.next.filter(|_| number < STRIP)? + number;
-        self.b.ready(self.batch, panel, self.depth.clone())
-    }
 }
 
 /// Some rows of A against a strip of B.
@@ -287,31 +261,26 @@ fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
     let (height, taller) = (rows.len() / tiles, rows.len() % tiles);
     let mut row = rows.start;
     for tile in 0..tiles {
-        let end = row + height + usize::from(tile < taller);
-        let cell = out.cell.part([row..end, at * LANES..(at + NV) * LANES]);
-        let out = Out { cell, ..*out };
+        let rows = row..row + height + usize::from(tile < taller);
+        row = rows.end;
         match b {
-            Strip::Packed(strip) => {
-                let mut panels = [[].as_slice(); NV];
-                for v in 0..NV {
-                    panels[v] = strip.panel(at + v);
-                }
-                let next = strip.next(number).unwrap_or(panels[0]);
-                micro_tile::<S, A, _, NV>(isa, a, row, Ready { panels, next }, out);
+            Strip::Packed { panels, next } => {
+                let panels = *panels[at..].first_chunk::<NV>().expect("panels of the strip");
+                let next = next.get(number).filter(|next| !next.is_empty()).unwrap_or(&panels[0]);
+                micro_tile(isa, a, Ready { panels, next }, out, rows, at);
             }
             Strip::Unpacked(x, stride, slots) => {
                 let slots = slots[at..].first_chunk_mut::<NV>().expect("panels of the strip");
                 if tile == 0 {
                     let panels = slots.each_mut().map(|slot| &mut **slot);
                     let fresh = Fresh { x: &x[at * LANES..], stride: *stride, panels };
-                    micro_tile::<S, A, _, NV>(isa, a, row, fresh, out);
+                    micro_tile(isa, a, fresh, out, rows, at);
                 } else {
                     let panels = slots.each_ref().map(|slot| &**slot);
                     let ready = Ready { panels, next: panels[0] };
-                    micro_tile::<S, A, _, NV>(isa, a, row, ready, out);
+                    micro_tile(isa, a, ready, out, rows, at);
                 }
             }
         }
-        row = end;
     }
 }

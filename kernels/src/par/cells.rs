@@ -10,17 +10,40 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Matrices of equal size, one behind the other, cut into cells that tasks take, each once.
 pub struct Cells<'a, T> {
     first: *mut T,
-    matrices: usize,
-    rows: usize,
-    columns: usize,
+    /// Rows and columns of a matrix,
+    size: [usize; 2],
+    /// and of a cell.
     cell: [usize; 2],
-    taken: Vec<AtomicBool>,
+    matrices: usize,
+    /// How many cells a matrix has below each other and side by side.
+    grid: [usize; 2],
+    taken: Flags,
     whole: PhantomData<&'a mut [T]>,
+}
+
+/// A flag for each cell; the first ones need no allocation.
+struct Flags {
+    first: AtomicU64,
+    others: Vec<AtomicU64>,
+}
+
+impl Flags {
+    fn new(number: usize) -> Self {
+        let words = number.div_ceil(64).saturating_sub(1);
+        Flags { first: AtomicU64::new(0), others: (0..words).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// Sets a flag; whether it was set before.
+    fn set(&self, i: usize) -> bool {
+        let word = if i < 64 { &self.first } else { &self.others[i / 64 - 1] };
+        let bit = 1 << (i % 64);
+        word.fetch_or(bit, Ordering::Relaxed) & bit != 0
+    }
 }
 
 // SAFETY: by the invariant, sharing cells between threads gives each of them elements of its own.
@@ -36,28 +59,27 @@ impl<'a, T> Cells<'a, T> {
         let matrices = data.len().checked_div(matrix).unwrap_or(0);
         assert_eq!(matrices * matrix, data.len(), "a slice of whole matrices");
         let cell = cell.map(|n| n.max(1));
-        let cells = matrices * rows.div_ceil(cell[0]) * columns.div_ceil(cell[1]);
-        let taken = (0..cells).map(|_| AtomicBool::new(false)).collect();
-        Cells { first: data.as_mut_ptr(), matrices, rows, columns, cell, taken, whole: PhantomData }
+        let (size, grid) = ([rows, columns], [rows.div_ceil(cell[0]), columns.div_ceil(cell[1])]);
+        let taken = Flags::new(matrices * grid[0] * grid[1]);
+        Cells { first: data.as_mut_ptr(), size, cell, matrices, grid, taken, whole: PhantomData }
     }
 
     /// The cell `[i, j]` of matrix `m`: rows `i·cell[0]..`, columns `j·cell[1]..`.
     ///
     /// Panics when there is no such cell or it has been taken before.
     pub fn take(&self, m: usize, [i, j]: [usize; 2]) -> Cell<'a, T> {
-        let (down, across) =
-            (self.rows.div_ceil(self.cell[0]), self.columns.div_ceil(self.cell[1]));
+        let ([rows, columns], [down, across]) = (self.size, self.grid);
         assert!(m < self.matrices, "matrix {m} of {}", self.matrices);
         assert!(i < down && j < across, "cell [{i}, {j}] of [{down}, {across}]");
         let index = (m * down + i) * across + j;
-        assert!(!self.taken[index].swap(true, Ordering::Relaxed), "cell {index} taken twice");
+        assert!(!self.taken.set(index), "cell {index} taken twice");
         let (row, column) = (i * self.cell[0], j * self.cell[1]);
         Cell {
             // SAFETY: matrix, row and column exist: each has been compared with their number.
-            first: unsafe { self.first.add((m * self.rows + row) * self.columns + column) },
-            rows: self.cell[0].min(self.rows - row),
-            columns: self.cell[1].min(self.columns - column),
-            stride: self.columns,
+            first: unsafe { self.first.add((m * rows + row) * columns + column) },
+            rows: self.cell[0].min(rows - row),
+            columns: self.cell[1].min(columns - column),
+            stride: columns,
             whole: PhantomData,
         }
     }
@@ -202,6 +224,6 @@ mod tests {
     #[test]
     fn empty_matrices_have_no_cells() {
         let cells = Cells::<f32>::new(&mut [], [0, 4], [2, 2]);
-        assert!(cells.taken.is_empty());
+        assert_eq!(cells.matrices, 0);
     }
 }
