@@ -13,8 +13,8 @@ thread_local! {
 }
 
 /// Runs `f` and watches: the first operation, forward or backward, that makes an infinity of finite
-/// numbers, or a NaN of numbers that are none, is an error that names it, its modules, the line that
-/// applied it, and what it was given. Without it such numbers spread in silence, as they do in
+/// numbers, or a NaN of numbers that are none, is an error that names it, its modules, the line
+/// that applied it, and what it was given. Without it such numbers spread in silence, as they do in
 /// IEEE 754.
 ///
 /// Watching reads every operand and result once more. Not watching costs nothing.

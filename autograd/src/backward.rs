@@ -4,7 +4,7 @@
 //! have been sent a gradient is all the order there is: the youngest one's gradient is complete,
 //! because every user of it was younger still. Its operation's vjp then sends gradients on, and
 //! what the operation had saved is freed. The order is fixed, and so are the bits. Parameters, where
-//! the walk ends, add up what they are sent as it comes.
+//! the walk ends, [add up](Grads) what they are sent as it comes.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -16,13 +16,17 @@ use crate::Var;
 use crate::node::{Edge, Node};
 use crate::scope::{with_recording, within};
 
+use grads::Sum;
+
 mod gpu;
 mod gradient;
 mod grads;
+mod product;
 
+pub use gradient::Gradient;
 pub(crate) use gradient::accumulate_part;
-pub use gradient::{Gradient, Product};
 pub use grads::Grads;
+pub use product::Product;
 
 /// A parameter, or one output of an operation, by its node's id.
 type Key = (u64, usize);
@@ -204,7 +208,7 @@ impl<'a> Walk<'a> {
             }
         };
         let slot = &mut pending.gradients[edge.output];
-        *slot = Some(gradient.joined(slot.take(), edge.output)?);
+        *slot = Some(gradient.joined(slot.take().map(Sum::Whole), edge.output)?);
         Ok(())
     }
 

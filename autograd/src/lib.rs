@@ -44,7 +44,7 @@ mod var;
 
 pub use anomaly::detect_anomaly;
 pub use apply::{apply, apply_many};
-pub use backward::{Backward, Gradient, Grads, backward_with, compute_dtype};
+pub use backward::{Backward, Gradient, Grads, Product, backward_with, compute_dtype};
 pub use checkpoint::checkpoint;
 pub use gradcheck::{gradcheck, gradcheck_dense};
 pub use op::{Keep, Kept, Op, OpMany};

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use kernels::Real;
 use kernels::adamw::{self, State, Update};
-use kernels::{Real, reduce};
 use tensor::{DType, Device, Element, Error, Result, Tensor};
 
 use crate::profile::{Pass, Run, bytes_of, measured};
@@ -78,15 +78,13 @@ impl Clipped {
         vars: impl IntoIterator<Item = &'a Var>,
         limit: Option<f64>,
     ) -> Result<Self> {
-        let gradients = vars.into_iter().filter_map(|var| grads.get(var));
-        let mut gradients = gradients.map(|gradient| gradient.contiguous()).peekable();
-        let gpu = gradients.peek().and_then(Tensor::cuda).cloned();
-        let norm = match gpu {
+        let vars: Vec<&Var> = vars.into_iter().collect();
+        let norm = match vars.first().and_then(|var| var.value().cuda().cloned()) {
             Some(gpu) => {
-                let all = [gradients.collect(), Vec::new()];
+                let all = [whole(grads, vars), Vec::new()];
                 gpu::read(&gpu::norms(&gpu, all, limit)?[0])?[0]
             }
-            None => norm(gradients)?,
+            None => norm(grads, vars)?,
         };
         Ok(Self::limited(norm, limit))
     }
@@ -102,14 +100,16 @@ impl Clipped {
     }
 }
 
-/// The norm of all gradients together, in this machine's memory; one at a time, as some are made
-/// for it.
-fn norm(gradients: impl Iterator<Item = Tensor>) -> Result<f64> {
-    let squares = |gradient: Tensor| match gradient.dtype() {
-        DType::F64 => Ok(reduce::sum_squares(gradient.slice::<f64>()?)),
-        _ => Ok(reduce::sum_squares(gradient.slice::<f32>()?)),
-    };
-    Ok(gradients.map(squares).sum::<Result<f64>>()?.sqrt())
+/// The norm of the gradients of these variables together, in this machine's memory.
+fn norm<'a>(grads: &Grads, vars: impl IntoIterator<Item = &'a Var>) -> Result<f64> {
+    let squares = vars.into_iter().filter_map(|var| grads.sum_squares(var));
+    Ok(squares.sum::<Result<f64>>()?.sqrt())
+}
+
+/// The gradients of these variables.
+fn whole<'a>(grads: &Grads, vars: impl IntoIterator<Item = &'a Var>) -> Vec<Tensor> {
+    let gradients = vars.into_iter().filter_map(|var| grads.get(var));
+    gradients.map(|gradient| gradient.contiguous()).collect()
 }
 
 /// AdamW over the trained parameters of a store.
@@ -186,8 +186,8 @@ impl AdamW {
             let norms = self.queue(grads, &numbers)?;
             return self.finish(&norms);
         }
-        let [limited, others] = self.gradients(grads);
-        let found = Clipped::both([norm(limited)?, norm(others)?], self.config.clip);
+        let [limited, others] = self.parameters().map(|vars| norm(grads, vars));
+        let found = Clipped::both([limited?, others?], self.config.clip);
         if found.iter().all(|found| found.norm.is_finite()) {
             for i in 0..self.slots.len() {
                 let clip = found[usize::from(!self.slots[i].clipped)].factor;
@@ -198,11 +198,11 @@ impl AdamW {
         Ok(self.count(found))
     }
 
-    /// The gradients of the parameters whose norm is limited, and of the others.
-    fn gradients(&self, grads: &Grads) -> [impl Iterator<Item = Tensor>; 2] {
+    /// The parameters the norm of whose gradients is limited, and the others.
+    fn parameters(&self) -> [impl Iterator<Item = &Var>; 2] {
         [true, false].map(|clipped| {
             let slots = self.slots.iter().filter(move |slot| slot.clipped == clipped);
-            slots.filter_map(|slot| grads.get(&slot.var)).map(|gradient| gradient.contiguous())
+            slots.map(|slot| &slot.var)
         })
     }
 

@@ -37,7 +37,16 @@ impl Record for Recorded {
         let kept = Kept { name: node.name(), inputs, outputs, aux: &*self.aux };
         let needs: Vec<bool> = node.inputs().iter().map(Option::is_some).collect();
         let only_once = scope::is_recording() && !self.op.is_twice_differentiable();
-        let vjp = || self.op.vjp(kept, dy, &needs);
+        let is_kept = |edge: &Option<Edge>| edge.as_ref().is_none_or(|edge| edge.node.is_leaf());
+        let vjp = || {
+            let gradients = self.op.vjp(kept, dy, &needs)?.into_iter().zip(node.inputs());
+            // Only parameters keep products; whoever passes a gradient on needs it.
+            let made = gradients.map(|(gradient, edge)| match is_kept(edge) {
+                true => gradient,
+                false => gradient.map(Gradient::made),
+            });
+            Ok(made.collect::<Vec<_>>())
+        };
         let vjp = || if only_once { no_grad(vjp) } else { vjp() };
         let gradients = measured(vjp, |gradients| self.about(inputs, dy, gradients))?;
         if anomaly::is_watching() {

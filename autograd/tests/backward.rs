@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use autograd::optim::Clipped;
-use autograd::{Aux, Backward, Grads, Keep, Kept, Op, Var, apply, detect_anomaly};
+use autograd::{Aux, Backward, Grads, Keep, Kept, Op, Var, apply, detect_anomaly, profile};
 use tensor::rng::Rng;
 use tensor::{DType, ErrorKind, Result, Tensor};
 
@@ -234,8 +234,67 @@ fn gradients_of_few_rows_add_up_like_any_others() {
     }
 }
 
-/// A gradient that is kept as a product is none where somebody looks at it: it can be differentiated
-/// once more, is asked for by name, and is watched.
+/// Rows of different precision do not fit one product, and add up nevertheless.
+#[test]
+fn rows_of_different_precision_add_up() {
+    let weight = Var::parameter(Tensor::zeros([64, 64], DType::F32));
+    let ones = |dtype| Var::constant(Tensor::ones([1, 64], dtype));
+    let sum = |x: &Var| x.linear(&weight, None).unwrap().sum_all().unwrap();
+    let mut grads = Grads::default();
+    for dtype in [DType::F16, DType::BF16, DType::F32] {
+        let loss = sum(&ones(dtype)).add(&sum(&ones(DType::F32))).unwrap();
+        loss.backward_into(&mut grads).unwrap();
+    }
+    assert_eq!(grads.get(&weight).unwrap().to_f64_vec(), [6.0; 64 * 64]);
+}
+
+/// The norm of a product is that of its elements: of rows that cancel, 0, and where an element is
+/// too large for its type, infinite, as it is for who steps along it.
+#[test]
+fn a_norm_sees_what_a_product_hides() {
+    let filled = |x: f32| Tensor::from_vec(vec![x; 64], [1, 64]).unwrap();
+    let norm = |rows: &[(f32, f32)]| {
+        let (weight, mut grads) =
+            (Var::parameter(Tensor::ones([64, 64], DType::F32)), Grads::default());
+        for &(slope, x) in rows {
+            let y = Var::constant(filled(x)).linear(&weight, None).unwrap();
+            y.mul(&Var::constant(filled(slope)))
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .backward_into(&mut grads)
+                .unwrap();
+        }
+        // Nor does it matter to `get` whether somebody watches.
+        let watched = detect_anomaly(|| Ok(grads.get(&weight).unwrap())).unwrap();
+        let there: f64 = watched.to_f64_vec().iter().map(|g| g * g).sum();
+        let norm = Clipped::of(&grads, [&weight], None).unwrap().norm;
+        assert!(norm == there.sqrt() || (norm / there.sqrt() - 1.0).abs() < 1e-6, "{norm} {there}");
+        norm
+    };
+    assert_eq!(norm(&[(2.0, 3.0)]), 6.0 * 64.0);
+    assert_eq!(norm(&[(1.5, 2.5), (-1.5, 2.5)]), 0.0);
+    assert_eq!(norm(&[(1e30, 1e30)]), f64::INFINITY);
+    assert_eq!(norm(&[(1e30, 1e30), (-1e30, 1e30)]), f64::INFINITY);
+    assert!((norm(&[(1e18, 1e18)]) / 64e36 - 1.0).abs() < 1e-6);
+}
+
+/// Whoever passes a gradient on needs it at once: that counts for the vjp.
+#[test]
+fn a_product_that_is_passed_on_is_work_of_its_vjp() {
+    let weight = Var::parameter(Tensor::ones([256, 256], DType::F32));
+    let x = Var::constant(Tensor::ones([2, 256], DType::F32));
+    let half = weight.mul_scalar(0.5).unwrap();
+    let loss = x.linear(&half, None).unwrap().sum_all().unwrap();
+    let (grads, profile) = profile(false, || loss.backward());
+    assert_eq!(grads.unwrap().get(&weight).unwrap().to_f64_vec(), [1.0; 256 * 256]);
+    let flops =
+        |op| profile.rows.iter().filter(|row| row.op == op).map(|row| row.flops).sum::<u64>();
+    assert_eq!((flops("linear"), flops("matmul")), (2 * 2 * 256 * 256, 0));
+}
+
+/// A gradient that is kept as a product is none where somebody looks at it: it can be
+/// differentiated once more, is asked for by name, and is watched.
 #[test]
 fn a_product_is_made_for_whoever_looks_at_it() {
     let ones = |shape: [usize; 2]| Tensor::ones(shape, DType::F64);

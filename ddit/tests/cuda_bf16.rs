@@ -88,7 +88,7 @@ fn results(dtype: DType, device: &Device) -> BTreeMap<String, Vec<f64>> {
         objective.gradients(&model, &images, &texts, &Draws::new(3, 0), 1).unwrap();
     results.insert("losses".to_owned(), vec![losses.image, losses.text, losses.total]);
     for (name, var) in params.trained() {
-        let gradient = grads.get(var).map(Tensor::to_f64_vec);
+        let gradient = grads.get(var).map(|gradient| gradient.to_f64_vec());
         results.insert(format!("gradient of {name}"), gradient.unwrap_or_default());
     }
     if dtype == DType::F32 {

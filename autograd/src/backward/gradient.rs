@@ -5,9 +5,11 @@ use kernels::elementwise::{add_assign, add_region};
 use tensor::{DType, Element, Result, Shape, Tensor};
 
 use super::gpu;
-use crate::profile::{Pass, Run, bytes_of, measured};
+use super::grads::Sum;
+use super::product::Product;
+use crate::profile::{Pass, Run, measured};
 use crate::saved::Role;
-use crate::scope::{is_recording, no_grad};
+use crate::scope::is_recording;
 use crate::{Var, anomaly, ops};
 
 /// What an operation sends to one of its inputs.
@@ -31,21 +33,6 @@ pub enum Gradient {
     Product(Product),
 }
 
-/// leftᵀ·right, kept as the two.
-#[derive(Clone, Debug)]
-pub struct Product {
-    /// \[R, O\].
-    left: Tensor,
-    /// \[R, I\].
-    right: Tensor,
-}
-
-/// The most rows of a [`Product`]: making it costs less than reading it from memory would.
-const FEW_ROWS: usize = 64;
-
-/// How many times smaller than their product the two have to be.
-const SMALLER: usize = 4;
-
 impl From<Var> for Gradient {
     fn from(gradient: Var) -> Self {
         Self::Whole(gradient)
@@ -57,19 +44,15 @@ impl Gradient {
     /// the rows. That of what turns one vector of each sample into all modulations of a block, say,
     /// has the rank of the batch.
     ///
-    /// Where both are much smaller than it, a parameter keeps the two, which those of other passes are
-    /// appended to, until somebody [asks](super::Grads::get) for the product: gradients of such
-    /// weights take no memory. It is made at once on a GPU, and where it is recorded or
+    /// Where both are much smaller than it, a parameter keeps copies of the two, to which rows of
+    /// other passes are appended, until somebody [asks](super::Grads::get) for the product. It is
+    /// made at once of many rows, on a GPU, and where it is recorded or
     /// [watched](crate::detect_anomaly).
     ///
     /// Shapes: \[R, O\], \[R, I\] → \[O, I\]. Errors: as [`Var::matmul`].
     pub fn product(left: &Var, right: &Var) -> Result<Self> {
-        let at_once = is_recording() || anomaly::is_watching() || left.value().cuda().is_some();
-        let fits = matches!((&left.shape()[..], &right.shape()[..]), ([a, _], [b, _]) if a == b);
-        if fits
-            && !at_once
-            && let Some(product) = Product::of([&left.value()], [&right.value()])
-        {
+        let at_once = is_recording() || anomaly::is_watching();
+        if !at_once && let Some(product) = Product::of([&left.value()], [&right.value()]) {
             return Ok(Self::Product(product));
         }
         Ok(Self::Whole(left.transpose(0, 1)?.matmul(right)?))
@@ -80,7 +63,7 @@ impl Gradient {
         match self {
             Self::Whole(var) => *var.shape(),
             Self::Part { shape, .. } => *shape,
-            Self::Product(Product { left, right }) => [left.shape()[1], right.shape()[1]].into(),
+            Self::Product(product) => product.shape(),
         }
     }
 
@@ -88,7 +71,7 @@ impl Gradient {
     pub(crate) fn dtype(&self) -> DType {
         match self {
             Self::Whole(var) | Self::Part { part: var, .. } => var.dtype(),
-            Self::Product(Product { left, .. }) => left.dtype(),
+            Self::Product(product) => product.dtype(),
         }
     }
 
@@ -96,7 +79,15 @@ impl Gradient {
     pub(crate) fn values(&self) -> Vec<Tensor> {
         match self {
             Self::Whole(var) | Self::Part { part: var, .. } => vec![var.value()],
-            Self::Product(Product { left, right }) => vec![left.clone(), right.clone()],
+            Self::Product(product) => product.factors().into(),
+        }
+    }
+
+    /// The same, made if it is a product.
+    pub(crate) fn made(self) -> Self {
+        match self {
+            Self::Product(product) => Self::Whole(Var::constant(product.whole())),
+            other => other,
         }
     }
 
@@ -112,28 +103,29 @@ impl Gradient {
     }
 
     /// This gradient of output `output` of a node, and those that arrived before.
-    pub(super) fn joined(self, before: Option<Var>, output: usize) -> Result<Var> {
+    pub(super) fn joined(self, before: Option<Sum>, output: usize) -> Result<Var> {
         const NAME: &str = "sum of gradients";
         let Some(before) = before else { return self.add_to(None) };
         if anomaly::is_watching() {
             let named = |x: Tensor| (Role::OutputGradient(output), x);
-            let from: Vec<_> =
-                self.values().into_iter().chain([before.value()]).map(named).collect();
+            let before = before.into_var();
+            let from = [self.values(), vec![before.value()]].concat().into_iter().map(named);
+            let from: Vec<_> = from.collect();
             let sum = self.add_to(Some(before))?;
             anomaly::check(NAME, &[named(sum.value())], &from)?;
             return Ok(sum);
         }
-        let (shape, bytes) = (self.shape(), 3 * bytes_of(&self.values()));
+        let shape = self.shape();
+        let moved = if let Self::Part { part, .. } = &self { part.numel() } else { shape.numel() };
+        let bytes = 3 * moved * self.dtype().size();
         let run = Run { op: NAME, pass: Pass::Other, shapes: vec![shape], bytes };
-        measured(|| self.add_to(Some(before)), |_| run)
+        measured(|| self.add_to(Some(before.into_var())), |_| run)
     }
 
     /// This gradient added to what has arrived before.
     fn add_to(self, sum: Option<Var>) -> Result<Var> {
         match (self, sum) {
-            (Self::Product(product), sum) => {
-                Self::Whole(Var::constant(product.whole())).add_to(sum)
-            }
+            (product @ Self::Product(_), sum) => product.made().add_to(sum),
             (Self::Whole(gradient), None) => Ok(gradient),
             (Self::Whole(gradient), Some(sum)) if is_recording() => sum.add(&gradient),
             (Self::Whole(gradient), Some(sum)) => {
@@ -151,32 +143,6 @@ impl Gradient {
                 Ok(Var::constant(accumulate_part(sum, &part.value(), axis, start)?))
             }
         }
-    }
-}
-
-impl Product {
-    /// The product of rows that come in parts, if it is worth keeping as the two.
-    fn of<const N: usize>(left: [&Tensor; N], right: [&Tensor; N]) -> Option<Self> {
-        let rows = left.iter().map(|part| part.shape()[0]).sum::<usize>();
-        let [outputs, inputs] = [left[0].shape()[1], right[0].shape()[1]];
-        if rows > FEW_ROWS || SMALLER * rows * (outputs + inputs) > outputs * inputs {
-            return None;
-        }
-        // Copies: what they are copied from may be part of something large.
-        let joined = |parts: [&Tensor; N]| Tensor::cat(&parts, 0).expect("rows of one width");
-        Some(Self { left: joined(left), right: joined(right) })
-    }
-
-    /// The sum of two, if it is worth keeping as a product.
-    pub(super) fn plus(&self, other: &Self) -> Option<Self> {
-        Self::of([&self.left, &other.left], [&self.right, &other.right])
-    }
-
-    /// leftᵀ·right.
-    pub(super) fn whole(&self) -> Tensor {
-        let [left, right] = [&self.left, &self.right].map(|x| Var::constant(x.clone()));
-        let product = no_grad(|| left.transpose(0, 1)?.matmul(&right));
-        product.expect("rows of both, as many").into_value()
     }
 }
 

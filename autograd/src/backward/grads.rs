@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use tensor::{Result, Tensor};
 
-use super::gradient::{Gradient, Product};
+use super::gradient::Gradient;
+use super::product::{Product, sum_squares};
 use super::{Key, key};
 use crate::Var;
 use crate::node::Edge;
@@ -17,16 +18,25 @@ use crate::scope::is_recording;
 /// [product](Gradient::product) of.
 #[derive(Debug, Default)]
 pub struct Grads {
-    values: HashMap<Key, Value>,
+    values: HashMap<Key, Sum>,
     /// With `create_graph`: the gradients as variables.
     vars: HashMap<Key, Var>,
 }
 
-/// How a gradient is kept.
+/// A sum of gradients.
 #[derive(Debug)]
-enum Value {
-    Whole(Tensor),
+pub(super) enum Sum {
+    Whole(Var),
     Product(Product),
+}
+
+impl Sum {
+    pub(super) fn into_var(self) -> Var {
+        match self {
+            Self::Whole(var) => var,
+            Self::Product(product) => Var::constant(product.whole()),
+        }
+    }
 }
 
 impl Grads {
@@ -36,8 +46,17 @@ impl Grads {
     /// Cost: none, or the [product](Gradient::product) it is kept as, at every call.
     pub fn get(&self, var: &Var) -> Option<Tensor> {
         Some(match self.values.get(&key(var.edge()?))? {
-            Value::Whole(tensor) => tensor.clone(),
-            Value::Product(product) => product.whole(),
+            Sum::Whole(var) => var.value(),
+            Sum::Product(product) => product.whole(),
+        })
+    }
+
+    /// Σ g² of the gradient of a variable in this machine's memory; `None` as for
+    /// [`get`](Self::get).
+    pub(crate) fn sum_squares(&self, var: &Var) -> Option<Result<f64>> {
+        Some(match self.values.get(&key(var.edge()?))? {
+            Sum::Whole(var) => sum_squares(&var.value()),
+            Sum::Product(product) => product.sum_squares(),
         })
     }
 
@@ -57,22 +76,23 @@ impl Grads {
         if is_recording() {
             self.vars.insert(key, gradient.clone());
         }
-        self.values.insert(key, Value::Whole(gradient.into_value()));
+        self.values.insert(key, Sum::Whole(Var::constant(gradient.into_value())));
     }
 
     /// Adds what a parameter is sent to what it was sent before.
     pub(super) fn add(&mut self, edge: &Edge, gradient: Gradient) -> Result<()> {
         let key = key(edge);
         let product = match (self.values.get(&key), gradient) {
+            (_, gradient) if is_recording() => Err(gradient),
             (None, Gradient::Product(new)) => Ok(new),
-            (Some(Value::Product(before)), Gradient::Product(new)) => {
+            (Some(Sum::Product(before)), Gradient::Product(new)) => {
                 before.plus(&new).ok_or(Gradient::Product(new))
             }
             (_, gradient) => Err(gradient),
         };
         match product {
             Ok(product) => {
-                self.values.insert(key, Value::Product(product));
+                self.values.insert(key, Sum::Product(product));
             }
             Err(gradient) => {
                 let before = self.take(key);
@@ -83,11 +103,8 @@ impl Grads {
     }
 
     /// What was reported so far, to be added to.
-    fn take(&mut self, key: Key) -> Option<Var> {
-        let value = self.values.remove(&key).map(|value| match value {
-            Value::Whole(tensor) => tensor,
-            Value::Product(product) => product.whole(),
-        });
-        self.vars.remove(&key).or_else(|| value.map(Var::constant))
+    fn take(&mut self, key: Key) -> Option<Sum> {
+        let value = self.values.remove(&key);
+        self.vars.remove(&key).map(Sum::Whole).or(value)
     }
 }

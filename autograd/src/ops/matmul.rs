@@ -60,6 +60,17 @@ impl MatmulOp {
     }
 }
 
+/// a·b in this machine's memory.
+///
+/// Errors: as [`Var::matmul`].
+pub(crate) fn multiply(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (batch, size) = MatmulOp::check(a, b)?;
+    match compute_dtype(a.dtype()) {
+        DType::F64 => product::<f64>(a, b, batch, size),
+        _ => product::<f32>(a, b, batch, size),
+    }
+}
+
 fn product<T: Float>(a: &Tensor, b: &Tensor, batch: Shape, size: Size) -> Result<Tensor> {
     let shape = matrices(batch, size.m, size.n)?;
     let mut y = Tensor::uninit(shape, compute_dtype(a.dtype()));
@@ -96,13 +107,9 @@ impl Op<2> for MatmulOp {
     type Aux = ();
 
     fn forward(&self, [a, b]: [&Tensor; 2]) -> Result<(Tensor, ())> {
+        let Some(gpu) = a.cuda() else { return Ok((multiply(a, b)?, ())) };
         let (batch, size) = Self::check(a, b)?;
-        let y = match (a.cuda(), compute_dtype(a.dtype())) {
-            (Some(gpu), _) => product_on(gpu, a, b, batch, size)?,
-            (None, DType::F64) => product::<f64>(a, b, batch, size)?,
-            (None, _) => product::<f32>(a, b, batch, size)?,
-        };
-        Ok((y, ()))
+        Ok((product_on(gpu, a, b, batch, size)?, ()))
     }
 
     fn vjp(&self, kept: Kept<'_, ()>, dy: &Var, needs: [bool; 2]) -> Result<[Option<Var>; 2]> {

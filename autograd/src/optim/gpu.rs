@@ -3,7 +3,7 @@
 use kernels::adamw::ptx;
 use tensor::{Cuda, DType, Device, Error, Result, Tensor};
 
-use super::{AdamW, Clipped, Slot};
+use super::{AdamW, Clipped, Slot, whole};
 use crate::Grads;
 
 /// A step in parts, for whoever records it. What changes from one to the next is in tensors; all the
@@ -34,7 +34,7 @@ impl AdamW {
         let Some(gpu) = self.gpu().cloned() else {
             return Err(Error::device("adamw", "nothing lies on a GPU"));
         };
-        let gradients = self.gradients(grads).map(Iterator::collect);
+        let gradients = self.parameters().map(|vars| whole(grads, vars));
         let [norms, factors] = norms(&gpu, gradients, self.config.clip)?;
         let factors = [factors.narrow(0, 0, 1)?, factors.narrow(0, 1, 1)?];
         for (i, slot) in self.slots.iter_mut().enumerate() {

@@ -222,8 +222,22 @@ mod tests {
     }
 
     #[test]
+    fn each_of_many_cells_is_handed_out_once() {
+        const MANY: usize = 150;
+        let mut data = [0; MANY];
+        let cells = Cells::new(&mut data, [MANY, 1], [1, 1]);
+        (0..MANY).for_each(|i| cells.take(0, [i, 0]).row(0)[0] = i);
+        for i in [0, 1, 63, 64, 65, 127, 128, MANY - 1] {
+            let again = || cells.take(0, [i, 0]).rows();
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(again)).unwrap_err();
+        }
+        drop(cells);
+        assert!(data.into_iter().eq(0..MANY));
+    }
+
+    #[test]
+    #[should_panic(expected = "matrix 0 of 0")]
     fn empty_matrices_have_no_cells() {
-        let cells = Cells::<f32>::new(&mut [], [0, 4], [2, 2]);
-        assert_eq!(cells.matrices, 0);
+        Cells::<f32>::new(&mut [], [0, 4], [2, 2]).take(0, [0, 0]);
     }
 }
