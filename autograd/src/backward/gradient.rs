@@ -98,7 +98,7 @@ impl Gradient {
             Self::Part { part, shape, axis, start } => {
                 Self::Part { part: f(part), shape, axis, start }
             }
-            Self::Product(product) => Self::Whole(f(Var::constant(product.whole()))),
+            product @ Self::Product(_) => product.made().map(f),
         }
     }
 
