@@ -8,10 +8,10 @@
 //! # Safety invariant
 //!
 //! A lane type of an instruction set can only be made through that set's token (its fields are
-//! private, constants are lifted from an existing value), and a token is only made by a set's `run`,
-//! which is only called by `dispatch` after the processor was asked, or by [`Simd::call`] with a
-//! token at hand. So whoever holds lanes may execute their instructions. This file
-//! and its children `avx2` and `avx512` are the only places with SIMD `unsafe`.
+//! private, constants are lifted from an existing value), and a token is only made by a set's
+//! `run`, which is only called by `dispatch` after the processor was asked, or by [`Simd::call`]
+//! with a token at hand. So whoever holds lanes may execute their instructions. This file and its
+//! children `avx2` and `avx512` are the only places with SIMD `unsafe`.
 #![allow(unsafe_code)]
 
 use std::io::Write as _;

@@ -11,9 +11,9 @@
 //! * Blocks of [`MAPPED_FROM`] bytes and more are anonymous maps that start at a multiple of 2 MiB
 //!   and ask for huge pages: one page fault and one TLB entry for 512 small pages.
 //! * Memory is zero when fresh and stale when reused; it is never uninitialised.
-//! * Free blocks are given back, largest first, when keeping them would take the process more than an
-//!   eightieth, and at least 16 MiB, above its peak of live bytes (or half of it, if that is less);
-//!   [`trim`] gives all of them back.
+//! * Free blocks are given back, largest first, when keeping them would take the process more than
+//!   an eightieth, and at least 16 MiB, above its peak of live bytes (or half of it, if that is
+//!   less); [`trim`] gives all of them back.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

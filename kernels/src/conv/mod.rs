@@ -10,9 +10,9 @@
 //! ```
 //!
 //! (the second in parts, where there is a stride: [`transposed`]). That matrix is never in memory:
-//! it is a [`Reader`], read a few panels at a time into the second cache. Images are \[batch, channel, row,
-//! column\] and weights \[filter, channel, row, column\], as checkpoints have them: neighbouring
-//! pixels are neighbours in memory and in a panel.
+//! it is a [`Reader`], read a few panels at a time into the second cache. Images are \[batch,
+//! channel, row, column\] and weights \[filter, channel, row, column\], as checkpoints have them:
+//! neighbouring pixels are neighbours in memory and in a panel.
 
 mod patches;
 mod phase;

@@ -171,8 +171,8 @@ struct Target<'a, T, O> {
     kept: Option<&'a Cells<'a, T>>,
 }
 
-/// How a product is cut. Tiles are a matter of the problem's size and of how A lies in memory, never
-/// of the number of threads.
+/// How a product is cut. Tiles are a matter of the problem's size and of how A lies in memory,
+/// never of the number of threads.
 struct Plan {
     size: Size,
     /// Rows and columns of a tile; the last ones may be smaller.
