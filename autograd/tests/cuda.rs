@@ -41,13 +41,14 @@ impl Deref for Gpu {
 fn gpu() -> Gpu {
     static ONE: Mutex<()> = Mutex::new(());
     let held = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    cuda::install();
+    cuda::unless_gpu();
     Gpu(Device::cuda(0).expect("the stand-in has a GPU"), held)
 }
 
 /// Every kernel that was launched so far is one that the assembler's check walks over.
 fn assert_listed() {
-    let launched = cuda::install().launched();
+    let Some(stand_in) = cuda::unless_gpu() else { return };
+    let launched = stand_in.launched();
     let unlisted = registry::unlisted(launched.iter().map(String::as_str));
     assert!(unlisted.is_empty(), "not in the registry: {unlisted:?}");
 }

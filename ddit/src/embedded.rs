@@ -14,8 +14,8 @@ macro_rules! file {
     };
 }
 
-/// The folder: paths within it, and contents.
-pub const FILES: [(&str, &[u8]); 10] = [
+/// The folder: paths within it, and contents. A `static`, so that the program has them once.
+pub static FILES: [(&str, &[u8]); 10] = [
     file!("model_index.json"),
     file!("transformer/config.json"),
     file!("transformer/diffusion_pytorch_model.safetensors"),

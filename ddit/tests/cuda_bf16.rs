@@ -102,7 +102,7 @@ fn results(dtype: DType, device: &Device) -> BTreeMap<String, Vec<f64>> {
 }
 
 fn gpu() -> Device {
-    cuda::install();
+    cuda::unless_gpu();
     Device::cuda(0).expect("the stand-in has a GPU")
 }
 
@@ -199,7 +199,8 @@ fn a_step_on_tensor_cores_is_as_near_as_bf16_comes() {
         let there = autocast(|| results(dtype, &gpu()));
         check(&results(dtype, &Device::Cpu), &there, [0.02, 0.03]);
     }
-    let launched = cuda::install().statistics();
+    let Some(stand_in) = cuda::unless_gpu() else { return };
+    let launched = stand_in.statistics();
     for kernel in [
         "gemm_tensor_cores_nt_bf16_f32_gate_residual",
         "gemm_tensor_cores_nt_bf16_f32_bias_gelu",

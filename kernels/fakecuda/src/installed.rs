@@ -8,12 +8,22 @@ use libloading::{Library, Symbol};
 /// This library, loaded where a program looks for the CUDA driver.
 pub struct Installed(Library);
 
-/// Puts the library in the driver's place, once for the whole process. What opens `libcuda.so` from
-/// then on finds it, on a machine with a driver too.
+/// Puts the library in the driver's place, unless the environment variable `DDIT_GPU` is `1`: then
+/// tests run on the machine's own GPU, and there is `None` to ask what it saw.
 ///
 /// # Panics
 /// If it does not lie beside the program, where cargo leaves it for the tests of a crate that has
 /// this one as a dev-dependency.
+pub fn unless_gpu() -> Option<&'static Installed> {
+    let is_wanted = std::env::var_os("DDIT_GPU").is_some_and(|value| value == "1");
+    (!is_wanted).then(install)
+}
+
+/// Puts the library in the driver's place, once for the whole process. What opens `libcuda.so` from
+/// then on finds it, on a machine with a driver too.
+///
+/// # Panics
+/// As [`unless_gpu`].
 pub fn install() -> &'static Installed {
     static INSTALLED: OnceLock<Installed> = OnceLock::new();
     INSTALLED.get_or_init(|| {

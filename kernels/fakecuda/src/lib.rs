@@ -11,7 +11,8 @@
 //!
 //! [`install`] before the first call of cudarc: the library's SONAME is `libcuda.so`, so glibc
 //! answers the later `dlopen("libcuda.so")` with it. Cargo leaves it beside a test's executable when
-//! this crate is a dev-dependency. (The crate's name in Rust is `cuda`, for the file's sake.)
+//! this crate is a dev-dependency. (The crate's name in Rust is `cuda`, for the file's sake.) Tests
+//! that make sense on hardware too call [`unless_gpu`] instead: `DDIT_GPU=1` has them run on it.
 //!
 //! # Beyond the driver
 //!
@@ -46,4 +47,4 @@ mod order;
 mod raw;
 pub mod status;
 
-pub use installed::{Installed, install};
+pub use installed::{Installed, install, unless_gpu};
