@@ -2,8 +2,9 @@
 
 use autograd::optim::{AdamW, AdamWConfig};
 use autograd::{Grads, Params, Targets, Var, no_grad};
+use tensor::cuda::Repeat;
 use tensor::rng::Rng;
-use tensor::{DType, Device, Result};
+use tensor::{DType, Device, Result, Tensor};
 
 use super::clock::{Times, time};
 use super::workload::{Mode, Workload};
@@ -25,15 +26,24 @@ const TEXT_WEIGHT: f64 = 0.2;
 pub struct Bench {
     workload: Workload,
     mode: Mode,
-    model: Mmdit,
+    device: Device,
+    batch: Batch,
     optimizer: AdamW,
-    rng: Rng,
+    /// What a GPU repeats once it has been recorded, as in training.
+    repeat: Repeat,
+}
+
+/// A model and what it is given.
+struct Batch {
+    model: Mmdit,
     /// \[B, C_in, height, width\].
     latents: Var,
     /// What the velocity should be; of the same shape.
     target: Var,
     /// \[B, L, E\].
     states: Var,
+    /// A time for every sample.
+    times: Vec<f32>,
     /// Which of the B·L tokens carry a text loss, about half of them.
     rows: Vec<usize>,
     /// What they should be.
@@ -62,35 +72,46 @@ impl Bench {
         let (latents, target) = (data(&picture)?, data(&picture)?);
         let states = data(&[batch, text, context])?;
         let rows: Vec<usize> = (0..batch * text).filter(|_| rng.below(2) == 0).collect();
+        let words = rows.iter().map(|_| rng.below(workload.words) as u32).collect();
+        let times = (0..batch).map(|_| (1000.0 * rng.next_uniform()) as f32).collect();
+        let model = Mmdit::new(workload.config(), &params)?;
         Ok(Self {
-            model: Mmdit::new(workload.config(), &params)?,
-            optimizer: AdamW::new(&params, config)?,
-            words: rows.iter().map(|_| rng.below(workload.words) as u32).collect(),
             workload,
             mode,
-            rng,
-            latents,
-            target,
-            states,
-            rows,
+            device: device.clone(),
+            batch: Batch { model, latents, target, states, times, rows, words },
+            optimizer: AdamW::new(&params, config)?,
+            repeat: Repeat::default(),
         })
     }
 
     /// Arithmetic of a run that is really executed, matrix products only.
     pub fn executed(&self) -> f64 {
-        self.workload.executed(self.mode, self.rows.len())
+        self.workload.executed(self.mode, self.batch.rows.len())
     }
 
-    /// Times `runs` runs.
+    /// Times `runs` runs, each to its end.
     ///
-    /// Errors: none that a workload could cause.
+    /// Errors: none that a workload could cause; the device's.
     pub fn time(&mut self, runs: usize) -> Result<Times> {
-        time(runs, || self.run())
+        time(runs, || {
+            self.run()?;
+            match &self.device {
+                Device::Cpu => Ok(()),
+                Device::Cuda(gpu) => gpu.synchronize(),
+            }
+        })
     }
 
-    /// Runs once.
+    /// Whether a GPU repeats what was recorded: if not, it is asked for kernel by kernel.
+    pub fn is_recorded(&self) -> bool {
+        self.repeat.is_recorded()
+    }
+
+    /// Runs once. A GPU repeats what it did the first time, and a forward pass may still be under way
+    /// there.
     ///
-    /// Errors: none that a workload could cause.
+    /// Errors: none that a workload could cause; the device's.
     pub fn run(&mut self) -> Result<()> {
         match self.mode {
             Mode::Train => self.step().map(drop),
@@ -98,25 +119,61 @@ impl Bench {
         }
     }
 
-    /// A training step; its loss. As in training, one pass goes backward before the next begins.
+    /// A training step; its loss.
     fn step(&mut self) -> Result<f64> {
-        let (mut grads, mut total) = (Grads::default(), 0.0);
+        let Self { device, batch, optimizer, repeat, .. } = self;
+        let losses = match device {
+            Device::Cpu => {
+                let (grads, losses) = batch.descend()?;
+                optimizer.step(&grads, LEARNING_RATE)?;
+                losses
+            }
+            Device::Cuda(gpu) => {
+                let numbers = optimizer.numbers(LEARNING_RATE)?;
+                let mut found = repeat.run(gpu, &[&numbers], |inputs| {
+                    let (grads, mut found) = batch.descend()?;
+                    found.push(optimizer.queue(&grads, &inputs[0])?);
+                    Ok(found)
+                })?;
+                optimizer.finish(&found.pop().expect("the norms are last"))?;
+                found
+            }
+        };
+        losses.iter().map(Tensor::item).sum()
+    }
+
+    /// Velocity and the scores of all words at every text token.
+    fn forward(&mut self) -> Result<()> {
+        match &self.device {
+            Device::Cpu => self.batch.forward().map(drop),
+            Device::Cuda(gpu) => {
+                let run = |_: &[Tensor]| Ok(vec![self.batch.forward()?]);
+                self.repeat.run(gpu, &[], run).map(drop)
+            }
+        }
+    }
+}
+
+impl Batch {
+    /// The gradients of both losses, and the losses. As in training, one pass goes backward before the
+    /// next begins.
+    fn descend(&self) -> Result<(Grads, Vec<Tensor>)> {
+        let (mut grads, mut losses) = (Grads::default(), Vec::new());
         for loss in [Self::image_loss, Self::text_loss] {
             let loss = loss(self)?;
             loss.backward_into(&mut grads)?;
-            total += loss.item()?;
+            losses.push(loss.value());
         }
-        self.optimizer.step(&grads, LEARNING_RATE)?;
-        Ok(total)
+        Ok((grads, losses))
     }
 
-    fn image_loss(&mut self) -> Result<Var> {
-        let times = self.times(1000.0);
-        self.model.velocity(&self.latents, self.text(), &times)?.mse(&self.target)
+    fn image_loss(&self) -> Result<Var> {
+        self.model.velocity(&self.latents, self.text(), &self.times)?.mse(&self.target)
     }
 
-    fn text_loss(&mut self) -> Result<Var> {
-        let times = self.times_of_clean();
+    fn text_loss(&self) -> Result<Var> {
+        // Text is learned beside pictures without noise.
+        let times = vec![0.0; self.times.len()];
         let tokens = self.model.text_tokens(Some(&self.latents), self.text(), &times)?;
         let [batch, text, width] = tokens.dims()?;
         let tokens = tokens.reshape([batch * text, width])?.index_rows(&self.rows)?;
@@ -127,26 +184,18 @@ impl Bench {
         Ok(loss)
     }
 
-    /// Velocity and the scores of all words at every text token.
-    fn forward(&mut self) -> Result<()> {
-        let times = self.times(1000.0);
+    /// The velocity, once the words' scores have been made too.
+    fn forward(&self) -> Result<Tensor> {
         no_grad(|| {
-            let [_, text] = self.model.both(Some(&self.latents), self.text(), &times)?;
-            self.model.text_logits(&text).map(drop)
+            let [velocity, text] =
+                self.model.both(Some(&self.latents), self.text(), &self.times)?;
+            self.model.text_logits(&text)?;
+            Ok(velocity.value())
         })
     }
 
     fn text(&self) -> TextInput<'_> {
         TextInput::States(&self.states)
-    }
-
-    /// A random time below `most` for every sample.
-    fn times(&mut self, most: f64) -> Vec<f32> {
-        (0..self.workload.batch).map(|_| (most * self.rng.next_uniform()) as f32).collect()
-    }
-
-    fn times_of_clean(&self) -> Vec<f32> {
-        vec![0.0; self.workload.batch]
     }
 }
 

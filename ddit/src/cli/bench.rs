@@ -60,6 +60,9 @@ struct ModelArgs {
     #[arg(long, value_name = "CASE", value_parser = one_of(WORKLOADS, |case| case.name),
         default_value = "nano")]
     case: Workload,
+    /// Where it runs: cpu, cuda (the first GPU) or cuda:N
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    device: String,
     #[command(flatten)]
     pairs: PairArgs,
 }
@@ -126,11 +129,12 @@ pub fn run(args: &Args, output: &Output) -> Result<Outcome> {
 
 impl ModelArgs {
     fn run(&self, mode: Mode, output: &Output) -> Result<()> {
-        let mut bench = Bench::new(self.case, mode, &Device::Cpu)?;
+        let device: Device = self.device.parse()?;
+        let mut bench = Bench::new(self.case, mode, &device)?;
         let done = bench.executed();
         let ours = || Ok(Measured { times: bench.time(self.pairs.iters())?, flops: done });
         let facts = json!({ "case": self.case.name, "mode": mode.name() });
-        self.pairs.run(facts, Some(self.case.counted(mode)), output, ours)
+        self.pairs.run_on(&device, facts, Some(self.case.counted(mode)), output, ours)
     }
 }
 

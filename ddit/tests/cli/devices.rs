@@ -131,7 +131,8 @@ fn a_gpu_is_reported_on() {
         "| products under autocast | 2 |",
         "| product 16 × 16 × 32, bf16 |",
         "| ada_layer_norm, backward |",
-        "| model tiny, training step |",
+        "| model tiny, training step, repeated |",
+        "| model tiny, forward, repeated, bf16 |",
     ] {
         assert!(page.contains(part), "{part} is not in:\n{page}");
     }

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use autograd::spec::{Case, Draw};
-use autograd::{Backward, Segment, Var, attention, no_grad, ops};
+use autograd::{Backward, Segment, Var, attention, autocast, no_grad, ops};
 use tensor::rng::Rng;
 use tensor::{Cuda, DType, Device, Result, Tensor};
 
@@ -40,6 +40,9 @@ enum Unit {
     /// Tensor cores, in the main loop of this kernel.
     Tensor(&'static str),
 }
+
+/// The product on tensor cores.
+const PRODUCT: &str = "gemm_tensor_cores_nt_bf16_f32_store";
 
 /// Rows, columns and length of the sums: maps of SD3's tokens, and squares.
 const PRODUCTS: [[usize; 3]; 4] =
@@ -151,10 +154,7 @@ impl Timer<'_> {
 
     /// A·Bᵀ of float32, and of bf16 on tensor cores.
     fn product(&mut self, [m, n, k]: [usize; 3]) -> Result<()> {
-        for (dtype, unit) in [
-            (DType::F32, Unit::Float32),
-            (DType::BF16, Unit::Tensor("gemm_tensor_cores_nt_bf16_f32_store")),
-        ] {
+        for (dtype, unit) in [(DType::F32, Unit::Float32), (DType::BF16, Unit::Tensor(PRODUCT))] {
             let moved = ((m * k + n * k) * dtype.size() + m * n * size_of::<f32>()) as f64;
             let turns = self.turns(moved);
             let operands = (0..turns as u64).map(|turn| {
@@ -242,20 +242,19 @@ impl Timer<'_> {
         self.row_of(what, Unit::Float32, [0.0, cost.bytes], turns, backward)
     }
 
-    /// A whole model: a training step, and a forward pass.
+    /// A whole model: a training step and a forward pass, in float32 and with products in bf16.
     fn model(&mut self, case: Workload) -> Result<()> {
         for mode in [Mode::Train, Mode::Forward] {
+            let pass = if mode == Mode::Train { "training step" } else { "forward" };
             let mut bench = Bench::new(case, mode, &self.device)?;
+            bench.run()?;
+            let how = if bench.is_recorded() { "repeated" } else { "kernel by kernel" };
             let cost = [bench.executed(), 0.0];
-            let what = format!(
-                "model {}, {}",
-                case.name,
-                match mode {
-                    Mode::Train => "training step",
-                    Mode::Forward => "forward",
-                }
-            );
+            let what = format!("model {}, {pass}, {how}", case.name);
             self.row(what, Unit::Float32, cost, || bench.run())?;
+            let mut bench = Bench::new(case, mode, &self.device)?;
+            let what = format!("model {}, {pass}, {how}, bf16", case.name);
+            self.row(what, Unit::Tensor(PRODUCT), cost, || autocast(|| bench.run()))?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use ddit::bench::clock::Times;
 use ddit::bench::peak::{fma_gflops, resident_mb};
 use kernels::par;
 use serde_json::{Value, json};
+use tensor::Device;
 
 use super::rounded;
 use crate::cli::output::Output;
@@ -51,9 +52,22 @@ impl PairArgs {
         facts: Value,
         counted: Option<f64>,
         output: &Output,
+        ours: impl FnMut() -> Result<Measured>,
+    ) -> Result<()> {
+        self.run_on(&Device::Cpu, facts, counted, output, ours)
+    }
+
+    /// The same of what runs on a device. Of a GPU the line has its name and the most memory that
+    /// tensors held, and no peak: `gpu-report` has those of the cards it knows.
+    pub fn run_on(
+        &self,
+        device: &Device,
+        facts: Value,
+        counted: Option<f64>,
+        output: &Output,
         mut ours: impl FnMut() -> Result<Measured>,
     ) -> Result<()> {
-        let peak_before = fma_gflops();
+        let peak_before = (*device == Device::Cpu).then(fma_gflops);
         let (mut measured, mut theirs) = (Vec::new(), Vec::new());
         let rounds = if self.vs.is_some() { self.rounds } else { 1 };
         for _ in 0..rounds {
@@ -61,14 +75,17 @@ impl PairArgs {
             theirs.extend(self.vs.as_deref().map(other_median).transpose()?);
         }
         // On a machine shared with others, either moment may be a bad one.
-        let peak = peak_before.max(fma_gflops());
+        let peak = peak_before.map(|before| before.max(fma_gflops()));
         let medians: Vec<f64> = measured.iter().map(|m| m.times.median()).collect();
         let median = Times::new(medians.clone()).median();
         let min = measured.iter().map(|m| m.times.min()).fold(f64::INFINITY, f64::min);
         let rate = |flops: f64| flops / median / 1e9;
         let done = rate(measured[0].flops);
         let mut line = facts;
-        line["threads"] = json!(par::threads());
+        match device {
+            Device::Cpu => line["threads"] = json!(par::threads()),
+            Device::Cuda(gpu) => line["card"] = json!(gpu.card().name),
+        }
         line["median_s"] = json!(rounded(median));
         line["min_s"] = json!(rounded(min));
         if let Some(bytes) = line["bytes"].as_f64() {
@@ -76,10 +93,15 @@ impl PairArgs {
         } else {
             line["gflops"] = json!(rounded(counted.map_or(done, rate)));
             line["gflops_done"] = json!(rounded(done));
-            line["peak_gflops"] = json!(rounded(peak));
-            line["share_of_peak"] = json!(rounded(done / peak));
+            if let Some(peak) = peak {
+                line["peak_gflops"] = json!(rounded(peak));
+                line["share_of_peak"] = json!(rounded(done / peak));
+            }
         }
-        line["peak_rss_mb"] = json!(resident_mb());
+        match device {
+            Device::Cpu => line["peak_rss_mb"] = json!(resident_mb()),
+            Device::Cuda(gpu) => line["peak_gpu_mb"] = json!(gpu.peak_bytes() >> 20),
+        }
         if let Some(command) = &self.vs {
             // Each pair by itself: the machine's mood changes from one to the next.
             let ratios: Vec<f64> = theirs.iter().zip(&medians).map(|(t, o)| t / o).collect();
