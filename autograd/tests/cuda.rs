@@ -112,25 +112,29 @@ fn operands_on_different_devices_are_an_error() {
     assert!(Var::constant(wide).exp().is_err());
 }
 
-/// Sums and maxima whose rows are longer than one warp's, and products whose tiles have edges.
+/// Sums and maxima whose rows are longer than one warp's, and products whose tiles have edges,
+/// or whose sums are cut into parts.
 #[test]
 fn large_operands_have_the_bits_of_the_cpu() {
     let gpu = gpu();
     let mut rng = Rng::new(1);
     let x = rng.normal([3, 40_000], DType::F32).unwrap();
     let [a, b] = [[2, 70, 410], [2, 410, 66]].map(|s| rng.normal(s, DType::F32).unwrap());
-    let both = |f: &dyn Fn([&Var; 3]) -> Result<Var>| {
-        let here = [&x, &a, &b].map(|x| Var::constant(x.clone()));
-        let there = [&x, &a, &b].map(|x| Var::constant(x.to_device(&gpu).unwrap()));
+    let long = rng.normal([7, 2500], DType::F32).unwrap();
+    let both = |f: &dyn Fn([&Var; 4]) -> Result<Var>| {
+        let here = [&x, &a, &b, &long].map(|x| Var::constant(x.clone()));
+        let there = [&x, &a, &b, &long].map(|x| Var::constant(x.to_device(&gpu).unwrap()));
         let [here, there] = [here, there].map(|x| f(x.each_ref()).unwrap().value());
         assert_eq!(there.device(), *gpu);
         assert!(difference(&here, &there).unwrap().equal);
     };
-    both(&|[x, _, _]| x.sum(&[1], false));
-    both(&|[x, _, _]| x.sum(&[0], false));
-    both(&|[x, _, _]| x.max(1, false));
-    both(&|[_, a, b]| a.matmul(b));
-    both(&|[_, a, b]| b.transpose(1, 2)?.matmul(&a.transpose(1, 2)?));
+    both(&|[x, ..]| x.sum(&[1], false));
+    both(&|[x, ..]| x.sum(&[0], false));
+    both(&|[x, ..]| x.max(1, false));
+    both(&|[_, a, b, _]| a.matmul(b));
+    both(&|[_, a, b, _]| b.transpose(1, 2)?.matmul(&a.transpose(1, 2)?));
+    both(&|[.., long]| long.matmul(&long.transpose(0, 1)?));
+    assert!(gpu.cuda().launches("gemm_finish_store") > 0, "sums are cut where they are long");
 }
 
 /// Memory grows with the tokens, not with their square.

@@ -4,6 +4,7 @@ use kernels::Real;
 use kernels::gemm::ptx::{Gemm, Writing};
 use kernels::gemm::{Reader, Stored, Strided};
 use kernels::ptx::Storage;
+use tensor::cuda::Launch;
 use tensor::{Cuda, DType, Element, Error, Result, Shape, Tensor, bf16, f16};
 
 use crate::scope;
@@ -72,6 +73,23 @@ impl End<'_> {
             Self::GateResidual { .. } => Writing::GateResidual,
         }
     }
+
+    /// Adds what the writer takes, for results of `m` rows.
+    fn arguments<'a>(self, launch: Launch<'a>, m: usize) -> Launch<'a>
+    where
+        Self: 'a,
+    {
+        match self {
+            End::Store => launch,
+            End::Bias(bias) => launch.input(bias),
+            End::BiasGelu { bias, kept } => launch.input(bias).output(kept),
+            End::GateResidual { bias, kept, gate, residual } => {
+                let (stride, samples) = (gate.strides()[0], gate.shape()[0].max(1));
+                let launch = launch.input(bias).output(kept).view(gate).input(residual);
+                launch.numbers([stride, (m / samples).max(1)])
+            }
+        }
+    }
 }
 
 /// `y = end(a·b)` on a GPU, for a \[.., m, k\] and b \[.., k, n\] of the same batch; y is packed.
@@ -94,26 +112,28 @@ pub(super) fn multiply_on(
         sides([a, b])?
     };
     let operands = stored("product", &a.x)?;
-    let (transposed, writing) = ([a.transposed, b.transposed], end.writing());
-    let gemm = Gemm { operands, transposed, writing };
-    let tensor_cores = operands == Storage::Bf16 && fit_tensor_cores([&a, &b], n);
-    let kernel = match tensor_cores {
-        true => gpu.kernel(&format!("tensor cores {gemm:?}"), || gemm.tensor_cores())?,
-        false => gpu.kernel(&format!("exact {gemm:?}"), || gemm.exact())?,
+    let is_exact = operands != Storage::Bf16 || !fit_tensor_cores([&a, &b], n);
+    let part = Gemm::part(is_exact, batch, [m, n, k]);
+    let (parts, transposed) = (k.div_ceil(part), [a.transposed, b.transposed]);
+    let product = |y: &mut Tensor, end: End| {
+        let gemm = Gemm { operands, transposed, writing: end.writing() };
+        let kernel = match is_exact {
+            true => gpu.kernel(&format!("exact {gemm:?}"), || gemm.exact())?,
+            false => gpu.kernel(&format!("tensor cores {gemm:?}"), || gemm.tensor_cores())?,
+        };
+        let kernel = end.arguments(kernel.view(&a.x).view(&b.x).output(y), m);
+        let kernel = kernel.numbers([m, n, k, a.row_stride, b.row_stride, a.next, b.next]);
+        kernel.numbers([parts, part]).run([n, m, batch * parts])
     };
-    let kernel = kernel.view(&a.x).view(&b.x).output(y);
-    let kernel = match end {
-        End::Store => kernel,
-        End::Bias(bias) => kernel.input(bias),
-        End::BiasGelu { bias, kept } => kernel.input(bias).output(kept),
-        End::GateResidual { bias, kept, gate, residual } => {
-            let (stride, samples) = (gate.strides()[0], gate.shape()[0].max(1));
-            let kernel = kernel.input(bias).output(kept).view(gate).input(residual);
-            kernel.numbers([stride, (m / samples).max(1)])
-        }
-    };
-    let kernel = kernel.numbers([m, n, k, a.row_stride, b.row_stride, a.next, b.next]);
-    kernel.run([n, m, batch])
+    if parts == 1 {
+        return product(y, end);
+    }
+    let mut sums = Tensor::uninit_on(Some(gpu), [batch, parts, m, n], DType::F32);
+    product(&mut sums, End::Store)?;
+    let writing = end.writing();
+    let kernel = gpu.kernel(&format!("finish {writing:?}"), || writing.finish())?;
+    let kernel = end.arguments(kernel.input(&sums).output(y), m);
+    kernel.numbers([m, n, parts]).run([n, m, batch])
 }
 
 /// The last two axes as a matrix, those before as one axis.

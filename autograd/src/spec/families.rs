@@ -292,6 +292,19 @@ fn products_of_bf16() -> Vec<Trial> {
             |x| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]),
             &["gemm_tensor_cores_nt_bf16_f32_gate_residual"],
         ),
+        // Sums that are cut into parts, for results that are few.
+        product(
+            "long linear_gelu",
+            &[&[9, 520], &[16, 520], &[16]],
+            |x| x[0].linear_gelu(&x[1], &x[2]),
+            &["gemm_tensor_cores_nt_bf16_f32_store", "gemm_finish_bias_gelu"],
+        ),
+        product(
+            "long linear_gate_residual",
+            &[&[2, 4, 520], &[16, 520], &[16], &[2, 16], &[2, 4, 16]],
+            |x| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]),
+            &["gemm_tensor_cores_nt_bf16_f32_store", "gemm_finish_gate_residual"],
+        ),
         // Rows that begin where they should, but end within 16 bytes: what follows is not theirs.
         product(
             "parts of A·Bᵀ",

@@ -169,6 +169,8 @@ fn products(all: &mut Vec<Kernel>) {
             all.push(gemm(Storage::Bf16).tensor_cores());
         }
     }
+    let finished = [Writing::Store, Writing::Bias, Writing::BiasGelu, Writing::GateResidual];
+    all.extend(finished.map(Writing::finish));
     for transposed in [[false, false], [false, true], [true, false]] {
         let (operands, writing) = (Storage::F32, Writing::Store);
         all.push(Gemm { operands, transposed, writing }.tensor_cores());

@@ -50,7 +50,7 @@ impl Gpu {
         args.extend(bias);
         let pixels = y_len / conv.batch / conv.filters;
         let depth = w_len / conv.filters;
-        let sizes = [conv.filters, pixels, depth, depth, 0, 0, x_len / conv.batch];
+        let sizes = [conv.filters, pixels, depth, depth, 0, 0, x_len / conv.batch, 1, depth];
         args.extend(sizes.map(|n| Arg::from(n as u32)));
         args.extend(map_numbers(&conv).map(Arg::from));
         run(&mut self.0, &family.exact(), [pixels, conv.filters, conv.batch], &args);

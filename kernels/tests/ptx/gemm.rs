@@ -3,7 +3,7 @@
 use half::bf16;
 use kernels::gemm::ptx::{Gemm, Writing};
 use kernels::gemm::{
-    Bias, BiasGelu, GateResidual, Reader, RowBias, Size, Store, Strided, Writer, gemm_keeping,
+    Bias, BiasGelu, GateResidual, KC, Reader, RowBias, Size, Store, Strided, Writer, gemm_keeping,
 };
 use kernels::ptx::{Kernel, Storage};
 use ptx_vm::{Arg, Buffer, Fault, Machine, Statistics};
@@ -86,6 +86,17 @@ impl Case {
         kernel: &Kernel,
         writing: Writing,
     ) -> Result<([Vec<f32>; 2], Statistics), Fault> {
+        self.got_by(kernel, self.size.k, writing)
+    }
+
+    /// The same, of a product that is cut into parts of `part` along k if that is less than k: the
+    /// kernel stores sums, and another finishes them.
+    fn got_by(
+        &self,
+        kernel: &Kernel,
+        part: usize,
+        writing: Writing,
+    ) -> Result<([Vec<f32>; 2], Statistics), Fault> {
         let Size { batch, m, n, k } = self.size;
         let mut gpu = Machine::new();
         let halves = kernel.spec().parameters[0].kind == kernels::ptx::Kind::Pointer("bf16");
@@ -97,9 +108,9 @@ impl Case {
                 gpu.upload(x).into()
             }
         };
-        let mut args = vec![upload(&self.a), upload(&self.b)];
+        let operands = [upload(&self.a), upload(&self.b)];
         let [out, kept]: [Buffer<f32>; 2] = [gpu.upload(&self.out), gpu.alloc(self.out.len())];
-        args.push(out.into());
+        let mut args = vec![out.into()];
         match writing {
             Writing::Store => {}
             Writing::Bias | Writing::RowBias => args.push(gpu.upload(&self.bias).into()),
@@ -112,9 +123,23 @@ impl Case {
             args.extend([n, self.rows_per_sample].map(|n| Arg::from(n as u32)));
         }
         let [stride_a, stride_b] = self.strides();
-        let sizes = [m, n, k, stride_a, stride_b, m * k, k * n];
-        args.extend(sizes.map(|n| Arg::from(n as u32)));
-        let statistics = launch(&mut gpu, kernel, [n, m, batch], &args)?;
+        let parts = k.div_ceil(part);
+        let sizes = [m, n, k, stride_a, stride_b, m * k, k * n, parts, part];
+        let sizes = sizes.map(|n| Arg::from(n as u32));
+        let product = |gpu: &mut Machine, args: &[Arg]| {
+            let args = [&operands, args, &sizes].concat();
+            launch(gpu, kernel, [n, m, batch * parts], &args)
+        };
+        let statistics = if parts == 1 {
+            product(&mut gpu, &args)?
+        } else {
+            let sums: Buffer<f32> = gpu.alloc(batch * parts * m * n);
+            let statistics = product(&mut gpu, &[sums.into()])?;
+            let numbers = [m, n, parts].map(|n| Arg::from(n as u32));
+            let args = [&[sums.into()], &args[..], &numbers].concat();
+            launch(&mut gpu, &writing.finish(), [n, m, batch], &args)?;
+            statistics
+        };
         let keeps = matches!(writing, Writing::BiasGelu | Writing::GateResidual);
         let kept = if keeps { gpu.download(kept).expect("a buffer") } else { Vec::new() };
         Ok(([gpu.download(out).expect("a buffer"), kept], statistics))
@@ -150,6 +175,41 @@ fn exact_products_have_the_bits_of_the_cpu() {
             }
         }
     }
+}
+
+/// Sums that are cut are those of the CPU: its blocks are the parts.
+#[test]
+fn products_in_parts_have_the_bits_of_the_cpu() {
+    for (size, transposed) in [
+        (Size::new(5, 6, 2 * KC + 300).batched(2), [false, false]),
+        (Size::new(5, 8, KC + 1), [false, true]),
+        (Size::new(9, 7, 2 * KC), [true, false]),
+    ] {
+        let case = Case::new(size, transposed);
+        let kernel = family(Storage::F32, transposed, Writing::Store).exact();
+        for writing in Writing::ALL {
+            let ([out, kept], _) = case.got_by(&kernel, KC, writing).expect("no fault");
+            let [want, want_kept] = case.want(writing);
+            assert_bits(&format!("{size:?} {writing:?}"), &out, &want);
+            if !kept.is_empty() {
+                assert_bits(&format!("kept by {writing:?}"), &kept, &want_kept);
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_keep_a_card_busy_and_are_the_cpus_blocks() {
+    let part = |is_exact, size| Gemm::part(is_exact, 1, size);
+    // A text head's gradient: a tile for each of 24 multiprocessors, and sums over all words.
+    assert_eq!(part(true, [128, 1536, 32_128]), KC);
+    assert_eq!(part(false, [128, 1536, 32_128]), 1536);
+    for is_exact in [true, false] {
+        assert_eq!(part(is_exact, [4096, 4096, 4096]), 4096, "there are tiles enough");
+        assert_eq!(part(is_exact, [128, 128, 200]), 200, "sums are short");
+    }
+    assert_eq!(part(true, [128, 128, KC]), KC);
+    assert_eq!(part(false, [384, 384, 1024]), 256);
 }
 
 /// Operands of the tensor cores' precision, so that what is left to differ is the order of sums.
@@ -190,6 +250,8 @@ fn tensor_core_products_are_those_of_bf16_operands() {
             out
         });
         assert!(shown, "sums of tensor cores are cut off");
+        let ([out, _], _) = case.got_by(&kernel, 32, Writing::Store).expect("no fault");
+        assert_close(&format!("{size:?} {transposed:?} in parts"), size.k, &out, want);
     }
 }
 

@@ -33,7 +33,7 @@ impl OnGpu for Conv {
         let launch = bias.into_iter().fold(launch, |launch, bias| launch.input(bias));
         let (pixels, depth) = (y_len / self.batch / self.filters, w_len / self.filters);
         let next_x = x_len / self.batch;
-        let launch = launch.numbers([self.filters, pixels, depth, depth, 0, 0, next_x]);
+        let launch = launch.numbers([self.filters, pixels, depth, depth, 0, 0, next_x, 1, depth]);
         let launch = launch.numbers(wide(&ptx::map_numbers(&self)));
         launch.run([pixels, self.filters, self.batch])?;
         Ok(y)

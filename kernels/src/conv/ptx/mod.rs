@@ -35,8 +35,8 @@ impl Convolution {
     /// patches.
     ///
     /// Parameters: those of [`Gemm::exact`] with weights as a, images as b and the writer
-    /// [`Writing::RowBias`] (or `Store`), where m is filters, n output pixels, k channels·taps;
-    /// then [`map_numbers`]. The extent of the grid is output pixels by filters by images.
+    /// [`Writing::RowBias`] (or `Store`), where m is filters, n output pixels, k channels·taps, in one
+    /// part; then [`map_numbers`]. The extent of the grid is output pixels by filters by images.
     pub fn exact(&self) -> Kernel {
         let [down, across] = self.taps;
         let bias = if self.bias { "_bias" } else { "" };
@@ -56,8 +56,8 @@ impl Convolution {
         };
         let axes = Axis::parameters(k, self.taps);
         let patches = Patches { x: problem.b, axes, pixels_along_depth: false };
-        let (size, depth) = ([problem.m, problem.n], [k.value(0), problem.depth]);
-        exact::multiply(k, size, depth, [&weights, &patches], |row, column, sums| {
+        let size = [problem.m, problem.n];
+        exact::multiply(k, size, problem.range, [&weights, &patches], |row, column, sums| {
             problem.writer.write(row, column, sums, false);
         });
     }

@@ -58,7 +58,7 @@ pub(super) fn write<S: Stored>(k: &Body, gemm: &Gemm) {
         [(problem.a, stride_a, !gemm.transposed[0]), (problem.b, stride_b, gemm.transposed[1])]
             .map(|(from, row_stride, along_depth)| Strided { from, row_stride, along_depth });
     let size = [problem.m, problem.n];
-    multiply(k, size, [k.value(0), problem.depth], [&a, &b], |row, column, sums| {
+    multiply(k, size, problem.range, [&a, &b], |row, column, sums| {
         problem.writer.write(row, column, sums, false);
     });
 }

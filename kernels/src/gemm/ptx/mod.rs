@@ -10,10 +10,16 @@
 //! what they read and keep, are float32.
 //!
 //! Parameters: a, b, out, those of the writer, then m, n, k, the elements from row to row of a and
-//! of b, and from matrix to matrix of each (0: one for all). The extent of the grid is n by m by
-//! the batch. k is at least one.
+//! of b, and from matrix to matrix of each (0: one for all), then how many parts k is cut into and
+//! how long each is, but the last. The extent of the grid is n by m by the batch times the parts. k is
+//! at least one.
+//!
+//! Where results are few and sums are long, blocks that make one tile each would leave most of a card
+//! idle. There [`Gemm::part`] cuts k: the product stores sums of parts, \[batch, parts, m, n\], and
+//! [`Writing::finish`] adds them in order and writes.
 
 pub(crate) mod exact;
+mod parts;
 mod tensor_cores;
 mod write;
 
@@ -83,8 +89,8 @@ pub(crate) struct Problem<'k, S> {
     pub writer: Writer<'k>,
     pub m: Reg<'k, U32>,
     pub n: Reg<'k, U32>,
-    /// The length of the sums, k.
-    pub depth: Reg<'k, U32>,
+    /// This block's part of the sums, along k.
+    pub range: [Reg<'k, U32>; 2],
 }
 
 impl<'k, S: Stored> Problem<'k, S> {
@@ -95,9 +101,12 @@ impl<'k, S: Stored> Problem<'k, S> {
         let [m, n, depth] = ["m", "n", "k"].map(|name| k.u32(name));
         let row_strides = ["row_stride_a", "row_stride_b"].map(|name| k.u32(name));
         let [next_a, next_b] = ["next_a", "next_b"].map(|name| k.u32(name));
-        let batch = k.block(2);
-        let writer = Writer::new(k, gemm.writing, arrays, [batch, m, n]);
+        let [parts, part] = ["parts", "part"].map(|name| k.u32(name));
+        let (number, batch) = (k.block(2), k.block(2) / parts);
+        let start = (number - batch * parts) * part;
+        let range = [start, (start + part).min(depth)];
+        let writer = Writer::new(k, gemm.writing, arrays, [number, m, n]);
         let (a, b) = (a.at(batch * next_a), b.at(batch * next_b));
-        Problem { a, b, writer, m, n, depth, row_strides }
+        Problem { a, b, writer, m, n, range, row_strides }
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn write<S: Multiplied>(k: &Body, gemm: &Gemm) {
         along_depth: !gemm.transposed[0],
         first: row,
         end: problem.m,
-        depth: problem.depth,
+        depth: problem.range[1],
     };
     let b = Operand {
         from: problem.b,
@@ -89,7 +89,7 @@ pub(super) fn write<S: Multiplied>(k: &Body, gemm: &Gemm) {
         along_depth: gemm.transposed[1],
         first: column,
         end: problem.n,
-        depth: problem.depth,
+        depth: problem.range[1],
     };
     let a = Panels::new(k, Side::Left, a, warp_row);
     let b = Panels::new(k, Side::Right, b, warp_column);
@@ -102,11 +102,12 @@ pub(super) fn write<S: Multiplied>(k: &Body, gemm: &Gemm) {
     let line = || (0..WARP_TILE / 8).map(|_| Sums::new(k)).collect();
     let sums: Vec<Vec<Sums>> = (0..WARP_TILE / 16).map(|_| line()).collect();
 
+    let [start, end] = problem.range;
     for stage in 0..STAGES - 1 {
-        copy(k.value(stage), k.value(stage * depth::<S>()));
+        copy(k.value(stage), start + stage * depth::<S>());
     }
     let (slot, next) = (k.var::<U32>(0), k.var::<U32>(STAGES - 1));
-    k.for_(0, problem.depth, depth::<S>(), |first| {
+    k.for_(start, end, depth::<S>(), |first| {
         k.wait_copies(STAGES - 2);
         k.barrier();
         copy(next.get(), first + (STAGES - 1) * depth::<S>());
@@ -147,7 +148,7 @@ struct Operand<'k, S> {
     /// The block's first row (of A) or column (of B), and the end of all.
     first: Reg<'k, U32>,
     end: Reg<'k, U32>,
-    /// The end of k.
+    /// The end of the block's part of k.
     depth: Reg<'k, U32>,
 }
 
