@@ -49,6 +49,9 @@ pub use write::{TextTrace, WriteOptions, Written};
 /// Items worked on at a time, unless options say otherwise: it bounds memory, not results.
 pub const BATCH: usize = 16;
 
+/// Pixels that are decoded at a time, but at least one picture: one of 512² takes about a gigabyte.
+const DECODED: usize = 512 * 512;
+
 /// What an item's seed is used for; each use has a stream of its own.
 #[derive(Clone, Copy)]
 enum Use {
@@ -264,18 +267,29 @@ impl Pipeline {
         self.transformer().config().max_text_length.unwrap_or(usize::MAX)
     }
 
-    /// Pictures from what the transformer works on, as numbers around ±1; at once or by tiles.
+    /// Pictures from what the transformer works on, as numbers around ±1; as they are or by tiles.
+    ///
+    /// Large pictures are decoded a few at a time, so that many need no more memory than
+    /// [`DECODED`](DECODED) pixels do.
     ///
     /// Shapes: \[B, C_in, height, width\] → \[B, 3, height, width\] in pixels.
     pub(crate) fn decode(&self, latents: &Tensor, tiling: Option<Tiling>) -> Result<Tensor> {
         let Some(vae) = &self.vae else {
             return Ok(latents.clone());
         };
-        let latents = vae.from_model(&latents.clone().into())?;
-        match tiling {
-            Some(tiling) => vae.decode_tiled(&latents.value(), tiling),
-            None => vae.decode(&latents)?.value().to_device(&Device::Cpu),
-        }
+        let [batch, _, height, width] = latents.dims()?;
+        let pixels = height * width * self.spatial_factor().pow(2);
+        let together = (DECODED / pixels.max(1)).max(1);
+        let decoded = (0..batch).step_by(together).map(|first| {
+            let latents = latents.narrow(0, first, together.min(batch - first))?;
+            let latents = vae.from_model(&latents.into())?;
+            match tiling {
+                Some(tiling) => vae.decode_tiled(&latents.value(), tiling),
+                None => vae.decode(&latents)?.value().to_device(&Device::Cpu),
+            }
+        });
+        let decoded = decoded.collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&decoded.iter().collect::<Vec<_>>(), 0)
     }
 
     /// What the transformer works on from pictures as numbers in ±1. `noise` draws, in a given

@@ -51,6 +51,21 @@ fn picture(seed: u64) -> Picture {
     Picture::new(16, 16, bytes.collect()).unwrap()
 }
 
+/// Memory is that of one large picture, bits are those of all at once.
+#[test]
+fn large_pictures_are_decoded_one_by_one() {
+    let mut folder = folder(Recipe::Paper, true);
+    let vae = folder.vae.as_mut().expect("it has one");
+    vae.config.mid_block_add_attention = false;
+    vae.weights.retain(|(name, _)| !name.contains("attentions"));
+    let pipeline = Pipeline::new(folder).unwrap();
+    let latents = Rng::new(1).normal([3, 2, 200, 170], DType::F32).unwrap();
+    let own = pipeline.vae.as_ref().unwrap();
+    let together = own.decode(&own.from_model(&latents.clone().into()).unwrap()).unwrap().value();
+    assert!(400 * 340 > DECODED / 2, "one fills what is decoded at a time");
+    assert_eq!(pipeline.decode(&latents, None).unwrap().to_f64_vec(), together.to_f64_vec());
+}
+
 #[test]
 fn an_error_of_whoever_watches_ends_the_sampling() {
     let pipeline = pipeline(Recipe::Paper);

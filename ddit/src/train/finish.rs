@@ -22,7 +22,7 @@ use super::trainer::{Subject, Trainer};
 use crate::config::{GenerationConfig, SchedulerConfig, VaeConfig};
 use crate::data::{Dataset, Purpose, pictures_from_tensor, stream};
 use crate::folder::{self, Component, Folder};
-use crate::pipeline::{Pipeline, Progress};
+use crate::pipeline::{GenerateOptions, Pipeline, Progress};
 use crate::shapes::Picture;
 use crate::t5::save_row;
 use crate::vae::AutoencoderKl;
@@ -206,7 +206,9 @@ impl Trainer {
             .collect();
         let shown: Vec<Picture> =
             (0..COLUMNS).map(|row| dataset.picture(sample(&mut rng(row)))).collect();
-        let generate = pipeline.generate_options();
+        // As large as the data, whatever the model could draw.
+        let size = shown.first().map(|picture| [picture.width(), picture.height()]);
+        let generate = GenerateOptions { size, ..pipeline.generate_options() };
         let drawn = pipeline.generate(&prompts, &generate, progress)?;
         let seen: Vec<&Picture> = shown.iter().collect();
         let captions = pipeline.caption(&seen, &pipeline.write_options(), progress)?;
