@@ -19,11 +19,14 @@ pub struct Args {
     /// Only the cases of this kind, or the one case of this id
     #[arg(long, value_name = "KIND|ID")]
     only: Option<String>,
+    /// Where networks compute: cpu, cuda (the first GPU) or cuda:N
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    device: String,
 }
 
 /// `shared` is the folder of files that all sets share.
 pub fn run(args: &Args, shared: Option<&Path>, output: &Output) -> Result<Outcome> {
-    let mut set = FixtureSet::open(&args.manifest)?;
+    let mut set = FixtureSet::open(&args.manifest)?.on(&args.device.parse()?);
     if let Some(shared) = shared {
         set = set.with_shared(shared);
     }

@@ -3,7 +3,7 @@
 use autograd::{Params, Var};
 use samplers::flow::{ImageLoss, TRAINING_LEVELS, logit_normal_level, timestep, training_sigma};
 use samplers::masked::{LogLinear, stratified_times, subs_log_probs};
-use tensor::{DType, Result, Tensor};
+use tensor::{DType, Device, Result, Tensor};
 
 use super::Trial;
 use super::networks::load_transformer;
@@ -80,10 +80,11 @@ pub fn text_from_logits(trial: &mut Trial) -> Result<()> {
     let tokens = batch * length;
     let unit = |i: usize| if i / tokens == i % tokens { 1.0 } else { 0.0 };
     let unit: Vec<f32> = (0..tokens * tokens).map(unit).collect();
-    let unit = Var::constant(Tensor::from_vec(unit, [batch, length, tokens])?);
-    let columns = logits.reshape([tokens, vocabulary])?.transpose(0, 1)?;
-    let head = Var::parameter(columns.contiguous());
-    let bias = Var::constant(Tensor::zeros([vocabulary], DType::F32));
+    let unit = Tensor::from_vec(unit, [batch, length, tokens])?;
+    let columns = logits.reshape([tokens, vocabulary])?.transpose(0, 1)?.contiguous();
+    let bias = Tensor::zeros([vocabulary], DType::F32);
+    let [unit, bias] = [trial.moved(&unit)?, trial.moved(&bias)?].map(Var::constant);
+    let head = Var::parameter(trial.moved(&columns)?);
     let loss = corrupted.token_loss(&unit, &head, &bias)?;
     trial.compare("out.loss", &loss.value())?;
     let gradient = match loss.is_tracked() {
@@ -119,10 +120,10 @@ pub fn text(trial: &mut Trial) -> Result<()> {
     trial.compare_numbers("mid.xt", &noisy)?;
 
     let states = encoder.forward(&corrupted.ids, length)?;
-    let latents = Var::constant(trial.get("in.latents")?);
+    let latents = Var::constant(trial.there("in.latents")?);
     let text = TextInput::States(&states);
     let tokens = model.text_tokens(Some(&latents), text, &vec![0.0; batch])?;
-    let logits = model.text_logits(&tokens)?.value();
+    let logits = model.text_logits(&tokens)?.value().to_device(&Device::Cpu)?;
     let noisy = Tensor::from_vec(noisy, [batch, length])?;
     let log_probs = subs_log_probs(&logits, &noisy, i64::from(mask))?;
     trial.compare_numbers("out.token_loss", &token_losses(&log_probs, &ids, &draws.times)?)?;
@@ -163,7 +164,8 @@ pub fn image(trial: &mut Trial) -> Result<()> {
     let row =
         |(i, &drop): (usize, &bool)| if drop { null.select(0, 0) } else { captions.select(0, i) };
     let rows = draws.drop.iter().enumerate().map(row).collect::<Result<Vec<_>>>()?;
-    let context = Var::constant(Tensor::stack(&rows.iter().collect::<Vec<_>>(), 0)?);
+    let context = Tensor::stack(&rows.iter().collect::<Vec<_>>(), 0)?;
+    let context = Var::constant(trial.moved(&context)?);
     trial.compare("mid.context_used", &context.value())?;
 
     let noised = Noised::new(&trial.get("in.latents")?, &draws)?;

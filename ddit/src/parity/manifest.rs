@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tensor::{Error, Result};
+use tensor::{Device, Error, Result};
 
 use super::{KINDS, Report, Trial};
 
@@ -33,6 +33,7 @@ pub struct FixtureSet {
     path: PathBuf,
     manifest: Value,
     shared: PathBuf,
+    device: Device,
 }
 
 /// A case of a set.
@@ -51,7 +52,7 @@ impl FixtureSet {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_owned();
         let manifest = read_json(&path)?;
-        let set = Self { path, manifest, shared: SHARED.into() };
+        let set = Self { path, manifest, shared: SHARED.into(), device: Device::Cpu };
         match set.manifest.get("format").and_then(Value::as_u64) {
             Some(FORMAT) => Ok(set),
             _ => Err(set.malformed("format", format!("expected {FORMAT}"))),
@@ -62,6 +63,11 @@ impl FixtureSet {
     /// for in this folder and not in `../shared`.
     pub fn with_shared(self, shared: impl Into<PathBuf>) -> Self {
         Self { shared: shared.into(), ..self }
+    }
+
+    /// The same set, whose networks compute on a device: with its tensors and its tolerances.
+    pub fn on(self, device: &Device) -> Self {
+        Self { device: device.clone(), ..self }
     }
 
     /// The cases, in the manifest's order.
@@ -96,6 +102,11 @@ impl FixtureSet {
             Some(name) => Ok(self.path(name)),
             None => Err(self.malformed(format!("{key}.file"), "expected the name of a file")),
         }
+    }
+
+    /// Where networks compute.
+    pub(super) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The folder of files that all sets share.

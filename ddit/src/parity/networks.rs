@@ -31,8 +31,8 @@ fn load_autoencoder(trial: &Trial) -> Result<AutoencoderKl> {
 /// `in.gy` and `in.gl` are given, the gradients of `out.loss` = Σ image·gy + Σ logits·gl.
 pub fn transformer(trial: &mut Trial) -> Result<()> {
     let (model, params) = load_transformer(trial)?;
-    let latents = trial.find("in.latents").map(Var::parameter);
-    let context = Var::parameter(trial.get("in.context")?);
+    let latents = trial.find_there("in.latents")?.map(Var::parameter);
+    let context = Var::parameter(trial.there("in.context")?);
     let times = trial.floats("in.t")?;
     trial.compare("mid.temb", &model.time_embedding(&times)?.value())?;
 
@@ -53,7 +53,8 @@ pub fn transformer(trial: &mut Trial) -> Result<()> {
     trial.compare("out.image", &image.value())?;
     trial.compare("out.logits", &logits.value())?;
 
-    let (Some(gy), Some(gl)) = (trial.find("in.gy"), trial.find("in.gl")) else { return Ok(()) };
+    let weights = [trial.find_there("in.gy")?, trial.find_there("in.gl")?];
+    let [Some(gy), Some(gl)] = weights else { return Ok(()) };
     let product = |x: &Var, weights: &Tensor| x.mul(&Var::constant(weights.clone()))?.sum_all();
     let loss = product(&image, &gy)?.add(&product(&logits, &gl)?)?;
     trial.compare("out.loss", &loss.value())?;
@@ -82,7 +83,7 @@ pub fn text_encoder(trial: &mut Trial) -> Result<()> {
     }
     let hidden = encoder.forward(&ids, length)?;
     trial.compare("out.hidden", &hidden.value())?;
-    match trial.find("in.g") {
+    match trial.find_there("in.g")? {
         Some(weights) => {
             let grads = backward_with(&[(hidden, weights)])?;
             trial.compare_gradients(&params, &grads)
@@ -96,7 +97,7 @@ pub fn text_encoder(trial: &mut Trial) -> Result<()> {
 pub fn encoder(trial: &mut Trial) -> Result<()> {
     let vae = load_autoencoder(trial)?;
     let mut levels = Vec::new();
-    let pictures = Var::constant(trial.get("in.image")?);
+    let pictures = Var::constant(trial.there("in.image")?);
     let posterior = vae.observe_encode(&pictures, &mut |level| levels.push(level.value()))?;
     if let Some(middle) = levels.pop() {
         trial.compare("mid.mid", &middle)?;
@@ -107,14 +108,14 @@ pub fn encoder(trial: &mut Trial) -> Result<()> {
     trial.compare("out.mean", &posterior.mean.value())?;
     trial.compare("out.logvar", &posterior.logvar.value())?;
     trial.compare("out.latents_mode", &vae.to_model(posterior.mode())?.value())?;
-    let sample = posterior.sample(&trial.get("in.eps")?)?;
+    let sample = posterior.sample(&trial.there("in.eps")?)?;
     trial.compare("out.latents", &vae.to_model(&sample)?.value())
 }
 
 /// Pictures of latents, as numbers and as bytes.
 pub fn decoder(trial: &mut Trial) -> Result<()> {
     let vae = load_autoencoder(trial)?;
-    let latents = vae.from_model(&Var::constant(trial.get("in.latents")?))?;
+    let latents = vae.from_model(&Var::constant(trial.there("in.latents")?))?;
     trial.compare("mid.z", &latents.value())?;
     let pictures = vae.decode(&latents)?.value();
     trial.compare("out.image", &pictures)?;

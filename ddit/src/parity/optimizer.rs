@@ -23,9 +23,9 @@ pub fn adamw(trial: &mut Trial) -> Result<()> {
         clip: None,
         ema: decay(trial)?.map(Ema::Constant),
     };
-    let gradients = trial.get("in.grads")?;
+    let gradients = trial.there("in.grads")?;
     let steps = gradients.shape().first().copied().unwrap_or(0);
-    let params = Params::from_tensors([("p".to_owned(), trial.get("in.param")?)], |_| true)?;
+    let params = Params::from_tensors([("p".to_owned(), trial.there("in.param")?)], |_| true)?;
     let (p, mut optimizer) = (params.get("p")?, AdamW::new(&params, config)?);
     let (mut values, mut averages, mut learning_rates) = (Vec::new(), Vec::new(), Vec::new());
     for k in 0..steps {
@@ -43,7 +43,7 @@ pub fn adamw(trial: &mut Trial) -> Result<()> {
     }
     trial.compare_numbers("out.lr", &learning_rates)?;
 
-    let (a, b) = (trial.get("in.clip_a")?, trial.get("in.clip_b")?);
+    let (a, b) = (trial.there("in.clip_a")?, trial.there("in.clip_b")?);
     let [of_a, of_b] = [&a, &b].map(|gradient| Var::parameter(gradient.clone()));
     let grads = backward_with(&[(of_a.clone(), a.clone()), (of_b.clone(), b.clone())])?;
     let clipped = Clipped::of(&grads, [&of_a, &of_b], Some(trial.config("grad_clip")?))?;

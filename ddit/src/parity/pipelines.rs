@@ -12,6 +12,7 @@ use super::Trial;
 use super::pictures::read_image;
 use super::sampling::unmask;
 use crate::data::{pictures_to_tensor, resize};
+use crate::folder::Folder;
 use crate::pipeline::{GenerateOptions, Pipeline};
 use crate::shapes::picture::to_byte;
 
@@ -109,7 +110,8 @@ pub fn texts(trial: &mut Trial) -> Result<()> {
 }
 
 fn open(trial: &Trial) -> Result<Pipeline> {
-    Pipeline::open(trial.set().folder(&trial.config::<String>("pipeline")?))
+    let path = trial.set().folder(&trial.config::<String>("pipeline")?);
+    Pipeline::on(Folder::open(path)?, trial.device())
 }
 
 fn stream_seed(trial: &Trial) -> Result<u64> {

@@ -7,7 +7,7 @@ use samplers::flow::{
     Guidance, Pass, Schedule, Solver, TRAINING_LEVELS, shifted_training_sigma, timestep,
 };
 use samplers::masked::{Canvas, DdpmCache, Draw, Query, TextStep};
-use tensor::{DType, Error, Result, Tensor};
+use tensor::{DType, Device, Error, Result, Tensor};
 
 use super::Trial;
 use super::networks::{load_text_encoder, load_transformer};
@@ -53,7 +53,8 @@ pub fn pictures(trial: &mut Trial) -> Result<()> {
     trial.compare_numbers("mid.timesteps", &schedule.timesteps())?;
     let guidance = Guidance::new(trial.config("guidance_scale")?);
     let (prompts, null) = (trial.get("in.context")?, trial.get("in.null_context")?);
-    let both = Tensor::cat(&[&null, &prompts], 0)?;
+    let both = trial.moved(&Tensor::cat(&[&null, &prompts], 0)?)?;
+    let prompts = trial.moved(&prompts)?;
     let start = trial.get("in.latents")?;
     let [batch, ..] = start.dims::<4>()?;
     let velocity = |state: &Tensor, sigma: f32, pass: Pass| {
@@ -61,9 +62,10 @@ pub fn pictures(trial: &mut Trial) -> Result<()> {
             Pass::Conditional => (&prompts, batch),
             Pass::NullThenConditional => (&both, 2 * batch),
         };
-        let [state, context] = [state, context].map(|x| Var::constant(x.clone()));
+        let [state, context] = [trial.moved(state)?, context.clone()].map(Var::constant);
         let times = vec![timestep(sigma); count];
-        Ok(model.velocity(&state, TextInput::States(&context), &times)?.value())
+        let velocity = model.velocity(&state, TextInput::States(&context), &times)?;
+        velocity.value().to_device(&Device::Cpu)
     };
     let mut trajectory = Vec::new();
     let end = no_grad(|| {

@@ -2,7 +2,7 @@
 
 use autograd::{Grads, Params};
 use samplers::masked::{MIN_TIME, stratified_times};
-use tensor::{Device, Result, Tensor};
+use tensor::{Result, Tensor};
 
 use super::Trial;
 use crate::config::{Recipe, TransformerConfig};
@@ -103,7 +103,7 @@ fn learner(trial: &Trial) -> Result<(Learner, Model)> {
     let learns = |name: &str| {
         name == MASK_EMBEDDING || transformer.get(name).is_ok_and(|var| var.is_parameter())
     };
-    let learner = Learner::new(weights, learns, &optimizer(trial)?, &Device::Cpu)?;
+    let learner = Learner::new(weights, learns, &optimizer(trial)?, trial.device())?;
     if row {
         encoder.set_row(mask, learner.params().get(MASK_EMBEDDING)?)?;
     }

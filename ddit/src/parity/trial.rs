@@ -6,7 +6,7 @@ use autograd::{Grads, Params};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tensor::io::safetensors::{Info, SafeTensors};
-use tensor::{DType, Error, Result, Shape, Tensor};
+use tensor::{DType, Device, Error, Result, Shape, Tensor};
 
 use super::Report;
 use super::compare::{Comparison, Deviation, Tolerance};
@@ -137,6 +137,28 @@ impl Trial<'_> {
     /// A tensor, if the case has it.
     pub fn find(&self, name: &str) -> Option<Tensor> {
         self.tensors.get(name).cloned()
+    }
+
+    /// The device that networks compute on.
+    pub fn device(&self) -> &Device {
+        self.set.device()
+    }
+
+    /// A tensor, where networks compute.
+    pub fn moved(&self, tensor: &Tensor) -> Result<Tensor> {
+        tensor.to_device(self.device())
+    }
+
+    /// A tensor that is given, where networks compute.
+    ///
+    /// Errors: the case has none of this name.
+    pub fn there(&self, name: &str) -> Result<Tensor> {
+        self.moved(&self.get(name)?)
+    }
+
+    /// The same, if the case has it.
+    pub fn find_there(&self, name: &str) -> Result<Option<Tensor>> {
+        self.find(name).map(|tensor| self.moved(&tensor)).transpose()
     }
 
     /// Names of tensors that begin with `prefix`, and what follows it.
@@ -278,7 +300,7 @@ impl Trial<'_> {
         let buffers: Vec<&str> =
             inventory.iter().filter(|w| w.buffer).map(|w| w.name.as_str()).collect();
         let params = Params::from_tensors(weights, |name| train && !buffers.contains(&name))?;
-        Ok((config, params))
+        Ok((config, params.to_device(self.device())?))
     }
 }
 
