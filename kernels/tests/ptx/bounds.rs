@@ -24,15 +24,16 @@ struct Card {
     mma: f64,
     /// Lanes of float32 arithmetic.
     fp32: f64,
-    /// Its share of the bytes that the second cache gives: A100's is NVIDIA's figure, the others are
-    /// what public microbenchmarks found, 5.0 and 5.5 TB/s.
+    /// Its share of the bytes that the second cache gives: A100's is NVIDIA's figure, RTX 4090's what
+    /// public microbenchmarks found, 5.0 TB/s. Those found 5.5 on an H100, and a product of ours
+    /// reads 6.5 there: A100's bytes a clock are taken, for all its multiprocessors.
     l2: f64,
 }
 
 const CARDS: [Card; 3] = [
     Card { name: "A100", arch: "sm_80", tensor: 2048.0, mma: 1.0, fp32: 64.0, l2: 5120.0 / 108.0 },
     Card { name: "RTX 4090", arch: "sm_89", tensor: 512.0, mma: 1.0, fp32: 128.0, l2: 15.5 },
-    Card { name: "H100", arch: "sm_90", tensor: 4096.0, mma: 0.62, fp32: 128.0, l2: 22.8 },
+    Card { name: "H100", arch: "sm_90", tensor: 4096.0, mma: 0.62, fp32: 128.0, l2: 5120.0 / 132.0 },
 ];
 
 /// What is the same on all of them: bytes of shared memory, warp instructions, lanes of special
@@ -126,7 +127,7 @@ Of the peak of `mma.sync`: what the main loops of the products and of attention 
 counts of the virtual machine and rates of the cards. Clocks are those that each unit of a \
 multiprocessor needs for the same work; the largest number is the bound, and the last column the \
 same of the rate that the card's data sheet has. Instructions are counted before the assembler makes \
-them fewer. **No measurements**: nothing here has run on hardware.
+them fewer. **No measurements**: what an H100 comes to is in `docs/gpu.md`.
 
 It is a ceiling of the main loop. Not in it are latencies, which so few warps hardly hide; prologue and \
 epilogue; blocks that do not fill the card evenly (of 2048² there are 256 on an A100's 216 places); \
