@@ -4,7 +4,6 @@ use super::super::phase::Phase;
 use super::{Axis, Conv, Patches, axis_numbers};
 use crate::gemm::ptx::exact::{self, Line, Reader};
 use crate::gemm::ptx::{Arrays, Writer, Writing};
-use crate::num::Num;
 use crate::ptx::{Body, F32, Global, Kernel, Reg, U32};
 
 /// A family of transposed convolutions: what is known when its kernel is made.
@@ -108,8 +107,6 @@ impl Transposed {
                 k.if_(inside & pixel.lt(pixels), || {
                     let row = (pixel / across).mad(stride, from_row);
                     let column = (pixel % across).mad(stride, from_column);
-                    // A phase that meets no tap.
-                    let sum = Reg::select(depth.eq(0), sum.lift(0.0), sum);
                     let sum = arrays.bias_of(channel).map_or(sum, |bias| sum + bias);
                     arrays.out().at((plane + row).mad(input_columns, column)).store(sum);
                 });
@@ -138,14 +135,14 @@ impl<'k> Reader<'k> for Filters<'k> {
 
     fn line(&self, channel: Reg<'k, U32>) -> Line<'_, 'k> {
         let [down, across] = self.taps;
-        Box::new(move |depth, inside| {
+        Box::new(move |depth, _| {
             let (line, tap_column) = (depth / across, depth % across);
             let (filter, tap_row) = (line / down, line % down);
             let row = tap_row.mad(self.stride, self.first[0]);
             let column = tap_column.mad(self.stride, self.first[1]);
             let plane = filter.mad(self.channels, channel);
             let at = plane.mad(self.rows, row).mad(self.columns, column);
-            self.w.at(at).load_where(inside, 0.0)
+            vec![self.w.at(at).load()]
         })
     }
 }
