@@ -22,6 +22,8 @@ pub struct Case {
     gate: Vec<f32>,
     residual: Vec<f32>,
     rows_per_sample: usize,
+    /// How far behind a vector's place operands begin.
+    behind: usize,
 }
 
 impl Case {
@@ -37,6 +39,7 @@ impl Case {
             gate: numbers(m * n, 1.0, 5),
             residual: numbers(batch * m * n, 1.0, 6),
             rows_per_sample: 3,
+            behind: 0,
         }
     }
 
@@ -90,11 +93,13 @@ impl Case {
         let mut gpu = Machine::new();
         let halves = kernel.spec().parameters[0].kind == kernels::ptx::Kind::Pointer("bf16");
         let mut upload = |x: &[f32]| -> Arg {
+            let x = [&vec![f32::NAN; self.behind], x].concat();
+            let behind = self.behind as u64;
             if halves {
                 let x: Vec<u16> = x.iter().map(|&x| bf16::from_f32(x).to_bits()).collect();
-                gpu.upload(&x).into()
+                (gpu.upload(&x).address + 2 * behind).into()
             } else {
-                gpu.upload(x).into()
+                (gpu.upload(&x).address + 4 * behind).into()
             }
         };
         let mut args = vec![upload(&self.a), upload(&self.b)];
@@ -129,13 +134,31 @@ fn family(operands: Storage, transposed: [bool; 2], writing: Writing) -> Gemm {
 
 #[test]
 fn exact_products_have_the_bits_of_the_cpu() {
-    let sizes = [Size::new(3, 5, 401), Size::new(131, 70, 37).batched(2)];
+    let store = |what: &str, operands, case: &Case| {
+        let kernel = family(operands, case.transposed, Writing::Store).exact();
+        let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
+        let what = format!("{what} {:?} {:?}", case.size, case.transposed);
+        assert_bits(&what, &out, &case.want(Writing::Store)[0]);
+    };
+    // Operands that are read one by one; as vectors, whole panels or not; several blocks of the sum.
+    let sizes = [
+        Size::new(3, 5, 401),
+        Size::new(131, 70, 37).batched(2),
+        Size::new(132, 68, 44).batched(2),
+        Size::new(4, 4, 4),
+        Size::new(1, 1, 1),
+        Size::new(8, 12, 2056),
+        Size::new(7, 9, 1027),
+    ];
     for (size, transposed) in sizes.into_iter().flat_map(|size| SIDES.map(|t| (size, t))) {
         let case = Case::new(size, transposed);
-        let kernel = family(Storage::F32, transposed, Writing::Store).exact();
-        let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
-        let what = format!("{size:?} {transposed:?}");
-        assert_bits(&what, &out, &case.want(Writing::Store)[0]);
+        store("", Storage::F32, &case);
+        store("halves", Storage::Bf16, &rounded(case, to_bf16));
+    }
+    for transposed in SIDES {
+        let case = Case { behind: 1, ..Case::new(Size::new(12, 8, 20), transposed) };
+        store("not aligned", Storage::F32, &case);
+        store("not aligned, halves", Storage::Bf16, &rounded(case, to_bf16));
     }
     for writing in Writing::ALL {
         // With an odd number of columns results are written one by one, else by four.
@@ -149,6 +172,30 @@ fn exact_products_have_the_bits_of_the_cpu() {
                 assert_bits(&format!("kept by {writing:?}"), &kept, &want_kept);
             }
         }
+    }
+}
+
+/// What is beyond the ends of a matrix is neither added, be it a zero, nor does it spread.
+#[test]
+fn nothing_is_added_to_exact_products() {
+    let lengths = [4, 8, 13, 1024, 1029, 1032];
+    for (k, transposed) in lengths.into_iter().flat_map(|k| SIDES.map(|t| (k, t))) {
+        // Products too small for a float32: sums are −0, and would not be with a zero more.
+        let [m, n] = [12, 8];
+        let mut case = Case::new(Size::new(m, n, k), transposed);
+        case.a.fill(-1e-30);
+        case.b.fill(1e-30);
+        let [row, column] = case.strides();
+        let last = k - 1;
+        case.a[if transposed[0] { last * row + m - 1 } else { (m - 1) * row + last }] =
+            f32::INFINITY;
+        case.b[if transposed[1] { (n - 1) * column + last } else { last * column + n - 1 }] =
+            f32::NAN;
+        let kernel = family(Storage::F32, transposed, Writing::Store).exact();
+        let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
+        let want = &case.want(Writing::Store)[0];
+        assert_eq!(want[0].to_bits(), (-0.0f32).to_bits());
+        assert_bits(&format!("k = {k}, {transposed:?}"), &out, want);
     }
 }
 

@@ -14,6 +14,7 @@
 //! the batch. k is at least one.
 
 pub(crate) mod exact;
+mod panel;
 mod tensor_cores;
 mod write;
 
@@ -37,8 +38,8 @@ pub struct Gemm {
 impl Gemm {
     /// The product in float32, with the CPU's bits.
     ///
-    /// A block makes 128 × 64 elements, a thread 8 × 4 of them, from panels of 16 along k in shared
-    /// memory; the block sums of [`KC`] are added in order.
+    /// A block makes 128 × 64 elements, a thread 8 × 8 of them, from panels of 8 along k in shared
+    /// memory, of which the next is filled meanwhile; the block sums of [`KC`] are added in order.
     pub fn exact(&self) -> Kernel {
         let name = self.name("exact", self.operands.name());
         let per_block = [exact::COLUMNS, exact::ROWS, 1];
