@@ -1,7 +1,7 @@
 //! What the operations made of matrix products share.
 
 use kernels::Real;
-use kernels::gemm::ptx::{Gemm, Writing};
+use kernels::gemm::ptx::{Gemm, Tiles, Writing};
 use kernels::gemm::{Reader, Stored, Strided};
 use kernels::ptx::Storage;
 use tensor::cuda::Launch;
@@ -113,14 +113,15 @@ pub(super) fn multiply_on(
     };
     let operands = stored("product", &a.x)?;
     let is_exact = operands != Storage::Bf16 || !fit_tensor_cores([&a, &b], n);
-    let part = Gemm::part(is_exact, batch, [m, n, k]);
+    let tiles = is_exact.then(|| Tiles::of(batch, m, n));
+    let part = Gemm::part(tiles, batch, [m, n, k]);
     let (parts, transposed) = (k.div_ceil(part), [a.transposed, b.transposed]);
     let product = |y: &mut Tensor, end: End| {
         let gemm = Gemm { operands, transposed, writing: end.writing() };
-        let kernel = match is_exact {
-            true => gpu.kernel(&format!("exact {gemm:?}"), || gemm.exact())?,
-            false => gpu.kernel(&format!("tensor cores {gemm:?}"), || gemm.tensor_cores())?,
-        };
+        let kernel = gpu.kernel(&format!("{gemm:?} {tiles:?}"), || match tiles {
+            Some(tiles) => gemm.exact(tiles),
+            None => gemm.tensor_cores(),
+        })?;
         let kernel = end.arguments(kernel.view(&a.x).view(&b.x).output(y), m);
         let kernel = kernel.numbers([m, n, k, a.row_stride, b.row_stride, a.next, b.next]);
         kernel.numbers([parts, part]).run([n, m, batch * parts])

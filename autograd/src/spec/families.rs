@@ -78,13 +78,14 @@ fn distance(want: &Tensor, got: &Tensor) -> Option<Difference> {
     Some(Difference { apart, equal: want == got })
 }
 
-fn families() -> [Family; 5] {
+fn families() -> [Family; 6] {
     let family =
         |name, allowed, is_cast, trials: Vec<Trial>| Family { name, allowed, is_cast, trials };
     [
         family("attention of bf16", ROUNDED, false, attentions_of_bf16()),
         family("attention in float32", SUMMED, false, attentions_in_float32()),
         family("attention under autocast", ROUNDED, true, attentions_autocast()),
+        family("products in float32", SUMMED, false, products_in_float32()),
         family("products of bf16", SUMMED, false, products_of_bf16()),
         family("products under autocast", SUMMED, true, products_autocast()),
     ]
@@ -246,6 +247,25 @@ fn product(
     Trial { make: Box::new(make), kernels }
 }
 
+/// Results enough for large tiles; and few, whose sums are cut.
+fn products_in_float32() -> Vec<Trial> {
+    let product = |label, shapes, op, kernels| product(label, DType::F32, shapes, op, kernels);
+    vec![
+        product(
+            "A·B",
+            &[&[1100, 9], &[9, 1000]],
+            |x| x[0].matmul(&x[1]),
+            &["gemm_exact_nn_f32_f32_store"],
+        ),
+        product(
+            "long A·B",
+            &[&[7, 2500], &[2500, 5]],
+            |x| x[0].matmul(&x[1]),
+            &["gemm_exact_small_nn_f32_f32_store", "gemm_finish_store"],
+        ),
+    ]
+}
+
 /// Every side and writer, over more panels than the ring of shared memory has.
 fn products_of_bf16() -> Vec<Trial> {
     let product = |label, shapes, op, kernels| product(label, DType::BF16, shapes, op, kernels);
@@ -310,7 +330,7 @@ fn products_of_bf16() -> Vec<Trial> {
             "parts of A·Bᵀ",
             &[&[48, 64], &[32, 64]],
             |x| x[0].narrow(1, 8, 12)?.matmul(&x[1].narrow(1, 8, 12)?.transpose(0, 1)?),
-            &["gemm_exact_nt_bf16_f32_store"],
+            &["gemm_exact_small_nt_bf16_f32_store"],
         ),
     ]
 }
@@ -331,7 +351,7 @@ fn products_autocast() -> Vec<Trial> {
             DType::F32,
             &[&[16, 23], &[40, 23], &[40]],
             op,
-            &["gemm_exact_nt_f32_f32_bias"],
+            &["gemm_exact_small_nt_f32_f32_bias"],
         ),
     ]
 }

@@ -191,6 +191,19 @@ pub(super) fn braced(operands: &[impl Display]) -> String {
 }
 
 impl<'k, T: Element> Global<'k, T> {
+    /// Whether the address is a multiple of so many bytes, a power of two.
+    pub fn is_multiple_of(self, bytes: u32) -> Reg<'k, Pred> {
+        assert!(bytes.is_power_of_two() && self.displacement.is_multiple_of(bytes));
+        (self.base & u64::from(bytes - 1)).eq(0)
+    }
+
+    /// The same place for a kernel that looks itself at [how vectors are
+    /// aligned](Self::is_multiple_of): a launch sees to single elements alone.
+    pub fn of_any_alignment(self) -> Self {
+        self.accessed(T::BYTES);
+        Pointer { parameter: None, ..self }
+    }
+
     /// The array at an address that was read from memory: an entry of a table of arrays.
     pub fn from_address(address: Reg<'k, U64>) -> Self {
         Pointer::new(address.body.op("cvta.to.global.u64", &[&address]))

@@ -15,7 +15,7 @@ use crate::elementwise::exprs::{
 };
 use crate::elementwise::ptx::{Identity, Layout, kernel};
 use crate::elementwise::{Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, Unary};
-use crate::gemm::ptx::{Gemm, Writing};
+use crate::gemm::ptx::{Gemm, Tiles, Writing};
 use crate::norm::ptx::{Gain, MOST_HELD, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
@@ -165,7 +165,9 @@ fn products(all: &mut Vec<Kernel>) {
     for transposed in SIDES {
         for writing in [Writing::Store, Writing::Bias, Writing::BiasGelu, Writing::GateResidual] {
             let gemm = |operands| Gemm { operands, transposed, writing };
-            all.extend(Storage::ALL.map(|operands| gemm(operands).exact()));
+            for tiles in [Tiles::LARGE, Tiles::SMALL] {
+                all.extend(Storage::ALL.map(|operands| gemm(operands).exact(tiles)));
+            }
             all.push(gemm(Storage::Bf16).tensor_cores());
         }
     }

@@ -33,7 +33,14 @@ struct Card {
 const CARDS: [Card; 3] = [
     Card { name: "A100", arch: "sm_80", tensor: 2048.0, mma: 1.0, fp32: 64.0, l2: 5120.0 / 108.0 },
     Card { name: "RTX 4090", arch: "sm_89", tensor: 512.0, mma: 1.0, fp32: 128.0, l2: 15.5 },
-    Card { name: "H100", arch: "sm_90", tensor: 4096.0, mma: 0.62, fp32: 128.0, l2: 5120.0 / 132.0 },
+    Card {
+        name: "H100",
+        arch: "sm_90",
+        tensor: 4096.0,
+        mma: 0.62,
+        fp32: 128.0,
+        l2: 5120.0 / 132.0,
+    },
 ];
 
 /// What is the same on all of them: bytes of shared memory, warp instructions, lanes of special

@@ -58,14 +58,16 @@ fn parameters_know_their_widest_access() {
     let kernel = Kernel::new("widths", 32, [32, 1, 1], |k| {
         let (x, y) = (k.global::<F32>("x"), k.global::<Bf16>("y"));
         let (z, unused) = (k.global::<F16>("z"), k.global::<F32>("unused"));
+        let own = k.global::<F32>("own");
         let tile = k.shared::<F32>(4);
         tile.copy_async(x.at(k.thread() * 4).plus(4), k.thread().lt(1));
         y.at(k.thread() * 2).store_n(&z.load_n(4)[..2]);
         x.plus(1).load();
         let _ = unused;
+        k.if_(own.is_multiple_of(16), || drop(own.of_any_alignment().load_n(4)));
     });
     let aligns: Vec<u32> = kernel.spec().parameters.iter().map(|p| p.align).collect();
-    assert_eq!(aligns, [16, 4, 8, 1]);
+    assert_eq!(aligns, [16, 4, 8, 1, 4]);
 }
 
 /// Runs one thread of a kernel that writes `n` numbers.

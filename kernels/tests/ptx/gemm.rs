@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use half::bf16;
-use kernels::gemm::ptx::{Gemm, Writing};
+use kernels::gemm::ptx::{Gemm, Tiles, Writing};
 use kernels::gemm::{
     Bias, BiasGelu, GateResidual, KC, Reader, RowBias, Size, Store, Strided, Writer, gemm_keeping,
 };
@@ -22,6 +22,8 @@ pub struct Case {
     gate: Vec<f32>,
     residual: Vec<f32>,
     rows_per_sample: usize,
+    /// How far behind a vector's place operands begin.
+    behind: usize,
 }
 
 impl Case {
@@ -37,6 +39,7 @@ impl Case {
             gate: numbers(m * n, 1.0, 5),
             residual: numbers(batch * m * n, 1.0, 6),
             rows_per_sample: 3,
+            behind: 0,
         }
     }
 
@@ -101,11 +104,13 @@ impl Case {
         let mut gpu = Machine::new();
         let halves = kernel.spec().parameters[0].kind == kernels::ptx::Kind::Pointer("bf16");
         let mut upload = |x: &[f32]| -> Arg {
+            let x = [&vec![f32::NAN; self.behind], x].concat();
+            let behind = self.behind as u64;
             if halves {
                 let x: Vec<u16> = x.iter().map(|&x| bf16::from_f32(x).to_bits()).collect();
-                gpu.upload(&x).into()
+                (gpu.upload(&x).address + 2 * behind).into()
             } else {
-                gpu.upload(x).into()
+                (gpu.upload(&x).address + 4 * behind).into()
             }
         };
         let operands = [upload(&self.a), upload(&self.b)];
@@ -146,6 +151,8 @@ impl Case {
     }
 }
 
+const TILES: [Tiles; 2] = [Tiles::LARGE, Tiles::SMALL];
+
 const SIDES: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
 
 fn family(operands: Storage, transposed: [bool; 2], writing: Writing) -> Gemm {
@@ -154,19 +161,40 @@ fn family(operands: Storage, transposed: [bool; 2], writing: Writing) -> Gemm {
 
 #[test]
 fn exact_products_have_the_bits_of_the_cpu() {
-    let sizes = [Size::new(3, 5, 401), Size::new(131, 70, 37).batched(2)];
+    let store = |what: &str, operands, case: &Case| {
+        let want = &case.want(Writing::Store)[0];
+        for tiles in TILES {
+            let kernel = family(operands, case.transposed, Writing::Store).exact(tiles);
+            let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
+            let what = format!("{what} {:?} {:?} {tiles:?}", case.size, case.transposed);
+            assert_bits(&what, &out, want);
+        }
+    };
+    // Operands that are read one by one; as vectors, whole panels or not; several blocks of the sum.
+    let sizes = [
+        Size::new(3, 5, 401),
+        Size::new(131, 70, 37).batched(2),
+        Size::new(132, 68, 44).batched(2),
+        Size::new(4, 4, 4),
+        Size::new(1, 1, 1),
+        Size::new(8, 12, 2056),
+        Size::new(7, 9, 1027),
+    ];
     for (size, transposed) in sizes.into_iter().flat_map(|size| SIDES.map(|t| (size, t))) {
         let case = Case::new(size, transposed);
-        let kernel = family(Storage::F32, transposed, Writing::Store).exact();
-        let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
-        let what = format!("{size:?} {transposed:?}");
-        assert_bits(&what, &out, &case.want(Writing::Store)[0]);
+        store("", Storage::F32, &case);
+        store("halves", Storage::Bf16, &rounded(case, to_bf16));
     }
-    for writing in Writing::ALL {
+    for transposed in SIDES {
+        let case = Case { behind: 1, ..Case::new(Size::new(12, 8, 20), transposed) };
+        store("not aligned", Storage::F32, &case);
+        store("not aligned, halves", Storage::Bf16, &rounded(case, to_bf16));
+    }
+    for (writing, tiles) in Writing::ALL.into_iter().flat_map(|w| TILES.map(|t| (w, t))) {
         // With an odd number of columns results are written one by one, else by four.
         for size in [Size::new(7, 6, 9), Size::new(7, 8, 9)] {
             let case = Case::new(size, [false, true]);
-            let kernel = family(Storage::F32, [false, true], writing).exact();
+            let kernel = family(Storage::F32, [false, true], writing).exact(tiles);
             let ([out, kept], _) = case.got(&kernel, writing).expect("no fault");
             let [want, want_kept] = case.want(writing);
             assert_bits(&format!("{writing:?}"), &out, &want);
@@ -186,7 +214,7 @@ fn products_in_parts_have_the_bits_of_the_cpu() {
         (Size::new(9, 7, 2 * KC), [true, false]),
     ] {
         let case = Case::new(size, transposed);
-        let kernel = family(Storage::F32, transposed, Writing::Store).exact();
+        let kernel = family(Storage::F32, transposed, Writing::Store).exact(Tiles::SMALL);
         for writing in Writing::ALL {
             let ([out, kept], _) = case.got_by(&kernel, KC, writing).expect("no fault");
             let [want, want_kept] = case.want(writing);
@@ -199,17 +227,51 @@ fn products_in_parts_have_the_bits_of_the_cpu() {
 }
 
 #[test]
-fn parts_keep_a_card_busy_and_are_the_cpus_blocks() {
-    let part = |is_exact, size| Gemm::part(is_exact, 1, size);
-    // A text head's gradient: a tile for each of 24 multiprocessors, and sums over all words.
-    assert_eq!(part(true, [128, 1536, 32_128]), KC);
-    assert_eq!(part(false, [128, 1536, 32_128]), 1536);
-    for is_exact in [true, false] {
-        assert_eq!(part(is_exact, [4096, 4096, 4096]), 4096, "there are tiles enough");
-        assert_eq!(part(is_exact, [128, 128, 200]), 200, "sums are short");
+fn tiles_and_parts_keep_a_card_busy() {
+    let exact = |size: [usize; 3]| {
+        let tiles = Tiles::of(1, size[0], size[1]);
+        (tiles, Gemm::part(Some(tiles), 1, size))
+    };
+    let cores = |size| Gemm::part(None, 1, size);
+    // There are tiles enough.
+    assert_eq!(exact([1024, 1536, 6144]), (Tiles::LARGE, 6144));
+    assert_eq!(cores([4096, 4096, 4096]), 4096);
+    // There are, if they are small: a step's gradient of a small model, a modulation of one sample.
+    assert_eq!(exact([384, 1536, 1024]), (Tiles::SMALL, 1024));
+    assert_eq!(exact([1, 9216, 1536]), (Tiles::SMALL, 1536));
+    // Small ones are too few: sums are cut into the CPU's blocks, or as is best.
+    assert_eq!(exact([192, 192, 2048]), (Tiles::SMALL, KC));
+    assert_eq!(cores([128, 1536, 32_128]), 1536);
+    assert_eq!(cores([384, 384, 1024]), 256);
+    // And sums are short.
+    assert_eq!(exact([32, 192, 192]), (Tiles::SMALL, 192));
+    assert_eq!(cores([128, 128, 200]), 200);
+}
+
+/// What is beyond the ends of a matrix is neither added, be it a zero, nor does it spread.
+#[test]
+fn nothing_is_added_to_exact_products() {
+    let lengths = [4, 8, 13, 1024, 1029, 1032];
+    for (k, transposed) in lengths.into_iter().flat_map(|k| SIDES.map(|t| (k, t))) {
+        // Products too small for a float32: sums are −0, and would not be with a zero more.
+        let [m, n] = [12, 8];
+        let mut case = Case::new(Size::new(m, n, k), transposed);
+        case.a.fill(-1e-30);
+        case.b.fill(1e-30);
+        let [row, column] = case.strides();
+        let last = k - 1;
+        case.a[if transposed[0] { last * row + m - 1 } else { (m - 1) * row + last }] =
+            f32::INFINITY;
+        case.b[if transposed[1] { (n - 1) * column + last } else { last * column + n - 1 }] =
+            f32::NAN;
+        let want = &case.want(Writing::Store)[0];
+        assert_eq!(want[0].to_bits(), (-0.0f32).to_bits());
+        for tiles in TILES {
+            let kernel = family(Storage::F32, transposed, Writing::Store).exact(tiles);
+            let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
+            assert_bits(&format!("k = {k}, {transposed:?}"), &out, want);
+        }
     }
-    assert_eq!(part(true, [128, 128, KC]), KC);
-    assert_eq!(part(false, [384, 384, 1024]), 256);
 }
 
 /// Operands of the tensor cores' precision, so that what is left to differ is the order of sums.
@@ -281,10 +343,12 @@ fn products_have_no_bank_conflicts() {
             assert_eq!(total.wavefronts, total.ideal_wavefronts, "{transposed:?}\n{statistics}");
         }
         let case = Case::new(Size::new(128, 64, 32), transposed);
-        let kernel = family(Storage::F32, transposed, Writing::Store).exact();
-        let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
-        let total = statistics.total();
-        assert_eq!(total.wavefronts, total.ideal_wavefronts, "{transposed:?}\n{statistics}");
+        for tiles in TILES {
+            let kernel = family(Storage::F32, transposed, Writing::Store).exact(tiles);
+            let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
+            let total = statistics.total();
+            assert_eq!(total.wavefronts, total.ideal_wavefronts, "{transposed:?}\n{statistics}");
+        }
     }
 }
 
@@ -295,7 +359,8 @@ fn products_read_whole_sectors() {
         let case = Case::new(Size::new(128, 128, 64), transposed);
         let of = |operands| family(operands, transposed, Writing::Store);
         let kernels = [
-            of(Storage::F32).exact(),
+            of(Storage::F32).exact(Tiles::LARGE),
+            of(Storage::F32).exact(Tiles::SMALL),
             of(Storage::F32).tensor_cores(),
             of(Storage::Bf16).tensor_cores(),
         ];
@@ -319,8 +384,9 @@ fn nothing_that_is_waited_for_can_be_missing() {
         for kernel in [
             of(Storage::Bf16).tensor_cores(),
             of(Storage::F32).tensor_cores(),
-            of(Storage::F32).exact(),
-            of(Storage::Bf16).exact(),
+            of(Storage::F32).exact(Tiles::LARGE),
+            of(Storage::F32).exact(Tiles::SMALL),
+            of(Storage::Bf16).exact(Tiles::LARGE),
         ] {
             let weakened = kernel.weakened();
             assert!(weakened.len() >= 2, "two barriers, or a barrier and copies");

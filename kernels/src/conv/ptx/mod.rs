@@ -18,8 +18,11 @@ pub use weights::{WeightGradient, WeightLaunch};
 
 use super::{AxisMap, Conv};
 use crate::gemm::ptx::exact::{self, Line, Reader};
-use crate::gemm::ptx::{Gemm, Problem, Writing};
-use crate::ptx::{Body, F32, Global, Kernel, Pred, Reg, Storage, U32};
+use crate::gemm::ptx::{Gemm, Problem, Tiles, Writing};
+use crate::ptx::{Body, F32, Global, Kernel, Reg, Storage, U32};
+
+/// The tiles of all products here.
+const TILES: Tiles = Tiles::LARGE;
 
 /// A family of convolutions of float32: what is known when its kernel is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,8 +44,7 @@ impl Convolution {
         let [down, across] = self.taps;
         let bias = if self.bias { "_bias" } else { "" };
         let name = format!("conv_exact_{down}x{across}_f32_f32{bias}");
-        let per_block = [exact::COLUMNS, exact::ROWS, 1];
-        Kernel::new(&name, exact::THREADS, per_block, |k| self.write(k))
+        Kernel::new(&name, TILES.threads(), TILES.per_block(), |k| self.write(k))
     }
 
     fn write(&self, k: &Body) {
@@ -57,9 +59,16 @@ impl Convolution {
         let axes = Axis::parameters(k, self.taps);
         let patches = Patches { x: problem.b, axes, pixels_along_depth: false };
         let size = [problem.m, problem.n];
-        exact::multiply(k, size, problem.range, [&weights, &patches], |row, column, sums| {
-            problem.writer.write(row, column, sums, false);
-        });
+        exact::multiply(
+            k,
+            TILES,
+            size,
+            problem.range,
+            [&weights, &patches],
+            |row, column, sums| {
+                problem.writer.write(row, column, sums, false);
+            },
+        );
     }
 }
 
@@ -132,12 +141,11 @@ impl<'k> Patches<'k> {
         &self,
         [row, column]: [Reg<'k, U32>; 2],
         [channel, down, across]: [Reg<'k, U32>; 3],
-        inside: Reg<'k, Pred>,
     ) -> Reg<'k, F32> {
         let [rows, columns] = self.axes.map(|axis| axis.from);
         let (row, column) = (row + down, column + across);
         let at = channel.mad(rows, row).mad(columns, column);
-        self.x.at(at).load_where(inside & row.lt(rows) & column.lt(columns), 0.0)
+        self.x.at(at).load_where(row.lt(rows) & column.lt(columns), 0.0)
     }
 }
 
@@ -149,10 +157,10 @@ impl<'k> Reader<'k> for Patches<'k> {
     fn line(&self, place: Reg<'k, U32>) -> Line<'_, 'k> {
         if self.pixels_along_depth {
             let tap = self.tap(place);
-            Box::new(move |pixel, inside| self.element(self.start(pixel), tap, inside))
+            Box::new(move |pixel, _| vec![self.element(self.start(pixel), tap)])
         } else {
             let start = self.start(place);
-            Box::new(move |tap, inside| self.element(start, self.tap(tap), inside))
+            Box::new(move |tap, _| vec![self.element(start, self.tap(tap))])
         }
     }
 }

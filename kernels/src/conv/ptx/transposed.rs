@@ -1,10 +1,9 @@
 //! The gradient of a convolution's input: the transposed convolution, phase by phase as on the CPU.
 
 use super::super::phase::Phase;
-use super::{Axis, Conv, Patches, axis_numbers};
+use super::{Axis, Conv, Patches, TILES, axis_numbers};
 use crate::gemm::ptx::exact::{self, Line, Reader};
 use crate::gemm::ptx::{Arrays, Writer, Writing};
-use crate::num::Num;
 use crate::ptx::{Body, F32, Global, Kernel, Reg, U32};
 
 /// A family of transposed convolutions: what is known when its kernel is made.
@@ -71,8 +70,7 @@ impl Transposed {
         let strided = if strided { "_strided" } else { "" };
         let bias = if bias { "_bias" } else { "" };
         let name = format!("conv_transposed_{down}x{across}{strided}{bias}");
-        let per_block = [exact::COLUMNS, exact::ROWS, 1];
-        Kernel::new(&name, exact::THREADS, per_block, |k| self.write(k))
+        Kernel::new(&name, TILES.threads(), TILES.per_block(), |k| self.write(k))
     }
 
     fn write(&self, k: &Body) {
@@ -93,14 +91,21 @@ impl Transposed {
         let (size, range) = ([channels, pixels], [k.value(0), depth]);
         if !self.strided {
             let writer = Writer::new(k, writing, arrays, [image, channels, pixels]);
-            return exact::multiply(k, size, range, [&filters, &patches], |row, column, sums| {
-                writer.write(row, column, sums, false);
-            });
+            return exact::multiply(
+                k,
+                TILES,
+                size,
+                range,
+                [&filters, &patches],
+                |row, column, sums| {
+                    writer.write(row, column, sums, false);
+                },
+            );
         }
         let [from_row, from_column, input_rows, input_columns] =
             ["pixel_row", "pixel_column", "rows", "columns"].map(|name| k.u32(name));
         let across = axes[1].to;
-        exact::multiply(k, size, range, [&filters, &patches], |channel, pixel, sums| {
+        exact::multiply(k, TILES, size, range, [&filters, &patches], |channel, pixel, sums| {
             let inside = channel.lt(channels);
             let plane = image.mad(channels, channel) * input_rows;
             for (i, &sum) in (0..).zip(sums) {
@@ -108,8 +113,6 @@ impl Transposed {
                 k.if_(inside & pixel.lt(pixels), || {
                     let row = (pixel / across).mad(stride, from_row);
                     let column = (pixel % across).mad(stride, from_column);
-                    // A phase that meets no tap.
-                    let sum = Reg::select(depth.eq(0), sum.lift(0.0), sum);
                     let sum = arrays.bias_of(channel).map_or(sum, |bias| sum + bias);
                     arrays.out().at((plane + row).mad(input_columns, column)).store(sum);
                 });
@@ -138,14 +141,14 @@ impl<'k> Reader<'k> for Filters<'k> {
 
     fn line(&self, channel: Reg<'k, U32>) -> Line<'_, 'k> {
         let [down, across] = self.taps;
-        Box::new(move |depth, inside| {
+        Box::new(move |depth, _| {
             let (line, tap_column) = (depth / across, depth % across);
             let (filter, tap_row) = (line / down, line % down);
             let row = tap_row.mad(self.stride, self.first[0]);
             let column = tap_column.mad(self.stride, self.first[1]);
             let plane = filter.mad(self.channels, channel);
             let at = plane.mad(self.rows, row).mad(self.columns, column);
-            self.w.at(at).load_where(inside, 0.0)
+            vec![self.w.at(at).load()]
         })
     }
 }

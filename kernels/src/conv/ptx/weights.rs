@@ -1,6 +1,6 @@
 //! The gradient of a convolution's weights.
 
-use super::{Axis, Conv, Patches, map_numbers};
+use super::{Axis, Conv, Patches, TILES, map_numbers};
 use crate::gemm::KC;
 use crate::gemm::ptx::exact::{self, Strided};
 use crate::gemm::ptx::{Arrays, Writer, Writing};
@@ -38,7 +38,7 @@ impl WeightLaunch {
         let [x, _, y] = conv.lens().map(|len| len / conv.batch.max(1));
         let (taps, pixels) = (conv.taps(), y / conv.filters.max(1));
         let tiles =
-            taps.div_ceil(exact::COLUMNS as usize) * conv.filters.div_ceil(exact::ROWS as usize);
+            taps.div_ceil(TILES.columns() as usize) * conv.filters.div_ceil(TILES.rows() as usize);
         let wanted = blocks.div_ceil((tiles * conv.batch).max(1));
         let part = pixels.div_ceil(wanted.max(1)).next_multiple_of(KC);
         let each = pixels.div_ceil(part);
@@ -54,8 +54,7 @@ impl WeightGradient {
     pub fn kernel(&self) -> Kernel {
         let [down, across] = self.taps;
         let name = format!("conv_weight_gradient_{down}x{across}");
-        let per_block = [exact::COLUMNS, exact::ROWS, 1];
-        Kernel::new(&name, exact::THREADS, per_block, |k| self.write(k))
+        Kernel::new(&name, TILES.threads(), TILES.per_block(), |k| self.write(k))
     }
 
     fn write(&self, k: &Body) {
@@ -73,8 +72,15 @@ impl WeightGradient {
             Strided { from: dy.at(image * next_dy), row_stride: pixels, along_depth: true };
         let patches = Patches { x: x.at(image * next_x), axes, pixels_along_depth: true };
         let writer = Writer::new(k, Writing::Store, arrays, [number, filters, taps]);
-        exact::multiply(k, [filters, taps], range, [&slopes, &patches], |row, column, sums| {
-            writer.write(row, column, sums, false);
-        });
+        exact::multiply(
+            k,
+            TILES,
+            [filters, taps],
+            range,
+            [&slopes, &patches],
+            |row, column, sums| {
+                writer.write(row, column, sums, false);
+            },
+        );
     }
 }

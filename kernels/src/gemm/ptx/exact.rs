@@ -1,32 +1,48 @@
 //! The product in float32, in the CPU's order.
 
+use super::panel::{DEPTH, PIECE, Panel};
+pub(crate) use super::panel::{Line, Reader};
 use super::{Gemm, KC, Problem};
-use crate::ptx::{Body, F32, Global, Pred, Reg, Shared, Stored, U32, Var};
+use crate::ptx::{Body, F32, Global, Pred, Reg, Shared, Stored, U32, Var, WARP};
 
-/// Threads of a block.
-pub(crate) const THREADS: u32 = 256;
-/// Rows and columns of a block's tile,
-pub(crate) const ROWS: u32 = 128;
-pub(crate) const COLUMNS: u32 = 64;
-/// its panels' depth, which divides [`KC`],
-pub(crate) const DEPTH: u32 = 16;
-/// and a thread's part of it.
-pub(crate) const ROWS_EACH: u32 = 8;
-pub(crate) const COLUMNS_EACH: u32 = 4;
-
-/// What A or B is read through.
-pub(crate) trait Reader<'k> {
-    /// Whether elements that follow each other along k are adjacent.
-    fn along_depth(&self) -> bool;
-
-    /// The row (of A) or column (of B) `place`: what can be known of it before the loop over k is
-    /// computed here.
-    fn line(&self, place: Reg<'k, U32>) -> Line<'_, 'k>;
+/// How large tiles are, one for each block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tiles {
+    warps: u32,
+    /// Pieces of a thread, each way, each of [`PIECE`] by [`PIECE`] elements.
+    pieces: u32,
 }
 
-/// A row or column of an operand: the element at a depth along k, where it is inside the matrix;
-/// else 0.
-pub(crate) type Line<'r, 'k> = Box<dyn Fn(Reg<'k, U32>, Reg<'k, Pred>) -> Reg<'k, F32> + 'r>;
+impl Tiles {
+    /// 128 × 64 elements, 8 × 8 a thread: most products for what is read.
+    pub const LARGE: Tiles = Tiles { warps: 4, pieces: 2 };
+    /// 32 × 32 elements, 4 × 4 a thread: eight times as many blocks, where the others would be few.
+    pub const SMALL: Tiles = Tiles { warps: 2, pieces: 1 };
+
+    /// Threads of a block.
+    pub(crate) const fn threads(self) -> u32 {
+        self.warps * WARP
+    }
+
+    /// Rows of a tile,
+    pub(crate) const fn rows(self) -> u32 {
+        self.warps * self.warp_rows()
+    }
+
+    const fn warp_rows(self) -> u32 {
+        self.pieces * ROW_STEP
+    }
+
+    /// and columns.
+    pub(crate) const fn columns(self) -> u32 {
+        self.pieces * COLUMN_STEP
+    }
+
+    /// What a block makes, along a grid of columns by rows.
+    pub(crate) const fn per_block(self) -> [u32; 3] {
+        [self.columns(), self.rows(), 1]
+    }
+}
 
 /// A matrix as it is stored.
 pub(crate) struct Strided<'k, S> {
@@ -41,154 +57,173 @@ impl<'k, S: Stored> Reader<'k> for Strided<'k, S> {
         self.along_depth
     }
 
+    fn aligned(&self, len: Reg<'k, U32>) -> Option<Reg<'k, Pred>> {
+        let whole = ((len | self.row_stride) & (PIECE - 1)).eq(0);
+        Some(whole & self.from.is_multiple_of(PIECE * S::BYTES))
+    }
+
     fn line(&self, place: Reg<'k, U32>) -> Line<'_, 'k> {
-        let Strided { from, row_stride, along_depth } = *self;
-        let first = if along_depth { from.at(place * row_stride) } else { from.at(place) };
-        Box::new(move |depth, inside| {
-            let further = if along_depth { depth } else { depth * row_stride };
-            first.at(further).load_where(inside, 0.0)
+        // Launches need not see to the alignment: the kernel does.
+        let (from, row_stride) = (self.from.of_any_alignment(), self.row_stride);
+        let along_depth = self.along_depth;
+        let place = if along_depth { place * row_stride } else { place };
+        Box::new(move |depth, count| {
+            let depth = if along_depth { depth } else { depth * row_stride };
+            from.at(place + depth).load_n(count)
         })
     }
 }
 
-pub(super) fn write<S: Stored>(k: &Body, gemm: &Gemm) {
+pub(super) fn write<S: Stored>(k: &Body, gemm: &Gemm, tiles: Tiles) {
     let problem = Problem::<S>::parameters(k, gemm);
     let [stride_a, stride_b] = problem.row_strides;
     let [a, b] =
         [(problem.a, stride_a, !gemm.transposed[0]), (problem.b, stride_b, gemm.transposed[1])]
             .map(|(from, row_stride, along_depth)| Strided { from, row_stride, along_depth });
     let size = [problem.m, problem.n];
-    multiply(k, size, problem.range, [&a, &b], |row, column, sums| {
+    multiply(k, tiles, size, problem.range, [&a, &b], |row, column, sums| {
         problem.writer.write(row, column, sums, false);
     });
 }
 
 /// The product of whatever A and B are read through, with `[m, n]` elements, over a range of k that
-/// begins at a multiple of [`KC`]. `write` is given adjacent sums of a row, whose number divides
-/// their first column; some may be beyond the end.
+/// begins at a multiple of [`KC`]; zeros, if it is empty. `write` is given adjacent sums of a row,
+/// whose number divides their first column; some may be beyond the end.
+///
+/// The next panels are under way while those at hand are multiplied: they are asked for before, and
+/// take the other half of their places after.
 pub(crate) fn multiply<'k>(
     k: &'k Body,
+    tiles: Tiles,
     [m, n]: [Reg<'k, U32>; 2],
     [start, end]: [Reg<'k, U32>; 2],
     [a, b]: [&dyn Reader<'k>; 2],
     write: impl Fn(Reg<'k, U32>, Reg<'k, U32>, &[Reg<'k, F32>]),
 ) {
-    let (row, column) = (k.block(1) * ROWS, k.block(0) * COLUMNS);
-    let a = Panel::new(k, a, row, m, ROWS);
-    let b = Panel::new(k, b, column, n, COLUMNS);
-    let thread = k.thread();
-    let across = COLUMNS / COLUMNS_EACH;
-    let (my_row, my_column) = (thread / across * ROWS_EACH, thread % across * COLUMNS_EACH);
-    let (from_a, from_b) = (a.to.at(my_row), b.to.at(my_column));
-
-    // −0 + x is x, whatever x is.
-    let totals = k.vars((ROWS_EACH * COLUMNS_EACH) as usize, -0.0);
-    k.for_(start, end, KC as u32, |block| {
-        let sums = k.vars(totals.len(), 0.0);
-        let end = (block + KC as u32).min(end);
-        k.for_(block, end, DEPTH, |first| {
-            a.load(first, end);
-            b.load(first, end);
+    let (row, column) = (k.block(1) * tiles.rows(), k.block(0) * tiles.columns());
+    let a = Panel::new(k, tiles, a, row, [m, end], tiles.rows());
+    let b = Panel::new(k, tiles, b, column, [n, end], tiles.columns());
+    let panels = [&a, &b];
+    let tile = Tile::new(k, tiles);
+    k.if_(start.lt(end), || {
+        let half = k.var::<U32>(0);
+        // Puts what was fetched where it is multiplied next, and fetches what comes after it.
+        let advance = |next: Reg<'k, U32>| {
+            panels.iter().for_each(|panel| panel.put(half.get()));
+            k.if_(next.lt(end), || panels.iter().for_each(|panel| panel.fetch(next)));
             k.barrier();
-            let step = |a: Shared<F32>, b: Shared<F32>| add_products(a, b, &sums);
-            k.if_else(
-                (end - first).ge(DEPTH),
-                || {
-                    for i in 0..DEPTH {
-                        step(
-                            from_a.plus((i * a.pitch) as usize),
-                            from_b.plus((i * b.pitch) as usize),
-                        );
-                    }
-                },
-                || {
-                    k.note("what is left of k");
-                    k.for_(0, end - first, 1, |i| {
-                        step(from_a.at(i * a.pitch), from_b.at(i * b.pitch));
-                    });
-                },
-            );
-            k.barrier();
+        };
+        let at_hand = || [a.half(half.get()).at(tile.row), b.half(half.get()).at(tile.column)];
+        let whole = || {
+            let [from_a, from_b] = at_hand();
+            for i in 0..DEPTH {
+                let from_a = from_a.plus((i * a.pitch) as usize);
+                tile.add_products(from_a, from_b.plus((i * b.pitch) as usize));
+            }
+        };
+        panels.iter().for_each(|panel| panel.fetch(start));
+        advance(start + DEPTH);
+        let last = (end - 1) & !(DEPTH - 1);
+        k.for_(start, last, DEPTH, |first| {
+            whole();
+            k.if_(((first + DEPTH) & (KC as u32 - 1)).eq(0), || tile.end_block());
+            half.set(half.get() ^ 1);
+            advance(first + 2 * DEPTH);
         });
-        for (total, sum) in totals.iter().zip(&sums) {
-            total.add(sum.get());
-        }
+        k.if_else((end - last).eq(DEPTH), whole, || {
+            k.note("what is left of k");
+            let [from_a, from_b] = at_hand();
+            k.for_(0, end - last, 1, |i| {
+                tile.add_products(from_a.at(i * a.pitch), from_b.at(i * b.pitch));
+            });
+        });
     });
-    let totals: Vec<Reg<F32>> = totals.iter().map(|total| total.get()).collect();
-    for (i, totals) in (0..).zip(totals.chunks(COLUMNS_EACH as usize)) {
-        write(row + my_row + i, column + my_column, totals);
+    for (i, j, totals) in tile.totals() {
+        write(row + tile.row + i, column + tile.column + j, &totals);
     }
 }
 
-/// The products of one k of a thread's rows and columns.
-pub(crate) fn add_products(a: Shared<F32>, b: Shared<F32>, sums: &[Var<F32>]) {
-    let (a, b) = (a.load_n(ROWS_EACH as usize), b.load_n(COLUMNS_EACH as usize));
-    for (&a, sums) in a.iter().zip(sums.chunks(b.len())) {
-        for (&b, sum) in b.iter().zip(sums) {
-            sum.fma(a, b);
-        }
-    }
-}
+/// Between the rows and columns of a thread's pieces.
+const ROW_STEP: u32 = 16;
+const COLUMN_STEP: u32 = 32;
 
-/// A panel of one operand on its way to shared memory, as \[depth\]\[len + [`PAD`]\].
+/// A thread's part of a tile.
 ///
-/// Neighbouring threads take neighbouring elements, so that they read whole sectors: 32 along a row
-/// that lies across k, else 8 of each of four rows. Neither way do two of a warp write to one bank:
-/// of those four rows because rows of the panel begin four banks apart.
-struct Panel<'k, 'r> {
-    /// This thread's rows (of A) or columns (of B), and whether they are inside the matrix.
-    lines: Vec<(Line<'r, 'k>, Reg<'k, Pred>)>,
-    /// Places between them,
-    line_step: u32,
-    /// and between the depths that it takes of each.
-    depth_step: u32,
-    /// The first of those,
-    depth: Reg<'k, U32>,
-    /// and where it goes.
-    mine: Shared<'k, F32>,
-    to: Shared<'k, F32>,
-    pitch: u32,
+/// A warp has some rows and all columns. Neighbours by the lowest bit of a lane's number read the same
+/// rows, those by the next one the same columns: quarters of a warp, which is what shared memory
+/// gives vectors to, can then be served by pairs.
+struct Tile<'k> {
+    tiles: Tiles,
+    /// The first row and column of its first piece.
+    row: Reg<'k, U32>,
+    column: Reg<'k, U32>,
+    /// Of the present block of [`KC`], row by row.
+    sums: Vec<Var<'k, F32>>,
+    /// Of the blocks before it. Nobody else comes here: they are in shared memory because they are
+    /// needed too rarely for registers.
+    totals: Shared<'k, F32>,
 }
 
-/// Elements between the rows of a panel: 16 bytes, so that vectors stay aligned.
-pub(crate) const PAD: u32 = 4;
-
-/// Neighbours along k that read a sector of 32 bytes.
-pub(crate) const ALONG: u32 = 8;
-
-impl<'k, 'r> Panel<'k, 'r> {
-    /// The panel of `len` rows (of A) or columns (of B) from `first` on, of a matrix with `end`.
-    fn new(
-        k: &'k Body,
-        reader: &'r dyn Reader<'k>,
-        first: Reg<'k, U32>,
-        end: Reg<'k, U32>,
-        len: u32,
-    ) -> Self {
-        let (thread, pitch) = (k.thread(), len + PAD);
-        let to = k.shared::<F32>(DEPTH * pitch);
-        let (place, depth, line_step, depth_step) = match reader.along_depth() {
-            true => (thread / ALONG, thread % ALONG, THREADS / ALONG, ALONG),
-            false => (thread % len, thread / len, len, THREADS / len),
+impl<'k> Tile<'k> {
+    fn new(k: &'k Body, tiles: Tiles) -> Self {
+        let thread = k.thread();
+        let lane = thread % WARP;
+        let across = (lane & 1) | ((lane >> 1) & 6);
+        let down = ((lane >> 1) & 1) | ((lane >> 3) & 2);
+        let tile = Tile {
+            tiles,
+            row: (thread / WARP * tiles.warp_rows()) + down * PIECE,
+            column: across * PIECE,
+            sums: k.vars((tiles.pieces * PIECE).pow(2) as usize, 0.0),
+            totals: k.shared(tiles.rows() * tiles.columns()).at(thread * PIECE),
         };
-        let line = |further: u32| {
-            let place = first + place + further;
-            (reader.line(place), place.lt(end))
-        };
-        let lines = (0..len).step_by(line_step as usize).map(line).collect();
-        let mine = to.at(depth.mad(pitch, place));
-        Panel { lines, line_step, depth_step, depth, mine, to, pitch }
+        for (_, total) in tile.vectors() {
+            // −0 + x is x, whatever x is.
+            total.store_n(&[k.value(-0.0); PIECE as usize]);
+        }
+        tile
     }
 
-    /// Loads k from `first` on.
-    fn load(&self, first: Reg<'k, U32>, end: Reg<'k, U32>) {
-        for further in (0..DEPTH).step_by(self.depth_step as usize) {
-            let depth = first + self.depth + further;
-            for (i, (line, inside)) in (0..).zip(&self.lines) {
-                let x = line(depth, *inside & depth.lt(end));
-                let place = further * self.pitch + i * self.line_step;
-                self.mine.plus(place as usize).store(x);
+    /// The sums by vectors, and where the totals of each are.
+    fn vectors(&self) -> impl Iterator<Item = (&[Var<'k, F32>], Shared<'k, F32>)> {
+        let place = |i| self.totals.plus(i * (self.tiles.threads() * PIECE) as usize);
+        self.sums.chunks(PIECE as usize).enumerate().map(move |(i, sums)| (sums, place(i)))
+    }
+
+    /// The products of one k of a thread's rows and columns.
+    fn add_products(&self, a: Shared<'k, F32>, b: Shared<'k, F32>) {
+        let pieces = |from: Shared<'k, F32>, step: u32| {
+            let piece = |i| from.plus((i * step) as usize).load_n(PIECE as usize);
+            (0..self.tiles.pieces).flat_map(piece).collect::<Vec<_>>()
+        };
+        let (a, b) = (pieces(a, ROW_STEP), pieces(b, COLUMN_STEP));
+        for (&a, sums) in a.iter().zip(self.sums.chunks(b.len())) {
+            for (&b, sum) in b.iter().zip(sums) {
+                sum.fma(a, b);
             }
         }
     }
+
+    /// Adds the sums of a block to the totals, and begins those of the next.
+    fn end_block(&self) {
+        for (sums, total) in self.vectors() {
+            total.store_n(&added(sums, total));
+            sums.iter().for_each(|sum| sum.set(0.0));
+        }
+    }
+
+    /// The totals with the sums of the last block, by vectors: how many rows and columns further on
+    /// each begins.
+    fn totals(&self) -> impl Iterator<Item = (u32, u32, Vec<Reg<'k, F32>>)> {
+        (0..).zip(self.vectors()).map(|(i, (sums, total))| {
+            let (row, column) = (i / self.tiles.pieces, i % self.tiles.pieces);
+            let row = row / PIECE * ROW_STEP + row % PIECE;
+            (row, column * COLUMN_STEP, added(sums, total))
+        })
+    }
+}
+
+fn added<'k>(sums: &[Var<'k, F32>], totals: Shared<'k, F32>) -> Vec<Reg<'k, F32>> {
+    let totals = totals.load_n(sums.len());
+    totals.into_iter().zip(sums).map(|(total, sum)| total + sum.get()).collect()
 }

@@ -14,15 +14,17 @@
 //! how long each is, but the last. The extent of the grid is n by m by the batch times the parts. k is
 //! at least one.
 //!
-//! Where results are few and sums are long, blocks that make one tile each would leave most of a card
-//! idle. There [`Gemm::part`] cuts k: the product stores sums of parts, \[batch, parts, m, n\], and
-//! [`Writing::finish`] adds them in order and writes.
+//! Where results are few, blocks that make one tile each would leave most of a card idle. There
+//! [tiles](Tiles::of) are small, and if sums are long [`Gemm::part`] cuts k: the product stores sums of
+//! parts, \[batch, parts, m, n\], and [`Writing::finish`] adds them in order and writes.
 
 pub(crate) mod exact;
+mod panel;
 mod parts;
 mod tensor_cores;
 mod write;
 
+pub use exact::Tiles;
 pub use write::Writing;
 
 use super::KC;
@@ -43,13 +45,15 @@ pub struct Gemm {
 impl Gemm {
     /// The product in float32, with the CPU's bits.
     ///
-    /// A block makes 128 × 64 elements, a thread 8 × 4 of them, from panels of 16 along k in shared
-    /// memory; the block sums of [`KC`] are added in order.
-    pub fn exact(&self) -> Kernel {
-        let name = self.name("exact", self.operands.name());
-        let per_block = [exact::COLUMNS, exact::ROWS, 1];
+    /// A block makes a tile from panels of 8 along k in shared memory, of which the next is filled
+    /// meanwhile; the block sums of [`KC`] are added in order.
+    pub fn exact(&self, tiles: Tiles) -> Kernel {
+        let how = if tiles == Tiles::SMALL { "exact_small" } else { "exact" };
+        let name = self.name(how, self.operands.name());
         with_stored!(self.operands, S => {
-            Kernel::new(&name, exact::THREADS, per_block, |k| exact::write::<S>(k, self))
+            Kernel::new(&name, tiles.threads(), tiles.per_block(), |k| {
+                exact::write::<S>(k, self, tiles);
+            })
         })
     }
 
@@ -64,8 +68,7 @@ impl Gemm {
     /// If operands are stored as f16: no model of ours computes in it.
     pub fn tensor_cores(&self) -> Kernel {
         let name = self.name("tensor_cores", self.operands.name());
-        let per_block = [tensor_cores::COLUMNS, tensor_cores::ROWS, 1];
-        let threads = tensor_cores::THREADS;
+        let (threads, per_block) = (tensor_cores::THREADS, tensor_cores::PER_BLOCK);
         Kernel::new(&name, threads, per_block, |k| match self.operands {
             Storage::Bf16 => tensor_cores::write::<Bf16>(k, self),
             Storage::F32 => tensor_cores::write::<F32>(k, self),

@@ -1,6 +1,6 @@
-//! Products whose sums are cut into parts.
+//! Products of few results: how a card is kept busy with them.
 
-use super::{Arrays, Gemm, Writer, Writing, exact, tensor_cores};
+use super::{Arrays, Gemm, Tiles, Writer, Writing, tensor_cores};
 use crate::gemm::KC;
 use crate::ptx::{F32, Kernel};
 
@@ -16,26 +16,43 @@ const THREADS: u32 = 128;
 const ROWS: u32 = 4;
 const EACH: u32 = 4;
 
+impl Tiles {
+    /// Those for so many results: large ones if there are enough, and more rows than small ones have.
+    pub fn of(batch: usize, m: usize, n: usize) -> Self {
+        let has_rows = m > Tiles::SMALL.rows() as usize;
+        match has_rows && is_busy(count(Tiles::LARGE.per_block(), batch, m, n)) {
+            true => Tiles::LARGE,
+            false => Tiles::SMALL,
+        }
+    }
+}
+
 impl Gemm {
     /// How long the parts of k are best: k itself where it is not cut.
     ///
-    /// The [exact](Self::exact) product is cut into the CPU's blocks of [`KC`], whose sums that adds in
-    /// order too; the bits stay. For [tensor cores](Self::tensor_cores) parts are of any length.
-    pub fn part(is_exact: bool, batch: usize, [m, n, k]: [usize; 3]) -> usize {
-        let [rows, columns] = match is_exact {
-            true => [exact::ROWS, exact::COLUMNS],
-            false => [tensor_cores::ROWS, tensor_cores::COLUMNS],
-        };
-        let tiles = batch * m.div_ceil(rows as usize) * n.div_ceil(columns as usize);
-        if 2 * tiles > BUSY {
+    /// The [exact](Self::exact) product, which is one of `tiles`, is cut into the CPU's blocks of
+    /// [`KC`], whose sums that adds in order too: the bits stay. For [tensor cores](Self::tensor_cores)
+    /// parts are of any length.
+    pub fn part(tiles: Option<Tiles>, batch: usize, [m, n, k]: [usize; 3]) -> usize {
+        let per_block = tiles.map_or(tensor_cores::PER_BLOCK, Tiles::per_block);
+        let blocks = count(per_block, batch, m, n);
+        if is_busy(blocks) {
             return k;
         }
-        let part = match is_exact {
-            true => KC,
-            false => k.div_ceil(BUSY / tiles.max(1)).next_multiple_of(LEAST),
+        let part = match tiles {
+            Some(_) => KC,
+            None => k.div_ceil(BUSY / blocks.max(1)).next_multiple_of(LEAST),
         };
         part.min(k)
     }
+}
+
+fn count([columns, rows, _]: [u32; 3], batch: usize, m: usize, n: usize) -> usize {
+    batch * m.div_ceil(rows as usize) * n.div_ceil(columns as usize)
+}
+
+fn is_busy(blocks: usize) -> bool {
+    2 * blocks > BUSY
 }
 
 impl Writing {

@@ -21,8 +21,10 @@ use crate::ptx::{B32, Bf16, Body, F32, Global, Pred, Reg, Shared, Stored, U32, W
 /// Threads of a block: four warps, two by two.
 pub(super) const THREADS: u32 = 128;
 /// Rows and columns of a block's tile,
-pub(super) const ROWS: u32 = 128;
-pub(super) const COLUMNS: u32 = 128;
+const ROWS: u32 = 128;
+const COLUMNS: u32 = 128;
+/// What a block makes.
+pub(super) const PER_BLOCK: [u32; 3] = [COLUMNS, ROWS, 1];
 /// and of a warp's.
 const WARP_TILE: u32 = 64;
 /// Panels in shared memory: one in use, the others on their way.

@@ -2,8 +2,8 @@
 
 use super::super::bias::Place;
 use super::super::{Asking, Bias, Segment, View, Views, finite};
+use super::tile::{COLUMNS, ROWS};
 use super::{EACH, Exact, Head, Part, Tiles, of_rows};
-use crate::gemm::ptx::exact::{COLUMNS, ROWS};
 use crate::num::Num;
 use crate::ptx::{Body, F32, Global, Pred, Reg, Stored, U32};
 

@@ -8,8 +8,8 @@
 //! ```
 
 use super::super::{Bias, Segment, View, finite};
+use super::tile::{COLUMNS, COLUMNS_EACH, ROWS, ROWS_EACH};
 use super::{EACH, Exact, Head, Part, Tiles, of_rows};
-use crate::gemm::ptx::exact::{COLUMNS, COLUMNS_EACH, ROWS, ROWS_EACH};
 use crate::num::Num;
 use crate::ptx::rows::tree;
 use crate::ptx::{Body, F32, Reg, Stored, Var};

@@ -1,8 +1,7 @@
 //! Attention in float32, of heads of any width and operands of any storage: sums of fused
 //! multiply-adds, and the CPU's exponential. Scores exist as tiles here too.
 //!
-//! A block makes tiles of 128 rows by 64 columns, a thread 8 × 4 elements, as the exact
-//! [product](crate::gemm::ptx::Gemm::exact) does. Each product along the heads' width goes by panels
+//! A block makes tiles of 128 rows by 64 columns, a thread 8 × 4 elements. Each product along the heads' width goes by panels
 //! in shared memory; a tile of P or dS goes there whole, as the left operand of the next product.
 //! Answers of heads wider than 64 channels are made 64 channels a block, from the same scores.
 //!
@@ -13,14 +12,13 @@
 
 mod backward;
 mod forward;
+mod tile;
 
 use super::View;
-use crate::gemm::ptx::exact::{
-    ALONG, COLUMNS, COLUMNS_EACH, DEPTH, PAD, ROWS, ROWS_EACH, THREADS, add_products,
-};
 use crate::ptx::{
     Body, F32, Global, Kernel, Pred, Reg, Shared, Storage, Stored, U32, Var, WARP, with_stored,
 };
+use tile::{ALONG, COLUMNS, COLUMNS_EACH, DEPTH, PAD, ROWS, ROWS_EACH, THREADS, add_products};
 
 /// A family of attentions in float32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
