@@ -57,8 +57,8 @@ pub(super) fn write<S: Stored>(k: &Body, gemm: &Gemm) {
 /// begins at a multiple of [`KC`]; zeros, if it is empty. `write` is given adjacent sums of a row,
 /// whose number divides their first column; some may be beyond the end.
 ///
-/// The next panels are under way while those at hand are multiplied: they are asked for before, and
-/// take the other half of their places after.
+/// While panels are multiplied the next ones are on their way in registers; then they take the other
+/// half of the places in shared memory, and those after them are asked for.
 pub(crate) fn multiply<'k>(
     k: &'k Body,
     [m, n]: [Reg<'k, U32>; 2],
@@ -66,7 +66,9 @@ pub(crate) fn multiply<'k>(
     [a, b]: [&dyn Reader<'k>; 2],
     write: impl Fn(Reg<'k, U32>, Reg<'k, U32>, &[Reg<'k, F32>]),
 ) {
-    let (row, column) = (k.block(1) * ROWS, k.block(0) * COLUMNS);
+    // Asked for again at the end: between, registers are scarce.
+    let corner = || (k.block(1) * ROWS, k.block(0) * COLUMNS);
+    let (row, column) = corner();
     let a = Panel::new(k, a, row, [m, end], ROWS);
     let b = Panel::new(k, b, column, [n, end], COLUMNS);
     let panels = [&a, &b];
@@ -104,6 +106,7 @@ pub(crate) fn multiply<'k>(
             });
         });
     });
+    let (row, column) = corner();
     for (i, j, totals) in tile.totals() {
         write(row + tile.row + i, column + tile.column + j, &totals);
     }
