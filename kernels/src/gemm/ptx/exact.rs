@@ -90,8 +90,8 @@ pub(super) fn write<S: Stored>(k: &Body, gemm: &Gemm, tiles: Tiles) {
 /// begins at a multiple of [`KC`]; zeros, if it is empty. `write` is given adjacent sums of a row,
 /// whose number divides their first column; some may be beyond the end.
 ///
-/// The next panels are under way while those at hand are multiplied: they are asked for before, and
-/// take the other half of their places after.
+/// While panels are multiplied the next ones are on their way in registers; then they take the other
+/// half of the places in shared memory, and those after them are asked for.
 pub(crate) fn multiply<'k>(
     k: &'k Body,
     tiles: Tiles,
@@ -100,7 +100,9 @@ pub(crate) fn multiply<'k>(
     [a, b]: [&dyn Reader<'k>; 2],
     write: impl Fn(Reg<'k, U32>, Reg<'k, U32>, &[Reg<'k, F32>]),
 ) {
-    let (row, column) = (k.block(1) * tiles.rows(), k.block(0) * tiles.columns());
+    // Asked for again at the end: between, registers are scarce.
+    let corner = || (k.block(1) * tiles.rows(), k.block(0) * tiles.columns());
+    let (row, column) = corner();
     let a = Panel::new(k, tiles, a, row, [m, end], tiles.rows());
     let b = Panel::new(k, tiles, b, column, [n, end], tiles.columns());
     let panels = [&a, &b];
@@ -138,6 +140,7 @@ pub(crate) fn multiply<'k>(
             });
         });
     });
+    let (row, column) = corner();
     for (i, j, totals) in tile.totals() {
         write(row + tile.row + i, column + tile.column + j, &totals);
     }

@@ -1,8 +1,9 @@
 //! Attention in float32, of heads of any width and operands of any storage: sums of fused
 //! multiply-adds, and the CPU's exponential. Scores exist as tiles here too.
 //!
-//! A block makes tiles of 128 rows by 64 columns, a thread 8 × 4 elements. Each product along the heads' width goes by panels
-//! in shared memory; a tile of P or dS goes there whole, as the left operand of the next product.
+//! A block makes tiles of 128 rows by 64 columns, a thread 8 × 4 elements. Each product along the
+//! heads' width goes by panels in shared memory; a tile of P or dS goes there whole, as the left
+//! operand of the next product.
 //! Answers of heads wider than 64 channels are made 64 channels a block, from the same scores.
 //!
 //! Parameters are those of the kernels for tensor cores ([`Attention`](super::Attention),
