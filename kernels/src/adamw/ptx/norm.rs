@@ -16,9 +16,6 @@ pub const SEGMENT: u32 = PART;
 /// Arrays of a table, at most.
 pub const MOST_ARRAYS: u32 = 1 << 16;
 
-/// Loads that a thread has on their way at once.
-const TOGETHER: u32 = 8;
-
 /// Σ g² of every segment of every gradient, as [`sum_squares`](crate::reduce::sum_squares) adds
 /// them: sixteen float64 lanes, then one after the other. Parameters: arrays (u64, the addresses),
 /// lens (u32, their elements), first_segments (u32), sums (float64), n (arrays), segments. The
@@ -37,18 +34,14 @@ pub fn squares() -> Kernel {
         let len = Reg::select(lane.valid, len, k.value(0));
         let x = Global::<F32>::from_address(arrays.at(array).load()).at(skipped);
         let sum = k.var::<F64>(0.0);
-        let add = |x: Reg<F32>| {
-            let x = x.to_f64();
-            sum.fma(x, x);
-        };
-        let together = TOGETHER * LANES as u32;
-        let whole = len - len % together;
-        k.for_(lane.lane, whole, together, |i| {
-            let x = x.at(i);
-            let loads: Vec<_> = (0..TOGETHER as usize).map(|j| x.plus(j * LANES).load()).collect();
-            loads.into_iter().for_each(add);
-        });
-        k.for_(whole + lane.lane, len, LANES as u32, |i| add(x.at(i).load()));
+        lane.each(
+            len,
+            |at| at.of(x),
+            |_, x| {
+                let x = x.to_f64();
+                sum.fma(x, x);
+            },
+        );
 
         // A row of lanes is one longer than it need be: rows begin in different banks.
         let row = LANES as u32 + 1;
