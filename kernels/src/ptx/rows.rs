@@ -83,18 +83,14 @@ pub(crate) struct Place<'k> {
     first: Reg<'k, U32>,
     /// by how much this one is further on,
     further: u32,
-    /// and whether it is one of the row, where that is not known.
-    inside: Option<Reg<'k, Pred>>,
+    /// and how many columns there are, where it may be outside.
+    end: Option<Reg<'k, U32>>,
 }
 
 impl<'k> Place<'k> {
     /// The columns of a batch, `step` apart. Those below `end` are of the row; without it, all are.
     pub fn batch(first: Reg<'k, U32>, step: u32, end: Option<Reg<'k, U32>>) -> Vec<Self> {
-        let place = |further: u32| {
-            let inside = end.map(|end| (first + further).lt(end));
-            Place { first, further, inside }
-        };
-        (0..TOGETHER).map(|i| place(i * step)).collect()
+        (0..TOGETHER).map(|i| Place { first, further: i * step, end }).collect()
     }
 
     /// The number of the column.
@@ -119,20 +115,15 @@ impl<'k> Place<'k> {
     }
 
     fn load(&self, place: Global<'k, F32>) -> Reg<'k, F32> {
-        match self.inside {
-            Some(inside) => place.load_where(inside, 0.0),
+        match self.end {
+            Some(end) => place.load_where(self.column().lt(end), 0.0),
             None => place.load(),
         }
-    }
-
-    /// `x`, or zero outside.
-    pub fn masked(&self, x: Reg<'k, F32>) -> Reg<'k, F32> {
-        self.inside.map_or(x, |inside| Reg::select(inside, x, x.lift(0.0)))
     }
 }
 
 /// Runs `f` with `first`, `first + step`, … below `end`, in order, and what `load` finds there;
-/// `first` is below `step`. A batch is loaded before the first of it is used.
+/// `first` is below `step`, a power of two. A batch is loaded before the first of it is used.
 pub(crate) fn in_batches<'k, V>(
     k: &'k Body,
     [first, end]: [Reg<'k, U32>; 2],
@@ -145,13 +136,14 @@ pub(crate) fn in_batches<'k, V>(
         places.into_iter().zip(values)
     };
     let batch = TOGETHER * step;
-    let whole = end - end % batch;
+    debug_assert!(batch.is_power_of_two(), "{step}");
+    let whole = end & !(batch - 1);
     k.for_(first, whole, batch, |first| {
         loaded(Place::batch(first, step, None)).for_each(|(place, value)| f(place, value));
     });
     k.if_(whole.lt(end), || {
         for (place, value) in loaded(Place::batch(whole + first, step, Some(end))) {
-            k.if_(place.inside.expect("asked for"), || f(place, value));
+            k.if_(place.column().lt(end), || f(place, value));
         }
     });
 }

@@ -119,28 +119,30 @@ impl<'k> TeamRow<'k> {
         match self {
             TeamRow::HalfWarp(lane) => lane.each(width, load, f),
             TeamRow::Block(block) => {
-                in_batches(block.k, [block.k.thread(), width], THREADS, load, f);
+                let (k, thread) = (block.k, block.k.thread());
+                k.if_(thread.lt(MAKERS), || in_batches(k, [thread, width], MAKERS, load, f));
             }
         }
     }
 
     /// Sums over the columns below `width`: each lane's by `add`, in order, of what `make` makes of
-    /// a column, then the tree's, of which `finish` makes what every thread gets. Beyond the row
-    /// zeros may be added.
-    pub fn sums<const TERMS: usize, const SUMS: usize>(
+    /// what `load` finds in a column, then the tree's, of which `finish` makes what every thread
+    /// gets. Beyond the row zeros may be added.
+    pub fn sums<V, const TERMS: usize, const SUMS: usize>(
         &self,
         width: Reg<'k, U32>,
-        make: impl Fn(Place<'k>) -> [Reg<'k, F32>; TERMS],
+        load: impl Fn(Place<'k>) -> V,
+        make: impl Fn(V) -> [Reg<'k, F32>; TERMS],
         add: impl Fn([Var<'k, F32>; SUMS], [Reg<'k, F32>; TERMS]),
         finish: impl FnOnce([Reg<'k, F32>; SUMS]) -> [Reg<'k, F32>; SUMS],
     ) -> [Reg<'k, F32>; SUMS] {
         match self {
             TeamRow::HalfWarp(lane) => {
                 let sums = [(); SUMS].map(|()| lane.k.var::<F32>(0.0));
-                lane.each(width, make, |_, made| add(sums, made));
+                lane.each(width, load, |_, found| add(sums, make(found)));
                 finish(sums.map(|sum| lane.sum(sum.get())))
             }
-            TeamRow::Block(block) => block.sums(width, make, add, finish),
+            TeamRow::Block(block) => block.sums(width, load, make, add, finish),
         }
     }
 
@@ -186,22 +188,27 @@ impl<'k> RowBlock<'k> {
     }
 
     /// As [`TeamRow::sums`].
-    pub fn sums<const TERMS: usize, const SUMS: usize>(
+    pub fn sums<V, const TERMS: usize, const SUMS: usize>(
         &self,
         width: Reg<'k, U32>,
-        make: impl Fn(Place<'k>) -> [Reg<'k, F32>; TERMS],
+        load: impl Fn(Place<'k>) -> V,
+        make: impl Fn(V) -> [Reg<'k, F32>; TERMS],
         add: impl Fn([Var<'k, F32>; SUMS], [Reg<'k, F32>; TERMS]),
         finish: impl FnOnce([Reg<'k, F32>; SUMS]) -> [Reg<'k, F32>; SUMS],
     ) -> [Reg<'k, F32>; SUMS] {
         let (k, thread) = (self.k, self.k.thread());
         let sums = [(); SUMS].map(|()| k.var::<F32>(0.0));
         let make_chunk = |first: Reg<'k, U32>| {
-            let places = Place::batch(first + thread, MAKERS, Some(width));
-            let made: Vec<_> = places.iter().map(|place| make(*place)).collect();
-            for (i, (place, made)) in places.iter().zip(made).enumerate() {
-                for (term, made) in made.into_iter().enumerate() {
-                    let mine = self.chunk(first, term).at(thread).plus(i * MAKERS as usize);
-                    mine.store(place.masked(made));
+            let mine = first + thread;
+            let places = Place::batch(mine, MAKERS, Some(width));
+            let found: Vec<V> = places.into_iter().map(&load).collect();
+            // Loads have asked already; but there are seven predicates, and they were to be kept.
+            let left = width - mine.min(width);
+            for (i, found) in (0..).zip(found) {
+                let inside = left.ge(i * MAKERS + 1);
+                for (term, made) in make(found).into_iter().enumerate() {
+                    let place = self.chunk(first, term).at(thread).plus((i * MAKERS) as usize);
+                    place.store(Reg::select(inside, made, k.value(0.0)));
                 }
             }
         };
@@ -209,7 +216,7 @@ impl<'k> RowBlock<'k> {
             let end = (width - first).min(CHUNK);
             let step = ADDED_TOGETHER * LANES as u32;
             // The second half-warp does what the first does.
-            let lane = thread % LANES as u32;
+            let lane = thread & (LANES as u32 - 1);
             k.for_(0, end, step, |i| {
                 let runs = (0..ADDED_TOGETHER as usize).map(|run| {
                     let of = |term| self.chunk(first, term).at(i + lane).plus(run * LANES).load();
@@ -241,7 +248,8 @@ fn largest_of_block<'k>(k: &'k Body, x: Reg<'k, F32>) -> Reg<'k, F32> {
     let warps = k.shared::<F32>(THREADS / WARP);
     let of_half = tree(k, x, |a, b| a.max(b));
     let of_warp = of_half.max(k.shuffle_xor(of_half, LANES as u32));
-    k.if_((k.thread() % WARP).eq(0), || warps.at(k.thread() / WARP).store(of_warp));
+    let (warp, lane) = (k.thread() >> WARP.ilog2(), k.thread() & (WARP - 1));
+    k.if_(lane.eq(0), || warps.at(warp).store(of_warp));
     k.barrier();
     let all = (0..(THREADS / WARP) as usize).map(|warp| warps.plus(warp).load());
     all.reduce(|a, b| a.max(b)).expect("there are warps")

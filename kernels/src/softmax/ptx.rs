@@ -44,10 +44,10 @@ fn forward_row<'k>(k: &'k Body, logarithm: bool, team: Team) {
     // A row without a maximum: x − 0 is −∞ too, whose exponential is 0.
     let none = largest.eq(f32::NEG_INFINITY);
     let shift = Reg::select(none, k.value::<F32>(0.0), largest);
-    let exponential = |at: Place<'k>| [(at.of(x) - shift).exp()];
     let [scale] = team.sums(
         n,
-        exponential,
+        |at| at.of(x),
+        |x| [(x - shift).exp()],
         |[sum], [e]| sum.add(e),
         |[sum]| [if logarithm { -sum.ln() } else { sum.recip() }],
     );
@@ -67,15 +67,16 @@ fn forward_row<'k>(k: &'k Body, logarithm: bool, team: Team) {
     });
 }
 
-fn backward_row(k: &Body, logarithm: bool, team: Team) {
+fn backward_row<'k>(k: &'k Body, logarithm: bool, team: Team) {
     let [y, dy, dx]: [Global<F32>; 3] = ["y", "dy", "dx"].map(|name| k.global(name));
     let (rows, n) = (k.u32("rows"), k.u32("n"));
     let team = TeamRow::new(k, team, rows, if logarithm { 1 } else { 2 });
     let [y, dy, dx] = [y, dy, dx].map(|array| array.at(team.row() * n));
     let [sum] = if logarithm {
-        team.sums(n, |at| [at.of(dy)], |[sum], [dy]| sum.add(dy), |sum| sum)
+        team.sums(n, |at| at.of(dy), |dy| [dy], |[sum], [dy]| sum.add(dy), |sum| sum)
     } else {
-        team.sums(n, |at| [at.of(dy), at.of(y)], |[sum], [dy, y]| sum.fma(dy, y), |sum| sum)
+        let both = |at: Place<'k>| [at.of(dy), at.of(y)];
+        team.sums(n, both, |both| both, |[sum], [dy, y]| sum.fma(dy, y), |sum| sum)
     };
     team.if_valid(|| {
         team.each(

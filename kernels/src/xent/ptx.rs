@@ -32,9 +32,13 @@ fn write_forward<'k>(k: &'k Body, team: Team) {
         Reg::select(is_forbidden, k.value(f32::NEG_INFINITY), at.of(scores))
     };
     let largest = team.largest(words, score);
-    let exponential = |at: Place<'k>| [(score(at) - largest).exp()];
-    let [lse] =
-        team.sums(words, exponential, |[sum], [e]| sum.add(e), |[sum]| [largest + sum.ln()]);
+    let [lse] = team.sums(
+        words,
+        score,
+        |score| [(score - largest).exp()],
+        |[sum], [e]| sum.add(e),
+        |[sum]| [largest + sum.ln()],
+    );
     team.once(|| {
         lse_out.at(row).store(lse);
         let right = scores.at(ids.at(row).load()).load();

@@ -6,7 +6,7 @@
 use crate::elementwise::{Unary, exprs::Silu};
 use crate::norm::statistics::BLOCK;
 use crate::num::{Dual, Num};
-use crate::ptx::rows::{Place, TOGETHER, in_batches};
+use crate::ptx::rows::{TOGETHER, in_batches};
 use crate::ptx::teams::RowBlock;
 use crate::ptx::{Body, F32, F64, Kernel, Reg, Team, U32};
 use crate::reduce::ptx::in_order;
@@ -39,10 +39,10 @@ fn write_parts<'k>(k: &'k Body, squares: bool) {
     let len = (len - first).min(PART);
     let [sum] = match mean.map(|mean| mean.at(group).load()) {
         Some(mean) => {
-            let from_mean = |at: Place<'k>| [at.of(x) - mean];
-            block.sums(len, from_mean, |[sum], [d]| sum.fma(d, d), |sum| sum)
+            let from_mean = |x: Reg<'k, F32>| [x - mean];
+            block.sums(len, |at| at.of(x), from_mean, |[sum], [d]| sum.fma(d, d), |sum| sum)
         }
-        None => block.sums(len, |at| [at.of(x)], |[sum], [x]| sum.add(x), |sum| sum),
+        None => block.sums(len, |at| at.of(x), |x| [x], |[sum], [x]| sum.add(x), |sum| sum),
     };
     k.if_(k.thread().eq(0), || parts.at(part).store(sum.to_f64()));
 }
@@ -157,7 +157,8 @@ pub fn group_channel_sums(silu: bool) -> Kernel {
         let [x, dy] = [x, dy].map(|array| array.at(row * channel.pixels));
         let answers = block.sums(
             channel.pixels,
-            |at| channel.slopes([at.of(x), at.of(dy)], silu),
+            |at| [at.of(x), at.of(dy)],
+            |operands| channel.slopes(operands, silu),
             |[product, sum], [normal, e]| {
                 product.fma(e, normal);
                 sum.add(e);

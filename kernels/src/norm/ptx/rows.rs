@@ -4,7 +4,7 @@ use crate::norm::rows::ROWS;
 use crate::num::Num;
 use crate::ptx::rows::{Place, in_batches};
 use crate::ptx::teams::TeamRow;
-use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, Team, U32, Var};
+use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, Team, U32};
 
 /// Threads of a block that goes along columns.
 const COLUMN_THREADS: u32 = 128;
@@ -85,14 +85,14 @@ impl RowNorm {
         let n = || width.to_f64();
         let mean = if self.centered {
             let mean = |[sum]: [Reg<'k, F32>; 1]| [(sum.to_f64() / n()).to_f32()];
-            team.sums(width, |at| [at.of(x)], |[sum], [x]| sum.add(x), mean)[0]
+            team.sums(width, |at| at.of(x), |x| [x], |[sum], [x]| sum.add(x), mean)[0]
         } else {
             k.value::<F32>(0.0)
         };
-        let from_mean = |at: Place<'k>| [at.of(x) - mean];
         let [rstd] = team.sums(
             width,
-            from_mean,
+            |at| at.of(x),
+            |x| [x - mean],
             |[sum], [d]| sum.fma(d, d),
             |[squares]| {
                 let variance = squares.to_f64() / n();
@@ -122,22 +122,25 @@ impl RowNorm {
         let [x, dy, dx] = [x, dy, dx].map(|array| array.at(team.row() * width));
         let [mean, rstd] = [mean, rstd].map(|array| array.at(team.row()).load());
         let affine = affine.of_row(team.row());
+        let load = |at: Place<'k>| (at.of(x), at.of(dy), affine.gain(at));
         // x̂ and the gradient of it.
-        let slopes = |at: Place<'k>| {
-            let (normal, dy) = ((at.of(x) - mean) * rstd, at.of(dy));
-            [normal, affine.gain(at).map_or(dy, |gain| dy * gain)]
+        let slopes = |(x, dy, gain): (Reg<'k, F32>, Reg<'k, F32>, Option<Reg<'k, F32>>)| {
+            [(x - mean) * rstd, gain.map_or(dy, |gain| dy * gain)]
         };
-        let add = |[sum, product]: [Var<'k, F32>; 2], [normal, d]: [Reg<'k, F32>; 2]| {
-            sum.add(d);
-            product.fma(d, normal);
-        };
-        let [sum, product] = team.sums(width, slopes, add, |sums| {
-            let n = width.to_f32();
-            sums.map(|sum| sum / n)
-        });
+        let [sum, product] = team.sums(
+            width,
+            load,
+            slopes,
+            |[sum, product], [normal, d]| {
+                sum.add(d);
+                product.fma(d, normal);
+            },
+            |sums| sums.map(|sum| sum / width.to_f32()),
+        );
         let sum = if self.centered { sum } else { k.value(0.0) };
         team.if_valid(|| {
-            team.each(width, slopes, |at, [normal, d]| {
+            team.each(width, load, |at, found| {
+                let [normal, d] = slopes(found);
                 at.in_row(dx).store((d - sum - normal * product) * rstd);
             });
         });
