@@ -196,8 +196,30 @@ impl<'k> RowBlock<'k> {
         add: impl Fn([Var<'k, F32>; SUMS], [Reg<'k, F32>; TERMS]),
         finish: impl FnOnce([Reg<'k, F32>; SUMS]) -> [Reg<'k, F32>; SUMS],
     ) -> [Reg<'k, F32>; SUMS] {
-        let (k, thread) = (self.k, self.k.thread());
+        let k = self.k;
         let sums = [(); SUMS].map(|()| k.var::<F32>(0.0));
+        let lane = self.in_lanes(width, load, make, |made| add(sums, made));
+        k.if_(lane.lt(WARP), || {
+            let answers = finish(sums.map(|sum| tree(k, sum.get(), |a, b| a + b)));
+            k.if_(lane.eq(0), || self.answers.store_n(&answers));
+        });
+        k.note("the answers are there");
+        k.barrier();
+        let answers = self.answers.load_n(SUMS);
+        std::array::from_fn(|i| answers[i])
+    }
+
+    /// Runs `add` in sixteen lanes with what `make` makes of what `load` finds in the lane's columns
+    /// below `width`, in order. Zeros follow those of the row. Answers which lane this is; other
+    /// threads have numbers from 16 on.
+    pub fn in_lanes<V, const TERMS: usize>(
+        &self,
+        width: Reg<'k, U32>,
+        load: impl Fn(Place<'k>) -> V,
+        make: impl Fn(V) -> [Reg<'k, F32>; TERMS],
+        add: impl Fn([Reg<'k, F32>; TERMS]),
+    ) -> Reg<'k, U32> {
+        let (k, thread) = (self.k, self.k.thread());
         let make_chunk = |first: Reg<'k, U32>| {
             let mine = first + thread;
             let places = Place::batch(mine, MAKERS, Some(width));
@@ -214,16 +236,15 @@ impl<'k> RowBlock<'k> {
         };
         let add_chunk = |first: Reg<'k, U32>| {
             let end = (width - first).min(CHUNK);
-            let step = ADDED_TOGETHER * LANES as u32;
-            // The second half-warp does what the first does.
+            // The warp's second half does what the first does.
             let lane = thread & (LANES as u32 - 1);
-            k.for_(0, end, step, |i| {
+            k.for_(0, end, ADDED_TOGETHER * LANES as u32, |i| {
                 let runs = (0..ADDED_TOGETHER as usize).map(|run| {
                     let of = |term| self.chunk(first, term).at(i + lane).plus(run * LANES).load();
                     std::array::from_fn(of)
                 });
                 let runs: Vec<[Reg<F32>; TERMS]> = runs.collect();
-                runs.into_iter().for_each(|made| add(sums, made));
+                runs.into_iter().for_each(&add);
             });
         };
         k.for_(0, width + CHUNK, CHUNK, |first| {
@@ -232,14 +253,7 @@ impl<'k> RowBlock<'k> {
             k.if_else(thread.lt(MAKERS), make, add);
             k.barrier();
         });
-        k.if_(thread.ge(MAKERS), || {
-            let answers = finish(sums.map(|sum| tree(k, sum.get(), |a, b| a + b)));
-            k.if_(thread.eq(MAKERS), || self.answers.store_n(&answers));
-        });
-        k.note("the answers are there");
-        k.barrier();
-        let answers = self.answers.load_n(SUMS);
-        std::array::from_fn(|i| answers[i])
+        thread - MAKERS
     }
 }
 

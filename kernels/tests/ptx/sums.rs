@@ -29,7 +29,7 @@ fn long_rows_are_summed_in_parts() {
     let mut gpu = Machine::new();
     let (x, y) = (gpu.upload(&x), gpu.alloc::<f32>(rows));
     let parts: Buffer<f64> = gpu.alloc(2 * rows);
-    let sizes = [2 * rows, n, 2].map(|n| Arg::from(n as u32));
+    let sizes = [n, 2].map(|n| Arg::from(n as u32));
     let args = [&[x.into(), parts.into()][..], &sizes].concat();
     run(&mut gpu, &ptx::row_parts(), [2 * rows, 1, 1], &args);
     run(&mut gpu, &ptx::add_parts(), [rows, 1, 1], &[parts.into(), y.into(), Arg::from(2u32)]);

@@ -28,7 +28,7 @@ pub(in crate::ops) fn add(
         let total = outer * each;
         let (mut parts, mut y) = (new(total, DType::F64), new(outer, DType::F32));
         let kernel = gpu.kernel("sum_parts", ptx::row_parts)?.input(x).output(&mut parts);
-        kernel.numbers([total, n, each]).run([total, 1, 1])?;
+        kernel.numbers([n, each]).run([total, 1, 1])?;
         let kernel = gpu.kernel("add_parts", ptx::add_parts)?.input(&parts).output(&mut y);
         kernel.number(each).run([outer, 1, 1])?;
         return Ok(y);
