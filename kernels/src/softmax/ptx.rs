@@ -35,7 +35,7 @@ fn kernel(logarithm: bool, team: Team, pass: Pass) -> Kernel {
     })
 }
 
-fn forward_row<'k>(k: &'k Body, logarithm: bool, team: Team) {
+fn forward_row(k: &Body, logarithm: bool, team: Team) {
     let (x, y) = (k.global::<F32>("x"), k.global::<F32>("y"));
     let (rows, n) = (k.u32("rows"), k.u32("n"));
     let team = TeamRow::new(k, team, rows, 1);

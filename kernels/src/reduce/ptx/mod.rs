@@ -16,7 +16,7 @@ const THREADS: u32 = 128;
 
 /// `y[r] = Σ x[r, ..n]`. Parameters: x, y (float32), rows, n. The extent of the grid is the rows.
 ///
-/// For rows of up to 16 blocks; longer ones are [`row_parts`] and [`add_parts`].
+/// For rows of up to [`SHORT`] elements; longer ones are [`row_parts`] and [`add_parts`].
 pub fn rows() -> Kernel {
     Kernel::new("sum_rows", THREADS, [THREADS / WARP, 1, 1], |k| {
         let (x, y) = (k.global::<F32>("x"), k.global::<F32>("y"));
@@ -32,7 +32,10 @@ pub fn rows() -> Kernel {
 /// Rows of a group of [`columns`].
 pub const ROWS: u32 = super::cpu::ROWS as u32;
 
-/// Elements of a row that a warp of [`row_parts`] adds.
+/// Elements of a row that a warp adds alone, at most.
+pub const SHORT: u32 = 2 * BLOCK as u32;
+
+/// Elements of a row that a block of [`row_parts`] adds.
 pub const PART: u32 = (BLOCK * BLOCKS) as u32;
 
 /// Sums of parts of rows, each [`PART`] elements. Parameters: x, parts \[rows, each\] (float64), n,
