@@ -1,5 +1,6 @@
 //! Softmax and its logarithm along an axis.
 
+use kernels::ptx::Team;
 use kernels::{Real, softmax};
 use tensor::{Axis, Cuda, DType, Element, Error, Result, Tensor};
 
@@ -94,8 +95,9 @@ impl<const LOGARITHM: bool> SoftmaxOp<LOGARITHM> {
     fn forward_on(gpu: &Cuda, x: &Tensor) -> Result<Tensor> {
         let [rows, n] = rows(x.shape());
         let (x, mut y) = (x.contiguous(), Tensor::uninit_on(Some(gpu), x.shape(), x.dtype()));
-        let make = || softmax::ptx::forward(LOGARITHM);
-        let kernel = gpu.kernel(&format!("{} forward", Self::NAME), make)?;
+        let team = Team::of(n);
+        let make = || softmax::ptx::forward(LOGARITHM, team);
+        let kernel = gpu.kernel(&format!("{} forward {team:?}", Self::NAME), make)?;
         kernel.input(&x).output(&mut y).numbers([rows, n]).run([rows, 1, 1])?;
         Ok(y)
     }
@@ -103,8 +105,9 @@ impl<const LOGARITHM: bool> SoftmaxOp<LOGARITHM> {
     fn backward_on(gpu: &Cuda, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let [rows, n] = rows(y.shape());
         let (dy, mut dx) = (dy.contiguous(), Tensor::uninit_on(Some(gpu), y.shape(), y.dtype()));
-        let make = || softmax::ptx::backward(LOGARITHM);
-        let kernel = gpu.kernel(&format!("{} backward", Self::NAME), make)?;
+        let team = Team::of(n);
+        let make = || softmax::ptx::backward(LOGARITHM, team);
+        let kernel = gpu.kernel(&format!("{} backward {team:?}", Self::NAME), make)?;
         kernel.input(y).input(&dy).output(&mut dx).numbers([rows, n]).run([rows, 1, 1])?;
         Ok(dx)
     }

@@ -88,7 +88,7 @@ pub(super) fn norms(
         .input(&lens)
         .input(&firsts)
         .output(&mut sums)
-        .numbers([gradients.len(), segments])
+        .number(gradients.len())
         .run([segments, 1, 1])?;
     let [mut norms, mut factors] =
         [DType::F64, DType::F32].map(|dtype| Tensor::uninit_on(Some(gpu), [2], dtype));

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use super::{Kernel, Storage};
+use super::{Kernel, Storage, Team};
 use crate::attention::ptx::{Attention, Backward, Exact};
 use crate::conv::ptx::{Convolution, Transposed, WeightGradient, fold_filters, sum_filters};
 use crate::elementwise::exprs::{
@@ -16,11 +16,11 @@ use crate::elementwise::exprs::{
 use crate::elementwise::ptx::{Identity, Layout, kernel};
 use crate::elementwise::{Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, Unary};
 use crate::gemm::ptx::{Gemm, Tiles, Writing};
-use crate::norm::ptx::{Gain, MOST_HELD, RowNorm};
+use crate::norm::ptx::{Gain, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
-/// The kernels, each of one name. Of kernels for one width of rows or one size of filters, for more
-/// than four axes and for more than two segments there are examples.
+/// The kernels, each of one name. Of kernels for one size of filters, for more than four axes and
+/// for more than two segments there are examples.
 pub fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     formulas(&mut all);
@@ -28,9 +28,14 @@ pub fn kernels() -> Vec<Kernel> {
         all.extend(Storage::ALL.map(|to| gather::ptx::gather([from, to])));
         all.push(random::ptx::uniform(from));
     }
-    for logarithm in [false, true] {
-        all.extend([softmax::ptx::forward(logarithm), softmax::ptx::backward(logarithm)]);
+    for team in Team::ALL {
+        for logarithm in [false, true] {
+            let (forward, backward) = (softmax::ptx::forward, softmax::ptx::backward);
+            all.extend([forward(logarithm, team), backward(logarithm, team)]);
+        }
+        all.push(xent::ptx::forward(team));
     }
+    all.push(xent::ptx::backward());
     norms(&mut all);
     group_norms(&mut all);
     products(&mut all);
@@ -41,17 +46,15 @@ pub fn kernels() -> Vec<Kernel> {
     all.extend([false, true].map(adamw::ptx::kernel));
     all.extend([adamw::ptx::average(), adamw::ptx::squares(), adamw::ptx::clip()]);
     all.push(gather::ptx::scatter_add());
-    all.extend([xent::ptx::forward(), xent::ptx::forward_wide()]);
-    all.extend([xent::ptx::backward(), xent::ptx::backward_wide()]);
     all
 }
 
-/// What tells a kernel from those that an example stands for: its name without the width of rows,
-/// the size of filters, the number of axes and of segments beyond two.
+/// What tells a kernel from those that an example stands for: its name without the size of filters,
+/// the number of axes and of segments beyond two.
 pub fn example(name: &str) -> String {
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let without_size = |part: &str| {
-        for kind in ["held", "strided", "scattered"] {
+        for kind in ["strided", "scattered"] {
             if part.strip_prefix(kind).is_some_and(is_number) {
                 return kind.to_owned();
             }
@@ -139,8 +142,8 @@ fn norms(all: &mut Vec<Kernel>) {
         [(true, Gain::Identity), (true, Gain::Modulation), (false, Gain::Weight)]
     {
         let norm = RowNorm { centered, gain };
-        all.extend([None, Some(MOST_HELD)].map(|held| norm.forward(held)));
-        all.push(norm.backward());
+        all.extend(Team::ALL.map(|team| norm.forward(team)));
+        all.extend(Team::ALL.map(|team| norm.backward(team)));
     }
     all.extend([RowNorm::slope_parts(), RowNorm::add_slope_parts()]);
 }

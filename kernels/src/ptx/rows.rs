@@ -3,6 +3,9 @@
 //! The CPU's kernels go along a row with sixteen lanes, each of which adds up every sixteenth
 //! element, and end in a tree over lanes. Here a half-warp is those lanes, so that sums have the
 //! CPU's bits. Sixteen neighbours read 64 bytes of float32: two whole sectors.
+//!
+//! That is for rows of which there are many, or which are short; see [`teams`](super::teams) for
+//! others.
 
 use super::body::{Body, WARP};
 use super::memory::Global;
@@ -20,7 +23,7 @@ pub(crate) const ROWS_PER_BLOCK: u32 = ROW_THREADS / LANES as u32;
 /// One of sixteen lanes on a row.
 #[derive(Clone, Copy)]
 pub(crate) struct RowLane<'k> {
-    k: &'k Body,
+    pub k: &'k Body,
     /// Which lane, below sixteen.
     pub lane: Reg<'k, U32>,
     /// Which row: the last one instead of any beyond the end, so that all lanes of a warp go
@@ -53,15 +56,96 @@ impl<'k> RowLane<'k> {
         tree(self.k, x, |a, b| a.max(b))
     }
 
-    /// Runs `f` with every column of this lane below `width`.
-    pub fn each(&self, width: impl Source<'k, U32>, f: impl FnOnce(Reg<'k, U32>)) {
-        self.k.for_(self.lane, width.reg(self.k), LANES as u32, f);
+    /// Runs `f` with every column of this lane below `width`, in order, and what `load` finds there.
+    pub fn each<V>(
+        &self,
+        width: impl Source<'k, U32>,
+        load: impl Fn(Place<'k>) -> V,
+        f: impl Fn(Place<'k>, V),
+    ) {
+        in_batches(self.k, [self.lane, width.reg(self.k)], LANES as u32, load, f);
     }
 
     /// Stores a number of the row, by one lane.
     pub fn store_one(&self, place: Global<'k, F32>, value: Reg<'k, F32>) {
         self.k.if_(self.valid & self.lane.eq(0), || place.store(value));
     }
+}
+
+/// Columns of which a thread's loads are on their way at once: those of memory take hundreds of
+/// cycles, and sums have to wait for them in order.
+pub(crate) const TOGETHER: u32 = 8;
+
+/// A column of a row, one of a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'k> {
+    /// The first of the batch,
+    first: Reg<'k, U32>,
+    /// by how much this one is further on,
+    further: u32,
+    /// and how many columns there are, where it may be outside.
+    end: Option<Reg<'k, U32>>,
+}
+
+impl<'k> Place<'k> {
+    /// The columns of a batch, `step` apart. Those below `end` are of the row; without it, all are.
+    pub fn batch(first: Reg<'k, U32>, step: u32, end: Option<Reg<'k, U32>>) -> Vec<Self> {
+        (0..TOGETHER).map(|i| Place { first, further: i * step, end }).collect()
+    }
+
+    /// The number of the column.
+    pub fn column(&self) -> Reg<'k, U32> {
+        self.first + self.further
+    }
+
+    /// Where it is in a row that begins at `row`.
+    pub fn in_row(&self, row: Global<'k, F32>) -> Global<'k, F32> {
+        row.at(self.first).plus(self.further as usize)
+    }
+
+    /// The element of a row that begins at `row`; zero outside.
+    pub fn of(&self, row: Global<'k, F32>) -> Reg<'k, F32> {
+        self.load(self.in_row(row))
+    }
+
+    /// The element that is as far below `top` as this one is to the right of a row's first, in rows
+    /// of `width`; zero outside.
+    pub fn down(&self, top: Global<'k, F32>, width: Reg<'k, U32>) -> Reg<'k, F32> {
+        self.load(top.at(self.column() * width))
+    }
+
+    fn load(&self, place: Global<'k, F32>) -> Reg<'k, F32> {
+        match self.end {
+            Some(end) => place.load_where(self.column().lt(end), 0.0),
+            None => place.load(),
+        }
+    }
+}
+
+/// Runs `f` with `first`, `first + step`, … below `end`, in order, and what `load` finds there;
+/// `first` is below `step`, a power of two. A batch is loaded before the first of it is used.
+pub(crate) fn in_batches<'k, V>(
+    k: &'k Body,
+    [first, end]: [Reg<'k, U32>; 2],
+    step: u32,
+    load: impl Fn(Place<'k>) -> V,
+    f: impl Fn(Place<'k>, V),
+) {
+    let loaded = |places: Vec<Place<'k>>| {
+        let values: Vec<V> = places.iter().map(|&place| load(place)).collect();
+        places.into_iter().zip(values)
+    };
+    let batch = TOGETHER * step;
+    debug_assert!(batch.is_power_of_two(), "{step}");
+    let whole = end & !(batch - 1);
+    k.for_(first, whole, batch, |first| {
+        loaded(Place::batch(first, step, None)).for_each(|(place, value)| f(place, value));
+    });
+    k.if_(whole.lt(end), || {
+        for (place, value) in loaded(Place::batch(whole + first, step, Some(end))) {
+            k.if_(place.column().lt(end), || f(place, value));
+        }
+    });
 }
 
 /// The CPU's tree over the sixteen lanes of a half-warp; every lane gets the result.
@@ -75,58 +159,4 @@ pub(crate) fn tree<'k>(
         x = f(x, k.shuffle_xor(x, half));
     }
     x
-}
-
-/// A lane's elements of a row: in registers, read once, or in memory.
-pub(crate) enum Row<'k> {
-    /// Of a width known to the generator: elements lane, lane + 16, …
-    Held { lane: RowLane<'k>, values: Vec<Reg<'k, F32>>, width: u32 },
-    /// Of any width: read again by each pass, from cache.
-    Read { lane: RowLane<'k>, from: Global<'k, F32>, width: Reg<'k, U32> },
-}
-
-impl<'k> Row<'k> {
-    /// The row that begins at `from`; a `held` width is a constant.
-    pub fn new(
-        lane: RowLane<'k>,
-        from: Global<'k, F32>,
-        width: Reg<'k, U32>,
-        held: Option<u32>,
-    ) -> Self {
-        let Some(width) = held else { return Row::Read { lane, from, width } };
-        let values = columns(width).map(|first| {
-            let place = from.at(lane.lane).plus(first as usize);
-            match inside(lane, first, width) {
-                Some(inside) => place.load_where(inside, 0.0),
-                None => place.load(),
-            }
-        });
-        Row::Held { lane, values: values.collect(), width }
-    }
-
-    /// Runs `f` with each column of this lane and the element there.
-    pub fn each(&self, f: impl Fn(Reg<'k, U32>, Reg<'k, F32>)) {
-        match self {
-            Row::Read { lane, from, width } => lane.each(*width, |c| f(c, from.at(c).load())),
-            Row::Held { lane, values, width } => {
-                for (first, &value) in columns(*width).zip(values) {
-                    let run = || f(lane.lane + first, value);
-                    match inside(*lane, first, *width) {
-                        Some(inside) => lane.k.if_(inside, run),
-                        None => run(),
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Where each run of sixteen columns begins.
-fn columns(width: u32) -> impl Iterator<Item = u32> {
-    (0..width).step_by(LANES)
-}
-
-/// Whether the lane's element of a run is within the row; `None` where all lanes' are.
-fn inside<'k>(lane: RowLane<'k>, first: u32, width: u32) -> Option<Reg<'k, Pred>> {
-    (first + LANES as u32 > width).then(|| lane.lane.lt(width - first))
 }

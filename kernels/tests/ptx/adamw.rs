@@ -90,7 +90,6 @@ impl Gradients {
         let [lens, firsts] = [lens, firsts].map(|x| Arg::from(gpu.upload(&x)));
         let sums: Buffer<f64> = gpu.alloc(segments as usize);
         let args = [gpu.upload(addresses).into(), lens, firsts, sums.into(), n.into()];
-        let args = [&args[..], &[segments.into()]].concat();
         let extent = [segments as usize, 1, 1];
         let counts = run(gpu, &adamw::ptx::squares(), extent, &args);
         for (address, x) in addresses.iter().zip(arrays.iter()).filter(|(_, x)| !x.is_empty()) {
@@ -98,8 +97,11 @@ impl Gradients {
         }
         let total = counts.total();
         assert_eq!(total.wavefronts, total.ideal_wavefronts, "no bank conflicts");
-        let [broken] = &adamw::ptx::squares().weakened()[..] else { panic!("one barrier") };
-        launch(gpu, broken, extent, &args).expect_err("a race");
+        let broken = adamw::ptx::squares().weakened();
+        assert_eq!(broken.len(), 2, "two barriers");
+        for broken in broken {
+            launch(gpu, &broken, extent, &args).expect_err("a race");
+        }
 
         let (norms, clip) = (gpu.alloc::<f64>(2), gpu.alloc::<f32>(2));
         let args = [sums.into(), firsts, norms.into(), clip.into(), n.into()];

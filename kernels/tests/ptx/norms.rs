@@ -4,9 +4,10 @@ use kernels::norm::ptx::{self, Gain, RowNorm};
 use kernels::norm::{
     Affine, Group, Rows, Slopes, group_norm, group_norm_backward, normalize, normalize_backward,
 };
-use ptx_vm::{Arg, Buffer, Machine};
+use kernels::ptx::Team;
+use ptx_vm::{Arg, Buffer, Machine, Statistics};
 
-use crate::{assert_bits, numbers, run};
+use crate::{assert_bits, launch, numbers, run};
 
 const EPS: f64 = 1e-6;
 
@@ -14,7 +15,7 @@ fn sizes<const N: usize>(sizes: [usize; N]) -> [Arg; N] {
     sizes.map(|n| Arg::from(n as u32))
 }
 
-/// Forward, held in registers or not, and backward, of `samples` of `per_sample` rows.
+/// Forward and backward, by both teams, of `samples` of `per_sample` rows.
 fn check_rows(centered: bool, gain: Gain, [samples, per_sample, width]: [usize; 3]) {
     let rows = samples * per_sample;
     let [x, dy] = [1, 2].map(|seed| numbers(rows * width, 2.0, seed));
@@ -41,7 +42,7 @@ fn check_rows(centered: bool, gain: Gain, [samples, per_sample, width]: [usize; 
     let [y_out, dx_out]: [Buffer<f32>; 2] = [gpu.alloc(x.len()), gpu.alloc(x.len())];
     let [mean_out, rstd_out]: [Buffer<f32>; 2] = [gpu.alloc(rows), gpu.alloc(rows)];
     let strides = sizes([3 * width, per_sample]);
-    for held in [None, Some(width as u32)] {
+    for team in Team::ALL {
         let mut args = vec![x_in.into(), y_out.into(), mean_out.into(), rstd_out.into()];
         match gain {
             Gain::Identity => {}
@@ -51,31 +52,27 @@ fn check_rows(centered: bool, gain: Gain, [samples, per_sample, width]: [usize; 
             }
             Gain::Weight => args.push(scale_in.into()),
         }
-        args.push(Arg::from(rows as u32));
-        args.extend(held.is_none().then(|| Arg::from(width as u32)));
+        args.extend(sizes([rows, width]));
         args.push(EPS.into());
-        let counts = run(&mut gpu, &kernels.forward(held), [rows, 1, 1], &args);
+        no_conflicts(run(&mut gpu, &kernels.forward(team), [rows, 1, 1], &args));
         assert_bits("y", &gpu.download(y_out).expect("a buffer"), &y);
         assert_bits("mean", &gpu.download(mean_out).expect("a buffer"), &mean);
         assert_bits("rstd", &gpu.download(rstd_out).expect("a buffer"), &rstd);
-        if held.is_some() && rows % 8 == 0 {
-            let once = 4 * x.len() as u64;
-            assert_eq!(counts.traffic[&x_in.address].read, once, "a held row is read once");
-        }
-    }
 
-    let mut args = vec![x_in.into(), dy_in.into(), dx_out.into(), mean_out.into(), rstd_out.into()];
-    match gain {
-        Gain::Identity => {}
-        Gain::Modulation => {
-            args.push(scale_in.into());
-            args.extend(strides);
+        let arrays = [x_in, dy_in, dx_out, mean_out, rstd_out];
+        let mut args = arrays.map(Arg::from).to_vec();
+        match gain {
+            Gain::Identity => {}
+            Gain::Modulation => {
+                args.push(scale_in.into());
+                args.extend(strides);
+            }
+            Gain::Weight => args.push(scale_in.into()),
         }
-        Gain::Weight => args.push(scale_in.into()),
+        args.extend(sizes([rows, width]));
+        no_conflicts(run(&mut gpu, &kernels.backward(team), [rows, 1, 1], &args));
+        assert_bits("dx", &gpu.download(dx_out).expect("a buffer"), &dx);
     }
-    args.extend(sizes([rows, width]));
-    run(&mut gpu, &kernels.backward(), [rows, 1, 1], &args);
-    assert_bits("dx", &gpu.download(dx_out).expect("a buffer"), &dx);
 
     let chunks = group.div_ceil(64);
     let parts: Buffer<f32> = gpu.alloc(groups * chunks * 2 * width);
@@ -83,13 +80,19 @@ fn check_rows(centered: bool, gain: Gain, [samples, per_sample, width]: [usize; 
     let args = [&arrays[..], &sizes([width, group, chunks])].concat();
     let extent = [groups * chunks, width, 1];
     run(&mut gpu, &RowNorm::slope_parts(), extent, &args);
-    for (which, want) in [(0, &dgain), (1, &dshift)] {
-        let out: Buffer<f32> = gpu.alloc(groups * width);
-        let first = parts.address + (4 * which * width) as u64;
-        let args = [&[first.into(), out.into()][..], &sizes([width, chunks])].concat();
-        run(&mut gpu, &RowNorm::add_slope_parts(), [groups, width, 1], &args);
+    let outs: [Buffer<f32>; 2] = [gpu.alloc(groups * width), gpu.alloc(groups * width)];
+    let args = [parts.into(), outs[0].into(), outs[1].into()];
+    let args = [&args[..], &sizes([width, chunks])].concat();
+    run(&mut gpu, &RowNorm::add_slope_parts(), [groups, width, 1], &args);
+    for (out, want) in outs.into_iter().zip([&dgain, &dshift]) {
         assert_bits("slopes", &gpu.download(out).expect("a buffer"), want);
     }
+}
+
+/// Asserts that no access to shared memory waits for a bank.
+fn no_conflicts(counts: Statistics) {
+    let total = counts.total();
+    assert_eq!(total.wavefronts, total.ideal_wavefronts, "no bank conflicts");
 }
 
 #[test]
@@ -97,6 +100,26 @@ fn row_norms_have_the_bits_of_the_cpu_both_ways() {
     check_rows(true, Gain::Identity, [1, 3, 5]);
     check_rows(true, Gain::Modulation, [2, 72, 40]);
     check_rows(false, Gain::Weight, [2, 4, 48]);
+    // A batch of a half-warp, a chunk of a block, and more than that.
+    check_rows(true, Gain::Modulation, [1, 1, 128]);
+    check_rows(false, Gain::Weight, [1, 2, 2048]);
+    check_rows(true, Gain::Identity, [1, 1, 4095]);
+}
+
+#[test]
+fn a_block_needs_its_barriers() {
+    let width = 2100;
+    let norm = RowNorm { centered: true, gain: Gain::Identity };
+    let mut gpu = Machine::new();
+    let x = gpu.upload(&numbers(width, 1.0, 1));
+    let [y, mean, rstd]: [Buffer<f32>; 3] = [width, 1, 1].map(|n| gpu.alloc(n));
+    let args = [x, y, mean, rstd].map(Arg::from);
+    let args = [&args[..], &sizes([1, width]), &[EPS.into()]].concat();
+    let broken = norm.forward(Team::Block).weakened();
+    assert_eq!(broken.len(), 4, "two barriers for each of two sums");
+    for broken in broken {
+        launch(&mut gpu, &broken, [1, 1, 1], &args).expect_err("a race");
+    }
 }
 
 #[test]
@@ -122,7 +145,7 @@ fn group_norm_has_the_bits_of_the_cpu_both_ways() {
         let [mean_out, rstd_out] = [alloc(&mut gpu, all), alloc(&mut gpu, all)];
         let parts: Buffer<f64> = gpu.alloc(all * blocks);
         for squares in [false, true] {
-            let counts = sizes([all, len, blocks]);
+            let counts = sizes([len, blocks]);
             let mean_in = squares.then(|| Arg::from(mean_out));
             let mut args = vec![x_in.into()];
             args.extend(mean_in);
@@ -138,25 +161,24 @@ fn group_norm_has_the_bits_of_the_cpu_both_ways() {
         assert_bits("rstd", &gpu.download(rstd_out).expect("a buffer"), &rstd);
 
         let arrays = [mean_out.into(), rstd_out.into(), weight_in.into(), bias_in.into()];
-        let arrays = [&arrays[..], &sizes([len, channels, pixels])].concat();
-        let n = [Arg::from(x.len() as u32)];
+        let arrays = [&arrays[..], &sizes([channels, each, pixels])].concat();
+        let rows = batch * channels;
         let y_out = alloc(&mut gpu, x.len());
-        let args = [&[x_in.into(), y_out.into()][..], &arrays, &n].concat();
-        run(&mut gpu, &ptx::group_apply(silu), [x.len(), 1, 1], &args);
+        let args = [&[x_in.into(), y_out.into()][..], &arrays].concat();
+        run(&mut gpu, &ptx::group_apply(silu), [rows, pixels, 1], &args);
         assert_bits("y", &gpu.download(y_out).expect("a buffer"), &y);
 
         let sums = alloc(&mut gpu, 2 * batch * channels);
-        let rows = sizes([batch * channels]);
-        let args = [&[x_in.into(), dy_in.into(), sums.into()][..], &arrays, &rows].concat();
-        run(&mut gpu, &ptx::group_channel_sums(silu), [batch * channels, 1, 1], &args);
+        let args = [&[x_in.into(), dy_in.into(), sums.into()][..], &arrays].concat();
+        run(&mut gpu, &ptx::group_channel_sums(silu), [rows, 1, 1], &args);
         let means = alloc(&mut gpu, 2 * all);
         let args = [sums.into(), means.into(), weight_in.into()];
         let args = [&args[..], &sizes([all, channels, each, pixels])].concat();
         run(&mut gpu, &ptx::group_backward_sums(), [all, 1, 1], &args);
         let dx_out = alloc(&mut gpu, x.len());
         let args = [x_in.into(), dy_in.into(), dx_out.into(), means.into()];
-        let args = [&args[..], &arrays, &n].concat();
-        run(&mut gpu, &ptx::group_backward(silu), [x.len(), 1, 1], &args);
+        let args = [&args[..], &arrays].concat();
+        run(&mut gpu, &ptx::group_backward(silu), [rows, pixels, 1], &args);
         assert_bits("dx", &gpu.download(dx_out).expect("a buffer"), &dx);
         let [dweight_out, dbias_out] = [alloc(&mut gpu, channels), alloc(&mut gpu, channels)];
         let args = [sums.into(), dweight_out.into(), dbias_out.into()];

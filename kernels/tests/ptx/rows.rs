@@ -1,13 +1,14 @@
 //! Softmax and cross-entropy.
 
+use kernels::ptx::Team;
 use kernels::{softmax, xent};
 use ptx_vm::{Arg, Buffer, Machine};
 
-use crate::{assert_bits, launch, numbers, run};
+use crate::{assert_bits, numbers, run};
 
 #[test]
 fn softmax_has_the_bits_of_the_cpu_both_ways() {
-    for [rows, n] in [[1, 1], [9, 16], [3, 45]] {
+    for [rows, n] in [[1, 1], [9, 16], [3, 45], [3, 2100]] {
         let mut x = numbers(rows * n, 5.0, 1);
         if rows > 2 {
             // A row that attends to nothing.
@@ -27,19 +28,20 @@ fn softmax_has_the_bits_of_the_cpu_both_ways() {
             let [x_in, dy_in] = [&x, &dy].map(|x| gpu.upload(x));
             let [y_out, dx_out]: [Buffer<f32>; 2] = [gpu.alloc(x.len()), gpu.alloc(x.len())];
             let sizes = [rows, n].map(|n| Arg::from(n as u32));
-            let args = [&[x_in.into(), y_out.into()][..], &sizes].concat();
-            let forward = softmax::ptx::forward(logarithm);
-            run(&mut gpu, &forward, [rows, 1, 1], &args);
-            assert_bits("softmax", &gpu.download(y_out).expect("a buffer"), &y);
-            let args = [&[y_out.into(), dy_in.into(), dx_out.into()][..], &sizes].concat();
-            let backward = softmax::ptx::backward(logarithm);
-            run(&mut gpu, &backward, [rows, 1, 1], &args);
-            assert_bits("softmax backward", &gpu.download(dx_out).expect("a buffer"), &dx);
+            for team in Team::ALL {
+                let args = [&[x_in.into(), y_out.into()][..], &sizes].concat();
+                let forward = softmax::ptx::forward(logarithm, team);
+                run(&mut gpu, &forward, [rows, 1, 1], &args);
+                assert_bits("softmax", &gpu.download(y_out).expect("a buffer"), &y);
+                let args = [&[y_out.into(), dy_in.into(), dx_out.into()][..], &sizes].concat();
+                let backward = softmax::ptx::backward(logarithm, team);
+                run(&mut gpu, &backward, [rows, 1, 1], &args);
+                assert_bits("softmax backward", &gpu.download(dx_out).expect("a buffer"), &dx);
+            }
         }
     }
 }
 
-/// Rows of a few words by half-warps, long ones by blocks too, which want two buffers and three.
 #[test]
 fn cross_entropy_has_the_bits_of_the_cpu_both_ways() {
     for (rows, words) in [(1, 2), (3, 17), (9, 46), (2, 2500)] {
@@ -55,47 +57,24 @@ fn cross_entropy_has_the_bits_of_the_cpu_both_ways() {
             let mut slopes = scores.clone();
             xent::backward(&mut slopes, words, targets, &lse, 0.5);
 
-            for (forward, backward) in [
-                (xent::ptx::forward(), xent::ptx::backward()),
-                (xent::ptx::forward_wide(), xent::ptx::backward_wide()),
-            ] {
-                let mut gpu = Machine::new();
-                let z = gpu.upload(&scores);
-                let (ids, weights) = (gpu.upload(&ids), gpu.upload(&weights));
-                let (lse_out, losses) = (gpu.alloc::<f32>(rows), gpu.alloc::<f64>(rows));
-                let sizes =
-                    [rows as u32, words as u32, forbidden.unwrap_or(u32::MAX)].map(Arg::from);
-                let arrays = [z.into(), ids.into(), weights.into(), lse_out.into(), losses.into()];
+            let mut gpu = Machine::new();
+            let z = gpu.upload(&scores);
+            let (ids, weights) = (gpu.upload(&ids), gpu.upload(&weights));
+            let (lse_out, losses) = (gpu.alloc::<f32>(rows), gpu.alloc::<f64>(rows));
+            let sizes = [rows as u32, words as u32, forbidden.unwrap_or(u32::MAX)].map(Arg::from);
+            let arrays = [z.into(), ids.into(), weights.into(), lse_out.into(), losses.into()];
+            for team in Team::ALL {
                 let args = [&arrays[..], &sizes].concat();
-                let counts = run(&mut gpu, &forward, [rows, 1, 1], &args);
+                let counts = run(&mut gpu, &xent::ptx::forward(team), [rows, 1, 1], &args);
                 let total = counts.total();
                 assert_eq!(total.wavefronts, total.ideal_wavefronts, "no bank conflicts");
                 assert_bits("lse", &gpu.download(lse_out).expect("a buffer"), &lse);
                 assert_eq!(gpu.download(losses).expect("a buffer"), parts);
-                let dy = Arg::from(gpu.upload(&[0.5f32]));
-                let args = [&arrays[..4], &[dy], &sizes].concat();
-                run(&mut gpu, &backward, [rows, 1, 1], &args);
-                assert_bits("slopes", &gpu.download(z).expect("a buffer"), &slopes);
             }
+            let dy = Arg::from(gpu.upload(&[0.5f32]));
+            let args = [&arrays[..4], &[dy], &sizes[1..]].concat();
+            run(&mut gpu, &xent::ptx::backward(), [rows, words, 1], &args);
+            assert_bits("slopes", &gpu.download(z).expect("a buffer"), &slopes);
         }
-    }
-}
-
-#[test]
-fn a_wide_row_needs_its_barriers() {
-    let words = 2500;
-    let mut gpu = Machine::new();
-    let args = [
-        gpu.upload(&numbers(words, 9.0, 3)).into(),
-        gpu.upload(&[5u32]).into(),
-        gpu.upload(&[1.0f64]).into(),
-        gpu.alloc::<f32>(1).into(),
-        gpu.alloc::<f64>(1).into(),
-    ];
-    let args = [&args[..], &[1, words as u32, u32::MAX].map(Arg::from)].concat();
-    let broken = xent::ptx::forward_wide().weakened();
-    assert_eq!(broken.len(), 2, "two barriers");
-    for broken in broken {
-        launch(&mut gpu, &broken, [1, 1, 1], &args).expect_err("a race");
     }
 }

@@ -22,18 +22,21 @@ fn sums_of_rows_have_the_bits_of_the_cpu() {
 
 #[test]
 fn long_rows_are_summed_in_parts() {
-    let (rows, n) = (3, ptx::PART as usize + 2100);
-    let x = numbers(rows * n, 1.0, 6);
-    let mut want = vec![0.0; rows];
-    reduce::sum(&x, [rows, n, 1], &mut want);
-    let mut gpu = Machine::new();
-    let (x, y) = (gpu.upload(&x), gpu.alloc::<f32>(rows));
-    let parts: Buffer<f64> = gpu.alloc(2 * rows);
-    let sizes = [2 * rows, n, 2].map(|n| Arg::from(n as u32));
-    let args = [&[x.into(), parts.into()][..], &sizes].concat();
-    run(&mut gpu, &ptx::row_parts(), [2 * rows, 1, 1], &args);
-    run(&mut gpu, &ptx::add_parts(), [rows, 1, 1], &[parts.into(), y.into(), Arg::from(2u32)]);
-    assert_bits("sum", &gpu.download(y).expect("a buffer"), &want);
+    for (rows, n) in [(1, ptx::SHORT as usize + 1), (3, ptx::PART as usize + 2100)] {
+        let x = numbers(rows * n, 1.0, 6);
+        let mut want = vec![0.0; rows];
+        reduce::sum(&x, [rows, n, 1], &mut want);
+        let mut gpu = Machine::new();
+        let (x, y) = (gpu.upload(&x), gpu.alloc::<f32>(rows));
+        let each = n.div_ceil(ptx::PART as usize);
+        let parts: Buffer<f64> = gpu.alloc(each * rows);
+        let sizes = [n, each].map(|n| Arg::from(n as u32));
+        let args = [&[x.into(), parts.into()][..], &sizes].concat();
+        run(&mut gpu, &ptx::row_parts(), [each * rows, 1, 1], &args);
+        let args = [parts.into(), y.into(), Arg::from(each as u32)];
+        run(&mut gpu, &ptx::add_parts(), [rows, 1, 1], &args);
+        assert_bits("sum", &gpu.download(y).expect("a buffer"), &want);
+    }
 }
 
 #[test]

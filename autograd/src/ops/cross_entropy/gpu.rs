@@ -1,12 +1,10 @@
 //! Cross-entropy on a GPU: launches of `kernels::xent::ptx`, which have the CPU's bits.
 
+use kernels::ptx::Team;
 use kernels::{reduce, xent};
 use tensor::{Cuda, DType, Result, Tensor};
 
 use crate::{Targets, Var};
-
-/// Words from which a row is a block's, rather than a half-warp's.
-const WIDE: usize = 1024;
 
 impl Targets {
     /// The forbidden word, as a number beyond all others if there is none.
@@ -25,10 +23,8 @@ impl Targets {
         let mut lse = Tensor::uninit_on(Some(gpu), [rows], DType::F32);
         let mut parts = Tensor::uninit_on(Some(gpu), [rows], DType::F64);
         let mut loss = Tensor::uninit_on(Some(gpu), [], DType::F32);
-        let launch = match words >= WIDE {
-            true => gpu.kernel("cross_entropy_wide", xent::ptx::forward_wide)?,
-            false => gpu.kernel("cross_entropy", xent::ptx::forward)?,
-        };
+        let team = Team::of(words);
+        let launch = gpu.kernel(&format!("cross entropy {team:?}"), || xent::ptx::forward(team))?;
         let launch = launch.input(&scores).input(&self.ids).input(&self.weights);
         let launch = launch.output(&mut lse).output(&mut parts);
         launch.numbers([rows, words, self.none_or_forbidden()]).run([rows, 1, 1])?;
@@ -50,13 +46,10 @@ impl Targets {
         if rows == 0 {
             return Ok(dx);
         }
-        let launch = match words >= WIDE {
-            true => gpu.kernel("cross_entropy_backward_wide", xent::ptx::backward_wide)?,
-            false => gpu.kernel("cross_entropy_backward", xent::ptx::backward)?,
-        };
+        let launch = gpu.kernel("cross entropy backward", xent::ptx::backward)?;
         let launch = launch.output(&mut dx).input(&self.ids).input(&self.weights);
         let launch = launch.input(lse).input(dy);
-        launch.numbers([rows, words, self.none_or_forbidden()]).run([rows, 1, 1])?;
+        launch.numbers([words, self.none_or_forbidden()]).run([rows, words, 1])?;
         Ok(dx)
     }
 

@@ -11,16 +11,21 @@ struct Sizes {
     batch: usize,
     channels: usize,
     pixels: usize,
-    /// Groups of the whole batch, and elements of each.
+    /// Groups of the whole batch, and channels of each.
     groups: usize,
-    len: usize,
+    channels_each: usize,
 }
 
 impl Sizes {
     fn of(op: &GroupNormOp, shape: &Shape) -> Self {
         let (batch, channels, pixels) = (shape[0], shape[1], shape[2..].iter().product());
-        let groups = batch * op.groups;
-        Self { batch, channels, pixels, groups, len: channels / op.groups * pixels }
+        let (groups, channels_each) = (batch * op.groups, channels / op.groups);
+        Self { batch, channels, pixels, groups, channels_each }
+    }
+
+    /// The extent of a kernel that goes along pixels.
+    fn each_pixel(&self) -> [usize; 3] {
+        [self.batch * self.channels, self.pixels, 1]
     }
 
     /// Adds what every element is normalised with.
@@ -31,7 +36,7 @@ impl Sizes {
         [weight, bias]: [&'a Tensor; 2],
     ) -> Launch<'a> {
         let launch = launch.input(mean).input(rstd).input(weight).input(bias);
-        launch.numbers([self.len, self.channels, self.pixels])
+        launch.numbers([self.channels, self.channels_each, self.pixels])
     }
 }
 
@@ -50,9 +55,10 @@ impl GroupNormOp {
             return Ok((y, [mean, rstd]));
         }
         let sizes = Sizes::of(self, x.shape());
-        let blocks = sizes.len.div_ceil(ptx::PART as usize);
+        let len = sizes.channels_each * sizes.pixels;
+        let blocks = len.div_ceil(ptx::PART as usize);
         let mut parts = new([sizes.groups * blocks].into(), DType::F64);
-        let numbers = [sizes.groups, sizes.len, blocks];
+        let numbers = [len, blocks];
         let (each_part, each_group) = ([sizes.groups * blocks, 1, 1], [sizes.groups, 1, 1]);
 
         let launch = gpu.kernel("group norm sums", || ptx::group_parts(false))?;
@@ -65,11 +71,11 @@ impl GroupNormOp {
         let launch = launch.input(&parts).output(&mut rstd).numbers(numbers);
         launch.double(self.eps).run(each_group)?;
 
-        let (statistics, silu, n) = ([mean, rstd], self.silu, x.numel());
+        let (statistics, silu) = ([mean, rstd], self.silu);
         let launch = gpu.kernel(&format!("group norm, silu {silu}"), || ptx::group_apply(silu))?;
         let launch = launch.input(x).output(&mut y);
         let launch = sizes.arguments(launch, &statistics, [weight, bias]);
-        launch.number(n).run([n, 1, 1])?;
+        launch.run(sizes.each_pixel())?;
         Ok((y, statistics))
     }
 
@@ -87,24 +93,24 @@ impl GroupNormOp {
         let new = |shape: &Shape| Tensor::uninit_on(Some(gpu), shape, DType::F32);
         let ([mut dx, mut dweight, mut dbias], sizes) =
             (shapes.map(new), Sizes::of(self, x.shape()));
-        let Sizes { batch, channels, pixels, groups, .. } = sizes;
-        let (rows, n, silu, affine) = (batch * channels, x.numel(), self.silu, [weight, bias]);
+        let Sizes { batch, channels, pixels, groups, channels_each } = sizes;
+        let (rows, silu, affine) = (batch * channels, self.silu, [weight, bias]);
         let (mut sums, mut means) = (new(&[rows, 2].into()), new(&[groups, 2].into()));
 
         let name = format!("group norm channel sums, silu {silu}");
         let launch = gpu.kernel(&name, || ptx::group_channel_sums(silu))?;
         let launch = launch.input(x).input(dy).output(&mut sums);
-        sizes.arguments(launch, statistics, affine).number(rows).run([rows, 1, 1])?;
+        sizes.arguments(launch, statistics, affine).run([rows, 1, 1])?;
 
         let launch = gpu.kernel("group norm means", ptx::group_backward_sums)?;
         let launch = launch.input(&sums).output(&mut means).input(weight);
-        let launch = launch.numbers([groups, channels, channels / self.groups, pixels]);
+        let launch = launch.numbers([groups, channels, channels_each, pixels]);
         launch.run([groups, 1, 1])?;
 
         let name = format!("group norm backward, silu {silu}");
         let launch = gpu.kernel(&name, || ptx::group_backward(silu))?;
         let launch = launch.input(x).input(dy).output(&mut dx).input(&means);
-        sizes.arguments(launch, statistics, affine).number(n).run([n, 1, 1])?;
+        sizes.arguments(launch, statistics, affine).run(sizes.each_pixel())?;
 
         let launch = gpu.kernel("group norm slopes", ptx::group_slopes)?;
         let launch = launch.input(&sums).output(&mut dweight).output(&mut dbias);

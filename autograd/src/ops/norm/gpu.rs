@@ -1,6 +1,7 @@
 //! The norms on a GPU: launches of `kernels::norm::ptx`, which have the CPU's bits.
 
-use kernels::norm::ptx::{Gain, MOST_HELD, RowNorm};
+use kernels::norm::ptx::{Gain, RowNorm};
+use kernels::ptx::Team;
 use tensor::cuda::Launch;
 use tensor::{Cuda, DType, Result, Shape, Tensor};
 
@@ -57,13 +58,12 @@ impl Norm<'_> {
             return Ok((y, [mean, rstd]));
         }
         let (x, [_, _, width], family) = (self.x.contiguous(), self.sizes(), self.family());
-        let held = u32::try_from(width).ok().filter(|&width| width <= MOST_HELD);
-        let name = format!("forward {family:?} {held:?}");
-        let launch = gpu.kernel(&name, || family.forward(held))?;
+        let team = Team::of(width);
+        let launch =
+            gpu.kernel(&format!("forward {family:?} {team:?}"), || family.forward(team))?;
         let parameters = self.packed_parameters();
         let launch = launch.input(&x).output(&mut y).output(&mut mean).output(&mut rstd);
-        let launch = self.arguments(launch, &parameters, true).number(rows);
-        let launch = if held.is_some() { launch } else { launch.number(width) };
+        let launch = self.arguments(launch, &parameters, true).numbers([rows, width]);
         launch.double(self.eps).run([rows, 1, 1])?;
         Ok((y, [mean, rstd]))
     }
@@ -84,7 +84,9 @@ impl Norm<'_> {
         let ([samples, per_sample, width], mut dx) = (self.sizes(), new(*self.x.shape()));
         let rows = samples * per_sample;
         let parameters = self.packed_parameters();
-        let launch = gpu.kernel(&format!("backward {family:?}"), || family.backward())?;
+        let team = Team::of(width);
+        let launch =
+            gpu.kernel(&format!("backward {family:?} {team:?}"), || family.backward(team))?;
         let launch = launch.input(&x).input(&dy).output(&mut dx).input(mean).input(rstd);
         let launch = self.arguments(launch, &parameters, false);
         launch.numbers([rows, width]).run([rows, 1, 1])?;
@@ -97,12 +99,9 @@ impl Norm<'_> {
         let launch = launch.numbers([width, per_sample, chunks]);
         launch.run([samples * chunks, width, 1])?;
         let [mut gain, mut shift] = [shape; 2].map(new);
-        for (which, sums) in [&mut gain, &mut shift].into_iter().enumerate() {
-            let parts = parts.narrow(0, which * width, parts.numel() - which * width)?;
-            let launch = gpu.kernel("add slope parts", RowNorm::add_slope_parts)?;
-            let launch = launch.input(&parts).output(sums).numbers([width, chunks]);
-            launch.run([samples, width, 1])?;
-        }
+        let launch = gpu.kernel("add slope parts", RowNorm::add_slope_parts)?;
+        let launch = launch.input(&parts).output(&mut gain).output(&mut shift);
+        launch.numbers([width, chunks]).run([samples, width, 1])?;
         Ok((dx, Some([gain, shift])))
     }
 }

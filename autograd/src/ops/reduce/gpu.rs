@@ -7,7 +7,7 @@ use tensor::{Cuda, DType, Result, Tensor};
 const WIDE: usize = 1024;
 
 /// Sums of packed elements \[outer, n, inner\] along the middle axis, by the CPU's trees: columns in
-/// groups, until one is left; rows at once, or in parts where they are long.
+/// groups, until one is left; rows by a warp each, or in parts where they are long.
 pub(in crate::ops) fn add(
     gpu: &Cuda,
     x: &Tensor,
@@ -17,7 +17,7 @@ pub(in crate::ops) fn add(
     if n == 0 {
         return Ok(Tensor::zeros_on(Some(gpu), [outer * inner], DType::F32));
     }
-    if inner == 1 && n <= ptx::PART as usize {
+    if inner == 1 && n <= ptx::SHORT as usize {
         let mut y = new(outer, DType::F32);
         let kernel = gpu.kernel("sum_rows", ptx::rows)?.input(x).output(&mut y);
         kernel.numbers([outer, n]).run([outer, 1, 1])?;
@@ -28,7 +28,7 @@ pub(in crate::ops) fn add(
         let total = outer * each;
         let (mut parts, mut y) = (new(total, DType::F64), new(outer, DType::F32));
         let kernel = gpu.kernel("sum_parts", ptx::row_parts)?.input(x).output(&mut parts);
-        kernel.numbers([total, n, each]).run([total, 1, 1])?;
+        kernel.numbers([n, each]).run([total, 1, 1])?;
         let kernel = gpu.kernel("add_parts", ptx::add_parts)?.input(&parts).output(&mut y);
         kernel.number(each).run([outer, 1, 1])?;
         return Ok(y);

@@ -6,59 +6,44 @@
 //! [`SEGMENT`] elements, ascending, and the number of all.
 
 use crate::lane::LANES;
-use crate::ptx::rows::{ROW_THREADS, ROWS_PER_BLOCK, RowLane};
-use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, U32, U64};
+use crate::ptx::teams::RowBlock;
+use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, Team, U32, U64};
 use crate::reduce::ptx::{PART, in_order};
 
-/// Elements that a half-warp adds up.
+/// Elements that a block of threads adds up.
 pub const SEGMENT: u32 = PART;
 
 /// Arrays of a table, at most.
 pub const MOST_ARRAYS: u32 = 1 << 16;
 
-/// Loads that a thread has on their way at once.
-const TOGETHER: u32 = 8;
-
 /// Σ g² of every segment of every gradient, as [`sum_squares`](crate::reduce::sum_squares) adds
 /// them: sixteen float64 lanes, then one after the other. Parameters: arrays (u64, the addresses),
-/// lens (u32, their elements), first_segments (u32), sums (float64), n (arrays), segments. The
-/// extent of the grid is the segments.
+/// lens (u32, their elements), first_segments (u32), sums (float64), n (arrays). The extent of the
+/// grid is the segments.
 ///
 /// A square is exact in float64: fused or not, the sum has the same bits.
 pub fn squares() -> Kernel {
-    Kernel::new("gradient_squares", ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| {
+    Kernel::new("gradient_squares", Team::Block.threads(), Team::Block.per_block(), |k| {
         let (arrays, lens) = (k.global::<U64>("arrays"), k.global::<U32>("lens"));
         let (firsts, sums) = (k.global::<U32>("first_segments"), k.global::<F64>("sums"));
-        let [n, segments] = ["n", "segments"].map(|name| k.u32(name));
-        let lane = RowLane::new(k, segments);
-        let array = array_of(k, lane.row, firsts, n);
-        let skipped = (lane.row - firsts.at(array).load()) * SEGMENT;
+        let (n, segment) = (k.u32("n"), k.block(0));
+        let array = array_of(k, segment, firsts, n);
+        let skipped = (segment - firsts.at(array).load()) * SEGMENT;
         let len = (lens.at(array).load() - skipped).min(SEGMENT);
-        let len = Reg::select(lane.valid, len, k.value(0));
         let x = Global::<F32>::from_address(arrays.at(array).load()).at(skipped);
-        let sum = k.var::<F64>(0.0);
-        let add = |x: Reg<F32>| {
+        let (sum, lanes) = (k.var::<F64>(0.0), k.shared::<F64>(LANES as u32));
+        let add = |x: Reg<'_, F32>| {
             let x = x.to_f64();
             sum.fma(x, x);
         };
-        let together = TOGETHER * LANES as u32;
-        let whole = len - len % together;
-        k.for_(lane.lane, whole, together, |i| {
-            let x = x.at(i);
-            let loads: Vec<_> = (0..TOGETHER as usize).map(|j| x.plus(j * LANES).load()).collect();
-            loads.into_iter().for_each(add);
-        });
-        k.for_(whole + lane.lane, len, LANES as u32, |i| add(x.at(i).load()));
-
-        // A row of lanes is one longer than it need be: rows begin in different banks.
-        let row = LANES as u32 + 1;
-        let lanes = k.shared::<F64>(ROWS_PER_BLOCK * row);
-        let mine = lanes.at((k.thread() / LANES as u32) * row);
-        mine.at(lane.lane).store(sum.get());
+        let block = RowBlock::new(k, 1);
+        let lane = block.in_lanes(len, |at| at.of(x), |x| [x], |[x]| add(x));
+        k.if_(lane.lt(LANES as u32), || lanes.at(lane).store(sum.get()));
+        k.note("all lanes are there");
         k.barrier();
-        k.if_(lane.valid & lane.lane.eq(0), || {
-            let all = (0..LANES).map(|i| mine.plus(i).load()).reduce(|a, b| a + b);
-            sums.at(lane.row).store(all.expect("sixteen lanes"));
+        k.if_(lane.eq(0), || {
+            let all = (0..LANES).map(|i| lanes.plus(i).load()).reduce(|a, b| a + b);
+            sums.at(segment).store(all.expect("sixteen lanes"));
         });
     })
 }

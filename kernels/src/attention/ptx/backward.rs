@@ -25,7 +25,7 @@ pub(super) fn delta(k: &Body) {
     let lane = RowLane::new(k, rows);
     let [o, d_o] = [o, d_o].map(|array| array.at(lane.row * width));
     let sum = k.var::<F32>(0.0);
-    lane.each(width, |c| sum.fma(o.at(c).load(), d_o.at(c).load()));
+    lane.each(width, |at| (at.of(o), at.of(d_o)), |_, (o, d_o)| sum.fma(o, d_o));
     let (head, token) = (lane.row % heads, lane.row / heads);
     let (query, sample) = (token % queries, token / queries);
     let place = delta.at(sample.mad(heads, head).mad(queries, query));

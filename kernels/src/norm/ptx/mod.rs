@@ -1,7 +1,7 @@
 //! Normalisation for the GPU: the CPU's order of summation and bits.
 //!
-//! A half-warp takes a row ([`RowLane`](crate::ptx::rows::RowLane)), or a block of a group. Sums
-//! end in float64, and so does 1/√(σ² + ε): a few instructions a row.
+//! A [`Team`](crate::ptx::Team) takes a row, and a block of threads each part of a group. Sums end
+//! in float64, and so does 1/√(σ² + ε): a few instructions a row.
 
 mod group;
 mod rows;
@@ -10,4 +10,4 @@ pub use group::{
     PART, group_apply, group_backward, group_backward_sums, group_channel_sums, group_parts,
     group_slopes, group_statistics,
 };
-pub use rows::{Gain, MOST_HELD, RowNorm};
+pub use rows::{Gain, RowNorm};

@@ -2,11 +2,9 @@
 
 use crate::norm::rows::ROWS;
 use crate::num::Num;
-use crate::ptx::rows::{ROW_THREADS, ROWS_PER_BLOCK, Row, RowLane};
-use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, U32};
-
-/// The widest row that a half-warp holds in registers: 96 for each thread.
-pub const MOST_HELD: u32 = 1536;
+use crate::ptx::rows::{Place, in_batches};
+use crate::ptx::teams::TeamRow;
+use crate::ptx::{Body, F32, F64, Global, Kernel, Reg, Team, U32};
 
 /// Threads of a block that goes along columns.
 const COLUMN_THREADS: u32 = 128;
@@ -32,7 +30,7 @@ pub struct RowNorm {
 }
 
 impl RowNorm {
-    fn name(&self, what: &str) -> String {
+    fn kernel(&self, what: &str, team: Team, write: impl FnOnce(&Body)) -> Kernel {
         let norm = match (self.centered, self.gain) {
             (true, Gain::Identity) => "layer_norm",
             (true, Gain::Modulation) => "adaptive_layer_norm",
@@ -41,28 +39,23 @@ impl RowNorm {
             (false, Gain::Modulation) => "adaptive_rms_norm",
             (false, Gain::Weight) => "rms_norm",
         };
-        format!("{norm}{what}_f32")
+        let name = format!("{norm}{what}{}_f32", team.suffix());
+        Kernel::new(&name, team.threads(), team.per_block(), write)
     }
 
     /// y, and μ and 1/σ of each row (float32). Parameters: x, y, mean, rstd, those of the gain
-    /// (scale, shift, stride and rows_per_sample; or weight), rows, width unless it is `held`, eps
-    /// (float64). The extent of the grid is the rows.
+    /// (scale, shift, stride and rows_per_sample; or weight), rows, width, eps (float64). The
+    /// extent of the grid is the rows.
     ///
-    /// A row of `held` width, at most [`MOST_HELD`], is read once and kept in registers; of any
-    /// other it is read three times, from cache after the first.
-    pub fn forward(&self, held: Option<u32>) -> Kernel {
-        let name = match held {
-            Some(width) => format!("{}_held{width}", self.name("")),
-            None => self.name(""),
-        };
-        Kernel::new(&name, ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| self.write_forward(k, held))
+    /// A row is read from memory once, and then from cache.
+    pub fn forward(&self, team: Team) -> Kernel {
+        self.kernel("", team, |k| self.write_forward(k, team))
     }
 
     /// The gradient of x. Parameters: x, dy, dx, mean, rstd, those of the gain (without shift),
     /// rows, width. The extent of the grid is the rows.
-    pub fn backward(&self) -> Kernel {
-        let name = self.name("_backward");
-        Kernel::new(&name, ROW_THREADS, [ROWS_PER_BLOCK, 1, 1], |k| self.write_backward(k))
+    pub fn backward(&self, team: Team) -> Kernel {
+        self.kernel("_backward", team, |k| self.write_backward(k, team))
     }
 
     /// Parts of the gradients of gain and shift: of 64 rows the sums of dy·x̂, then of dy, \[parts,
@@ -73,91 +66,82 @@ impl RowNorm {
         Kernel::new("norm_slope_parts_f32", COLUMN_THREADS, per_block, write_slope_parts)
     }
 
-    /// The sum of those parts, in order: out \[samples, C\]. Parameters: parts (its first element
-    /// is that of the first part that is wanted), out, width, chunks. The extent of the grid is the
-    /// samples by C.
+    /// The sums of those parts, in order: gain and shift \[samples, C\]. Parameters: parts, gain,
+    /// shift, width, chunks. The extent of the grid is the samples by C.
     pub fn add_slope_parts() -> Kernel {
-        Kernel::new("norm_add_slope_parts", COLUMN_THREADS, [1, COLUMN_THREADS, 1], |k| {
-            let (parts, out) = (k.global::<F32>("parts"), k.global::<F32>("out"));
-            let (width, chunks) = (k.u32("width"), k.u32("chunks"));
-            let (sample, column) = (k.block(0), k.block(1).mad(COLUMN_THREADS, k.thread()));
-            k.if_(column.lt(width), || {
-                let first = (sample * chunks * 2).mad(width, column);
-                let sum = k.var::<F32>(0.0);
-                k.for_(0, chunks, 1, |i| sum.add(parts.at((i * 2).mad(width, first)).load()));
-                out.at(sample.mad(width, column)).store(sum.get());
-            });
-        })
+        let per_block = [1, COLUMN_THREADS, 1];
+        Kernel::new("norm_add_slope_parts", COLUMN_THREADS, per_block, add_slope_parts)
     }
 
-    fn write_forward(&self, k: &Body, held: Option<u32>) {
+    fn write_forward<'k>(&self, k: &'k Body, team: Team) {
         let (x, y) = (k.global::<F32>("x"), k.global::<F32>("y"));
         let [mean_out, rstd_out] = ["mean", "rstd"].map(|name| k.global::<F32>(name));
         let affine = Affine::parameters(k, self.gain, true);
-        let rows = k.u32("rows");
-        let width = held.map_or_else(|| k.u32("width"), |width| k.value::<U32>(width));
+        let [rows, width] = ["rows", "width"].map(|name| k.u32(name));
         let eps = k.f64("eps");
-        let lane = RowLane::new(k, rows);
-        let x = Row::new(lane, x.at(lane.row * width), width, held);
+        let team = TeamRow::new(k, team, rows, 1);
+        let [x, y] = [x, y].map(|array| array.at(team.row() * width));
 
-        let n = width.to_f64();
+        let n = || width.to_f64();
         let mean = if self.centered {
-            let sum = k.var::<F32>(0.0);
-            x.each(|_, x| sum.add(x));
-            (lane.sum(sum.get()).to_f64() / n).to_f32()
+            let mean = |[sum]: [Reg<'k, F32>; 1]| [(sum.to_f64() / n()).to_f32()];
+            team.sums(width, |at| at.of(x), |x| [x], |[sum], [x]| sum.add(x), mean)[0]
         } else {
             k.value::<F32>(0.0)
         };
-        let squares = k.var::<F32>(0.0);
-        x.each(|_, x| {
-            let d = x - mean;
-            squares.fma(d, d);
+        let [rstd] = team.sums(
+            width,
+            |at| at.of(x),
+            |x| [x - mean],
+            |[sum], [d]| sum.fma(d, d),
+            |[squares]| {
+                let variance = squares.to_f64() / n();
+                [(k.value::<F64>(1.0) / (variance + eps).sqrt()).to_f32()]
+            },
+        );
+        team.once(|| {
+            mean_out.at(team.row()).store(mean);
+            rstd_out.at(team.row()).store(rstd);
         });
-        let variance = lane.sum(squares.get()).to_f64() / n;
-        let rstd = (k.value::<F64>(1.0) / (variance + eps).sqrt()).to_f32();
-        lane.store_one(mean_out.at(lane.row), mean);
-        lane.store_one(rstd_out.at(lane.row), rstd);
-
-        let affine = affine.of_row(lane.row);
-        let y = y.at(lane.row * width);
-        k.if_(lane.valid, || {
-            x.each(|c, x| {
+        let affine = affine.of_row(team.row());
+        team.if_valid(|| {
+            let load = |at: Place<'k>| (at.of(x), affine.gain(at), affine.shift(at));
+            team.each(width, load, |at, (x, gain, shift)| {
                 let normal = (x - mean) * rstd;
-                y.at(c).store(match affine.gain(c) {
-                    Some(gain) => normal.mul_add(gain, affine.shift(c)),
-                    None => normal,
-                });
+                at.in_row(y).store(gain.map_or(normal, |gain| normal.mul_add(gain, shift)));
             });
         });
     }
 
-    fn write_backward<'k>(&self, k: &'k Body) {
+    fn write_backward<'k>(&self, k: &'k Body, team: Team) {
         let [x, dy, dx] = ["x", "dy", "dx"].map(|name| k.global::<F32>(name));
         let [mean, rstd] = ["mean", "rstd"].map(|name| k.global::<F32>(name));
         let affine = Affine::parameters(k, self.gain, false);
-        let (rows, width) = (k.u32("rows"), k.u32("width"));
-        let lane = RowLane::new(k, rows);
-        let [x, dy, dx] = [x, dy, dx].map(|array| array.at(lane.row * width));
-        let [mean, rstd] = [mean, rstd].map(|array| array.at(lane.row).load());
-        let affine = affine.of_row(lane.row);
+        let [rows, width] = ["rows", "width"].map(|name| k.u32(name));
+        let team = TeamRow::new(k, team, rows, 2);
+        let [x, dy, dx] = [x, dy, dx].map(|array| array.at(team.row() * width));
+        let [mean, rstd] = [mean, rstd].map(|array| array.at(team.row()).load());
+        let affine = affine.of_row(team.row());
+        let load = |at: Place<'k>| (at.of(x), at.of(dy), affine.gain(at));
         // x̂ and the gradient of it.
-        let slopes = |c: Reg<'k, U32>| {
-            let (normal, dy) = ((x.at(c).load() - mean) * rstd, dy.at(c).load());
-            (normal, affine.gain(c).map_or(dy, |gain| dy * gain))
+        let slopes = |(x, dy, gain): (Reg<'k, F32>, Reg<'k, F32>, Option<Reg<'k, F32>>)| {
+            [(x - mean) * rstd, gain.map_or(dy, |gain| dy * gain)]
         };
-        let [sum, product] = [k.var::<F32>(0.0), k.var::<F32>(0.0)];
-        lane.each(width, |c| {
-            let (normal, d) = slopes(c);
-            sum.add(d);
-            product.fma(d, normal);
-        });
-        let n = width.to_f32();
-        let product = lane.sum(product.get()) / n;
-        let sum = if self.centered { lane.sum(sum.get()) / n } else { k.value(0.0) };
-        k.if_(lane.valid, || {
-            lane.each(width, |c| {
-                let (normal, d) = slopes(c);
-                dx.at(c).store((d - sum - normal * product) * rstd);
+        let [sum, product] = team.sums(
+            width,
+            load,
+            slopes,
+            |[sum, product], [normal, d]| {
+                sum.add(d);
+                product.fma(d, normal);
+            },
+            |sums| sums.map(|sum| sum / width.to_f32()),
+        );
+        let sum = if self.centered { sum } else { k.value(0.0) };
+        team.if_valid(|| {
+            team.each(width, load, |at, found| {
+                let [normal, d] = slopes(found);
+                at.in_row(dx).store((d - sum - normal * product) * rstd);
             });
         });
     }
@@ -198,39 +182,58 @@ impl<'k> Affine<'k> {
         Affine { gain: at(self.gain), shift: at(self.shift), ..self }
     }
 
-    /// What column c is multiplied by; `None` for 1.
-    fn gain(&self, c: Reg<'k, U32>) -> Option<Reg<'k, F32>> {
-        let gain = self.gain?.at(c).load();
+    /// What a column is multiplied by; `None` for 1.
+    fn gain(&self, at: Place<'k>) -> Option<Reg<'k, F32>> {
         let plus = if self.kind == Gain::Modulation { 1.0 } else { 0.0 };
-        Some(self.k.value::<F32>(plus) + gain)
+        self.gain.map(|gain| self.k.value::<F32>(plus) + at.of(gain))
     }
 
-    /// What is added to column c.
-    fn shift(&self, c: Reg<'k, U32>) -> Reg<'k, F32> {
-        self.shift.map_or_else(|| self.k.value(0.0), |shift| shift.at(c).load())
+    /// What is added to a column.
+    fn shift(&self, at: Place<'k>) -> Reg<'k, F32> {
+        self.shift.map_or_else(|| self.k.value(0.0), |shift| at.of(shift))
     }
 }
 
-fn write_slope_parts(k: &Body) {
+fn write_slope_parts<'k>(k: &'k Body) {
     let [x, dy] = ["x", "dy"].map(|name| k.global::<F32>(name));
     let [mean, rstd, parts] = ["mean", "rstd", "parts"].map(|name| k.global::<F32>(name));
     let [width, rows, chunks] = ["width", "rows", "chunks"].map(|name| k.u32(name));
     let (part, column) = (k.block(0), k.block(1).mad(COLUMN_THREADS, k.thread()));
     k.if_(column.lt(width), || {
-        let first_of_all = part / chunks * rows;
         let skipped = part % chunks * ROWS as u32;
-        let first = first_of_all + skipped;
-        let end = first + (rows - skipped).min(ROWS as u32);
+        let (first, count) = (part / chunks * rows + skipped, (rows - skipped).min(ROWS as u32));
+        let [x, dy] = [x, dy].map(|array| array.at(first.mad(width, column)));
+        let [mean, rstd] = [mean, rstd].map(|array| array.at(first));
         let [gain, shift] = [k.var::<F32>(0.0), k.var::<F32>(0.0)];
-        k.for_(first, end, 1, |row| {
-            let at = row.mad(width, column);
-            let normal = (x.at(at).load() - mean.at(row).load()) * rstd.at(row).load();
-            let dy = dy.at(at).load();
+        let load = |row: Place<'k>| {
+            let (normal, dy) =
+                ((row.down(x, width) - row.of(mean)) * row.of(rstd), row.down(dy, width));
+            (normal, dy)
+        };
+        in_batches(k, [k.value(0), count], 1, load, |_, (normal, dy)| {
             gain.fma(dy, normal);
             shift.add(dy);
         });
         let out = parts.at((part * 2).mad(width, column));
         out.store(gain.get());
         out.at(width).store(shift.get());
+    });
+}
+
+fn add_slope_parts<'k>(k: &'k Body) {
+    let [parts, gain, shift] = ["parts", "gain", "shift"].map(|name| k.global::<F32>(name));
+    let (width, chunks) = (k.u32("width"), k.u32("chunks"));
+    let (sample, column) = (k.block(0), k.block(1).mad(COLUMN_THREADS, k.thread()));
+    k.if_(column.lt(width), || {
+        let parts = parts.at((sample * chunks * 2).mad(width, column));
+        let sums = [k.var::<F32>(0.0), k.var::<F32>(0.0)];
+        let load =
+            |part: Place<'k>| [0, 1].map(|which| part.down(parts.at(width * which), width * 2));
+        in_batches(k, [k.value(0), chunks], 1, load, |_, parts| {
+            sums.into_iter().zip(parts).for_each(|(sum, part)| sum.add(part));
+        });
+        for (out, sum) in [gain, shift].into_iter().zip(sums) {
+            out.at(sample.mad(width, column)).store(sum.get());
+        }
     });
 }

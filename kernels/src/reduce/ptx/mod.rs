@@ -16,7 +16,7 @@ const THREADS: u32 = 128;
 
 /// `y[r] = Σ x[r, ..n]`. Parameters: x, y (float32), rows, n. The extent of the grid is the rows.
 ///
-/// For rows of up to 16 blocks; longer ones are [`row_parts`] and [`add_parts`].
+/// For rows of up to [`SHORT`] elements; longer ones are [`row_parts`] and [`add_parts`].
 pub fn rows() -> Kernel {
     Kernel::new("sum_rows", THREADS, [THREADS / WARP, 1, 1], |k| {
         let (x, y) = (k.global::<F32>("x"), k.global::<F32>("y"));
@@ -32,21 +32,31 @@ pub fn rows() -> Kernel {
 /// Rows of a group of [`columns`].
 pub const ROWS: u32 = super::cpu::ROWS as u32;
 
-/// Elements of a row that a warp of [`row_parts`] adds.
+/// Elements of a row that a warp adds alone, at most.
+pub const SHORT: u32 = 2 * BLOCK as u32;
+
+/// Elements of a row that a block of [`row_parts`] adds.
 pub const PART: u32 = (BLOCK * BLOCKS) as u32;
 
-/// Sums of parts of rows, each [`PART`] elements. Parameters: x, parts \[rows, each\] (float64),
-/// total (parts of all rows), n, each (parts of a row). The extent of the grid is all parts.
+/// Sums of parts of rows, each [`PART`] elements. Parameters: x, parts \[rows, each\] (float64), n,
+/// each (parts of a row). The extent of the grid is all parts.
+///
+/// A warp adds a block of elements, and a thread the blocks.
 pub fn row_parts() -> Kernel {
-    Kernel::new("sum_parts", THREADS, [THREADS / WARP, 1, 1], |k| {
+    Kernel::new("sum_parts", BLOCKS as u32 * WARP, [1, 1, 1], |k| {
         let (x, parts) = (k.global::<F32>("x"), k.global::<F64>("parts"));
-        let [total, n, each] = ["total", "n", "each"].map(|name| k.u32(name));
-        let (part, lane) = warp_and_lane(k);
-        k.if_(part.lt(total), || {
-            let (row, first) = (part / each, part % each * PART);
-            let len = (n - first).min(PART);
-            let total = sum_blocks(k, x.at(row.mad(n, first)), len, lane);
-            k.if_(lane.eq(0), || parts.at(part).store(total));
+        let (n, each) = (k.u32("n"), k.u32("each"));
+        let (part, thread) = (k.block(0), k.thread());
+        let (warp, lane) = (thread >> WARP.ilog2(), thread & (WARP - 1));
+        let first = part % each * PART + warp * BLOCK as u32;
+        let len = (n - first.min(n)).min(BLOCK as u32);
+        let sum = sum_blocks(k, x.at((part / each).mad(n, first)), len, lane);
+        let sums = k.shared::<F64>(BLOCKS as u32);
+        k.if_(lane.eq(0), || sums.at(warp).store(sum));
+        k.barrier();
+        k.if_(thread.eq(0), || {
+            let all = (0..BLOCKS).map(|i| sums.plus(i).load()).reduce(|a, b| a + b);
+            parts.at(part).store(all.expect("there are blocks"));
         });
     })
 }
