@@ -170,7 +170,7 @@ fn exact_products_have_the_bits_of_the_cpu() {
             assert_bits(&what, &out, want);
         }
     };
-    // Operands that are read one by one; as vectors, whole panels or not; several blocks of the sum.
+    // Read one by one; as vectors, in whole panels or not; several blocks of the sum.
     let sizes = [
         Size::new(3, 5, 401),
         Size::new(131, 70, 37).batched(2),

@@ -86,12 +86,12 @@ pub(super) fn write<S: Stored>(k: &Body, gemm: &Gemm, tiles: Tiles) {
     });
 }
 
-/// The product of whatever A and B are read through, with `[m, n]` elements, over a range of k that
-/// begins at a multiple of [`KC`]; zeros, if it is empty. `write` is given adjacent sums of a row,
-/// whose number divides their first column; some may be beyond the end.
+/// The product of whatever A and B are read through, with `[m, n]` elements, over a range of k
+/// that begins at a multiple of [`KC`]; zeros, if it is empty. `write` is given adjacent sums of a
+/// row, whose number divides their first column; some may be beyond the end.
 ///
-/// While panels are multiplied the next ones are on their way in registers; then they take the other
-/// half of the places in shared memory, and those after them are asked for.
+/// While panels are multiplied the next ones are on their way in registers; then they take the
+/// other half of the places in shared memory, and those after them are asked for.
 pub(crate) fn multiply<'k>(
     k: &'k Body,
     tiles: Tiles,
@@ -152,9 +152,9 @@ const COLUMN_STEP: u32 = 32;
 
 /// A thread's part of a tile.
 ///
-/// A warp has some rows and all columns. Neighbours by the lowest bit of a lane's number read the same
-/// rows, those by the next one the same columns: quarters of a warp, which is what shared memory
-/// gives vectors to, can then be served by pairs.
+/// A warp has some rows and all columns. Neighbours by the lowest bit of a lane's number read the
+/// same rows, those by the next one the same columns: quarters of a warp, which is what shared
+/// memory gives vectors to, can then be served by pairs.
 struct Tile<'k> {
     tiles: Tiles,
     /// The first row and column of its first piece.

@@ -29,13 +29,13 @@ pub(crate) trait Reader<'k> {
 /// adjacent elements. That is one where [`Reader::aligned`] does not hold.
 pub(crate) type Line<'r, 'k> = Box<dyn Fn(Reg<'k, U32>, usize) -> Vec<Reg<'k, F32>> + 'r>;
 
-/// Panels of one operand on their way to shared memory: two halves of \[depth\]\[len + pad\], one at
-/// hand and one that is being filled.
+/// Panels of one operand on their way to shared memory: two halves of \[depth\]\[len + pad\], one
+/// at hand and one that is being filled.
 ///
 /// A thread takes pieces of [`PIECE`] adjacent elements, as vectors if possible. Across k they stay
-/// vectors. Along k two neighbours read a sector of a row, and the elements are stored one by one: no
-/// two of a warp to one bank, because 16 rows are neighbours and the second half of a sector goes
-/// four rows of the panel further, which are 16 banks.
+/// vectors. Along k two neighbours read a sector of a row, and the elements are stored one by one:
+/// no two of a warp to one bank, because 16 rows are neighbours and the second half of a sector
+/// goes four rows of the panel further, which are 16 banks.
 pub(super) struct Panel<'k, 'r> {
     k: &'k Body,
     reader: &'r dyn Reader<'k>,
