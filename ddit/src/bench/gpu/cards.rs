@@ -120,7 +120,7 @@ mod tests {
         let product = "gemm_tensor_cores_nt_bf16_f32_store";
         let share = |name, kernel| Card::named(name).unwrap().share(kernel);
         assert_eq!(share("A100", "attention_d64_s2_f32"), Some(0.8));
-        assert_eq!(share("H100", product), Some(0.36));
+        assert_eq!(share("H100", product), Some(0.61));
         assert_eq!(share("RTX 4090", product), Some(1.0));
         assert_eq!(share("RTX 3090", product), Some(1.0), "not in the table");
         assert_eq!(share("H100", "no kernel"), None);
