@@ -46,12 +46,12 @@ pub fn kernels() -> Vec<Kernel> {
     all
 }
 
-/// What tells a kernel from those that an example stands for: its name without the width of rows,
-/// the size of filters, the number of axes and of segments beyond two.
+/// What tells a kernel from those that an example stands for: its name without the width of rows
+/// or heads, the size of filters, the number of axes and of segments beyond two.
 pub fn example(name: &str) -> String {
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let without_size = |part: &str| {
-        for kind in ["held", "strided", "scattered"] {
+        for kind in ["held", "wide", "strided", "scattered"] {
             if part.strip_prefix(kind).is_some_and(is_number) {
                 return kind.to_owned();
             }
@@ -188,12 +188,19 @@ fn attentions(all: &mut Vec<Kernel>) {
         }
     }
     all.push(Backward::bias_gradient(64));
-    for operands in Storage::ALL {
+    // Widths of one chunk of channels and of several, of half a tile and of an odd one.
+    for (operands, width) in [
+        (Storage::F32, 32),
+        (Storage::F32, 64),
+        (Storage::F32, 67),
+        (Storage::Bf16, 128),
+        (Storage::F16, 64),
+    ] {
         for (segments, bias) in [(1, false), (2, false), (1, true), (2, true)] {
-            let exact = Exact { operands, segments, bias };
+            let exact = Exact { operands, width, segments, bias };
             all.extend([exact.forward(), exact.queries(), exact.keys()]);
         }
-        all.push(Exact::bias_gradient(operands));
+        all.push(Exact::bias_gradient(operands, width));
     }
 }
 
