@@ -19,8 +19,8 @@ use crate::gemm::ptx::{Gemm, Writing};
 use crate::norm::ptx::{Gain, MOST_HELD, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
-/// The kernels, each of one name. Of kernels for one width of rows or one size of filters, for more
-/// than four axes and for more than two segments there are examples.
+/// The kernels, each of one name. Of kernels for one width of rows or heads or one size of filters,
+/// for more than four axes and for more than two segments there are examples.
 pub fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     formulas(&mut all);
@@ -188,19 +188,23 @@ fn attentions(all: &mut Vec<Kernel>) {
         }
     }
     all.push(Backward::bias_gradient(64));
-    // Widths of one chunk of channels and of several, of half a tile and of an odd one.
-    for (operands, width) in [
-        (Storage::F32, 32),
-        (Storage::F32, 64),
-        (Storage::F32, 67),
-        (Storage::Bf16, 128),
-        (Storage::F16, 64),
+    // Of half a tile, of a whole one, of more than one; in chunks, and of an odd width.
+    for (operands, width, biases) in [
+        (Storage::F32, 32, &[false][..]),
+        (Storage::F32, 64, &[false, true]),
+        (Storage::F32, 67, &[false, true]),
+        (Storage::Bf16, 128, &[false, true]),
+        (Storage::F16, 64, &[false, true]),
     ] {
-        for (segments, bias) in [(1, false), (2, false), (1, true), (2, true)] {
-            let exact = Exact { operands, width, segments, bias };
-            all.extend([exact.forward(), exact.queries(), exact.keys()]);
+        for &bias in biases {
+            for segments in [1, 2] {
+                let exact = Exact { operands, width, segments, bias };
+                all.extend([exact.forward(), exact.queries(), exact.keys()]);
+            }
         }
-        all.push(Exact::bias_gradient(operands, width));
+        if biases.contains(&true) {
+            all.push(Exact::bias_gradient(operands, width));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use tensor::cuda::Launch;
 use tensor::{Cuda, DType, Device, Result, Tensor};
 
 use super::super::product::stored;
-use super::{Answer, AttentionOp, Part};
+use super::{Answer, AttentionOp};
 use crate::scope;
 
 /// The widths of heads that tensor cores answer, and those whose gradients they make.
@@ -16,8 +16,8 @@ const WIDTHS_BACKWARD: [usize; 2] = [32, 64];
 /// The same where scores have a bias: T5's heads.
 const WIDTHS_BIASED: [usize; 1] = [64];
 
-/// Elements that kernels read at once where rows of operands are made of them: 16 bytes of bf16 or of
-/// float32. Rows begin at multiples of them.
+/// Elements that kernels read at once, where rows of operands are made of them: copies for tensor
+/// cores take 8 of bf16, the others 4. Rows begin at multiples of them.
 fn chunk(storage: Storage, width: usize) -> u32 {
     match storage {
         Storage::Bf16 => 8,
@@ -114,11 +114,15 @@ impl<'a> Problem<'a> {
         let mut operands = operands.iter().map(|x| prepared(x, storage, width));
         let mut next = || operands.next().expect("check has counted the operands");
         let (mut first_query, mut first_key) = (0, 0);
+        let none = Tensor::zeros_on(Some(gpu), [batch], DType::I32);
         let mut segments = Vec::with_capacity(op.parts.len());
         for part in &op.parts {
             let (q, k, v) = (part.queries.then(&mut next), next(), next());
             let tokens = k.shape()[1];
-            let padding = padding(gpu, part, batch, tokens)?;
+            let padding = match &part.key_len {
+                Some(len) => padding(gpu, len, tokens)?,
+                None => none.clone(),
+            };
             segments.push(Segment { q, k, v, padding, tokens, first_query, first_key });
             first_query += if part.queries { tokens } else { 0 };
             first_key += tokens;
@@ -393,10 +397,7 @@ fn view<'a>(launch: Launch<'a>, x: &'a Tensor) -> Launch<'a> {
 }
 
 /// How many of each sample's keys are padding.
-fn padding(gpu: &Cuda, part: &Part, batch: usize, tokens: usize) -> Result<Tensor> {
-    let Some(len) = &part.key_len else {
-        return Ok(Tensor::zeros_on(Some(gpu), [batch], DType::I32));
-    };
+fn padding(gpu: &Cuda, len: &[usize], tokens: usize) -> Result<Tensor> {
     let padding = len.iter().map(|len| (tokens - len) as i32).collect();
-    Tensor::from_vec(padding, [batch])?.to_device(&Device::Cuda(gpu.clone()))
+    Tensor::from_vec(padding, [len.len()])?.to_device(&Device::Cuda(gpu.clone()))
 }

@@ -5,25 +5,25 @@ use std::f32::consts::LOG2_E;
 use super::super::bias::Place;
 use super::super::{Asking, Bias, Segment, View, Views, finite};
 use super::Exact;
-use super::tiles::{EACH, Head, Part, SIDE, Tile, Tiles, of_rows};
+use super::tiles::{COLUMNS, EACH, Head, Part, SIDE, Tile, Tiles, of_rows};
 use crate::num::Num;
 use crate::ptx::{Body, F32, Global, Pred, Reg, Stored, U32};
 
 /// What makes scores probabilities: scale and bias in units of ln 2, as LSE comes.
 #[derive(Clone, Copy)]
-struct Scale<'k>(Reg<'k, F32>);
+struct Probability<'k>(Reg<'k, F32>);
 
-impl<'k> Scale<'k> {
+impl<'k> Probability<'k> {
     /// p = exp(scale·s + bias − lse).
-    fn probability(
-        self,
-        s: Reg<'k, F32>,
-        bias: Option<Reg<'k, F32>>,
-        lse: Reg<'k, F32>,
-    ) -> Reg<'k, F32> {
+    fn of(self, s: Reg<'k, F32>, bias: Option<Reg<'k, F32>>, lse: Reg<'k, F32>) -> Reg<'k, F32> {
         let rest = bias.map_or(-lse, |bias| bias.mul_add(bias.lift(LOG2_E.into()), -lse));
         s.mul_add(self.0, rest).exp2_approximate()
     }
+}
+
+/// LSE·log₂e.
+fn in_log2(lse: Reg<'_, F32>) -> Reg<'_, F32> {
+    finite(lse) * LOG2_E
 }
 
 /// LSE·log₂e and Δ of a query, zeros where there is none: its q and dO are zeros, and so is what it
@@ -34,7 +34,7 @@ fn of_query<'k>(
     exists: Reg<'k, Pred>,
 ) -> [Reg<'k, F32>; 2] {
     let [lse, delta] = [lse, delta].map(|array| array.at(at).load_where(exists, 0.0));
-    [finite(lse) * LOG2_E, delta]
+    [in_log2(lse), delta]
 }
 
 /// `x` where the predicate holds, else zero.
@@ -72,7 +72,7 @@ pub(super) fn queries<S: Stored>(k: &Body, exact: &Exact) {
             of_query(statistics, at, row.lt(queries))
         })
         .collect();
-    let to_probability = Scale(scale * LOG2_E);
+    let to_probability = Probability(scale * LOG2_E);
     let sums = tiles.answer();
     if tiles.are_whole() {
         load_rows(head.first);
@@ -80,6 +80,7 @@ pub(super) fn queries<S: Stored>(k: &Body, exact: &Exact) {
     for (number, segment) in segments.iter().enumerate() {
         let end = segment.len;
         k.for_(0, end, SIDE, |first| {
+            let n = (end - first).min(SIDE);
             let keys = Part { view: segment.k, first, end };
             let (scores, slopes) = (tiles.scores(), tiles.scores());
             tiles.each_panel(|channel| {
@@ -89,22 +90,24 @@ pub(super) fn queries<S: Stored>(k: &Body, exact: &Exact) {
                 tiles.load(k_tile, keys, channel);
                 tiles.load(v_tile, Part { view: segment.v, first, end }, channel);
                 k.barrier();
-                tiles.multiply([q_tile, k_tile], &scores);
-                tiles.multiply([d_o_tile, v_tile], &slopes);
+                tiles.multiply([q_tile, k_tile], n, &scores);
+                tiles.multiply([d_o_tile, v_tile], n, &slopes);
                 k.note("dS or the next panel takes the place of V");
                 k.barrier();
             });
             let columns = tiles.columns(first);
             let slopes: Vec<_> = (0..EACH)
                 .map(|i| {
-                    let (i_row, key) = (i / columns.len(), columns[i % columns.len()]);
+                    let (i_row, column) = (i / columns.len(), i % columns.len());
                     let (row, [lse, delta]) = (rows[i_row], of_rows[i_row]);
+                    let is_key = columns[column].lt(end);
                     let bias = bias.as_ref().map(|bias| {
-                        let bias = bias.at(row, bias.first[number] + key);
-                        bias.load_where(row.lt(queries) & key.lt(end), 0.0)
+                        let bias = bias.at(row, bias.first[number] + columns[0]);
+                        let bias = bias.plus(COLUMNS[column] as usize);
+                        bias.load_where(row.lt(queries) & is_key, 0.0)
                     });
-                    let p = to_probability.probability(scores[i].get(), bias, lse);
-                    only(key.lt(end), p * (slopes[i].get() - delta))
+                    let p = to_probability.of(scores[i].get(), bias, lse);
+                    only(is_key, p * (slopes[i].get() - delta))
                 })
                 .collect();
             tiles.store_scores(slope_tile, &slopes);
@@ -112,7 +115,7 @@ pub(super) fn queries<S: Stored>(k: &Body, exact: &Exact) {
                 tiles.load(k_tile, keys, head.first);
             }
             k.barrier();
-            tiles.accumulate([slope_tile, k_tile], (end - first).min(SIDE), &sums);
+            tiles.accumulate([slope_tile, k_tile], n, &sums);
             k.note("the next tiles take these places");
             k.barrier();
         });
@@ -121,7 +124,7 @@ pub(super) fn queries<S: Stored>(k: &Body, exact: &Exact) {
     tiles.store(dq, &sums, first_query, [queries, heads], head);
 }
 
-pub(super) fn keys<S: Stored>(k: &Body, exact: &Exact) {
+pub(super) fn keys<'k, S: Stored>(k: &'k Body, exact: &Exact) {
     let head = Head::new(k, exact.width);
     let [keys, values] = ["k", "v"].map(|name| View::<S>::parameters(k, name, head.channel));
     let padding = k.global::<U32>("padding");
@@ -139,55 +142,64 @@ pub(super) fn keys<S: Stored>(k: &Body, exact: &Exact) {
     let [k_tile, v_tile] = [weight_tile, slope_tile].map(|tile| tile.instead(exact.width));
     let [keys, values] = [keys, values].map(|view| Part { view, first: first_key, end: len });
     let rows = tiles.rows(first_key);
-    let to_probability = Scale(scale * LOG2_E);
+    let to_probability = Probability(scale * LOG2_E);
     let [dk_sums, dv_sums] = [(); 2].map(|()| tiles.answer());
     for (number, asking) in segments.iter().enumerate() {
         let end = asking.queries;
         k.for_(0, end, SIDE, |first| {
+            let n = (end - first).min(SIDE);
             let q = Part { view: asking.q, first, end };
             let d_o = Part { view: asking.d_o, first, end };
-            let (scores, slopes) = (tiles.scores(), tiles.scores());
+            let columns = tiles.columns(first);
+            let of_columns = |array: Global<'k, F32>| {
+                let first = array.at(of_rows(k, head.number, [end, heads], columns[0]));
+                std::array::from_fn::<_, { COLUMNS.len() }, _>(|i| {
+                    let at = first.plus(COLUMNS[i] as usize);
+                    at.load_where(columns[i].lt(end), 0.0)
+                })
+            };
+            let scores = tiles.scores();
             tiles.each_panel(|channel| {
                 tiles.load(q_tile, q, channel);
-                tiles.load(d_o_tile, d_o, channel);
                 tiles.load(k_tile, keys, channel);
-                tiles.load(v_tile, values, channel);
                 k.barrier();
-                tiles.multiply([k_tile, q_tile], &scores);
-                tiles.multiply([v_tile, d_o_tile], &slopes);
-                k.note("P and dS or the next panels take the places of K and V");
+                tiles.multiply([k_tile, q_tile], n, &scores);
+                k.note("P or the next panel takes the place of K");
                 k.barrier();
             });
-            let columns = tiles.columns(first);
-            let of_columns: Vec<_> = columns
-                .iter()
-                .map(|&query| {
-                    let at = of_rows(k, head.number, [end, heads], query);
-                    of_query([asking.lse, asking.delta], at, query.lt(end))
-                })
-                .collect();
-            let (weights, slopes): (Vec<_>, Vec<_>) = (0..EACH)
+            let lse = of_columns(asking.lse).map(in_log2);
+            let weights: Vec<_> = (0..EACH)
                 .map(|i| {
-                    let (key, i_column) = (rows[i / columns.len()], i % columns.len());
-                    let (query, [lse, delta]) = (columns[i_column], of_columns[i_column]);
-                    let is_key = key.lt(len);
+                    let (i_row, column) = (i / columns.len(), i % columns.len());
+                    let (query, is_key) = (columns[column], rows[i_row].lt(len));
                     let bias = bias.as_ref().map(|bias| {
-                        let bias = bias.at(bias.first[number] + query, key);
+                        let bias = bias.at(bias.first[number] + query, rows[0]).plus(i_row);
                         bias.load_where(query.lt(end) & is_key, 0.0)
                     });
-                    let p = to_probability.probability(scores[i].get(), bias, lse);
-                    let p = only(is_key, p);
-                    (p, p * (slopes[i].get() - delta))
+                    only(is_key, to_probability.of(scores[i].get(), bias, lse[column]))
                 })
-                .unzip();
+                .collect();
             tiles.store_scores(weight_tile, &weights);
+            let (delta, slopes) = (of_columns(asking.delta), tiles.scores());
+            tiles.each_panel(|channel| {
+                tiles.load(d_o_tile, d_o, channel);
+                tiles.load(v_tile, values, channel);
+                k.barrier();
+                tiles.multiply([v_tile, d_o_tile], n, &slopes);
+                k.note("dS or the next panel takes the place of V");
+                k.barrier();
+            });
+            // P comes back, so that registers need not hold both.
+            let weights = tiles.load_scores(weight_tile);
+            let slopes: Vec<_> = (weights.iter().zip(&slopes).enumerate())
+                .map(|(i, (p, slope))| *p * (slope.get() - delta[i % columns.len()]))
+                .collect();
             tiles.store_scores(slope_tile, &slopes);
             if !tiles.are_whole() {
                 tiles.load(q_tile, q, head.first);
                 tiles.load(d_o_tile, d_o, head.first);
             }
             k.barrier();
-            let n = (end - first).min(SIDE);
             tiles.accumulate([weight_tile, d_o_tile], n, &dv_sums);
             tiles.accumulate([slope_tile, q_tile], n, &dk_sums);
             k.note("the next tiles take these places");
@@ -212,7 +224,7 @@ pub(super) fn bias<S: Stored>(k: &Body, width: u32) {
 
     let (first_key, first_query, head) = (k.block(0) * SIDE, k.block(1) * SIDE, k.block(2));
     let tiles = Tiles::new(k, width, [first_query, queries]);
-    let [q_tile, d_o_tile, k_tile, v_tile] = [(); 4].map(|()| Tile::new(k, width));
+    let [left, right] = [(); 2].map(|()| Tile::new(k, width));
     let (rows, columns) = (tiles.rows(first_query), tiles.columns(first_key));
     let elements: Vec<_> = (0..EACH)
         .map(|i| {
@@ -221,7 +233,8 @@ pub(super) fn bias<S: Stored>(k: &Body, width: u32) {
             (key, at, exists, place.bias.at(at).load_where(exists, 0.0))
         })
         .collect();
-    let to_probability = Scale(scale * LOG2_E);
+    let to_probability = Probability(scale * LOG2_E);
+    let n = (keys - first_key).min(SIDE);
     let sums = tiles.scores();
     k.for_(0, batch, 1, |sample| {
         let (len, channel) = (keys - padding.at(sample).load(), head * width);
@@ -234,14 +247,18 @@ pub(super) fn bias<S: Stored>(k: &Body, width: u32) {
         });
         let (scores, slopes) = (tiles.scores(), tiles.scores());
         tiles.each_panel(|channel| {
-            tiles.load(q_tile, q, channel);
-            tiles.load(d_o_tile, d_o, channel);
-            tiles.load(k_tile, key_part, channel);
-            tiles.load(v_tile, value_part, channel);
+            tiles.load(left, q, channel);
+            tiles.load(right, key_part, channel);
             k.barrier();
-            tiles.multiply([q_tile, k_tile], &scores);
-            tiles.multiply([d_o_tile, v_tile], &slopes);
+            tiles.multiply([left, right], n, &scores);
             k.note("the next tiles take these places");
+            k.barrier();
+        });
+        tiles.each_panel(|channel| {
+            tiles.load(left, d_o, channel);
+            tiles.load(right, value_part, channel);
+            k.barrier();
+            tiles.multiply([left, right], n, &slopes);
             k.barrier();
         });
         let of_rows: Vec<_> = rows
@@ -253,7 +270,7 @@ pub(super) fn bias<S: Stored>(k: &Body, width: u32) {
             .collect();
         for (i, (key, _, _, bias)) in elements.iter().enumerate() {
             let [lse, delta] = of_rows[i / columns.len()];
-            let p = to_probability.probability(scores[i].get(), Some(*bias), lse);
+            let p = to_probability.of(scores[i].get(), Some(*bias), lse);
             sums[i].add(only(key.lt(len), p * (slopes[i].get() - delta)));
         }
     });

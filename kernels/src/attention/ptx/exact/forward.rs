@@ -11,7 +11,7 @@ use std::f32::consts::{LN_2, LOG2_E};
 
 use super::super::{Bias, Segment, View, finite};
 use super::Exact;
-use super::tiles::{EACH, Head, Part, ROWS_EACH, SIDE, Tile, Tiles, of_rows};
+use super::tiles::{COLUMNS, EACH, Head, Part, ROWS_EACH, SIDE, Tile, Tiles, of_rows};
 use crate::num::Num;
 use crate::ptx::{Body, F32, Reg, Stored, Var};
 
@@ -39,6 +39,7 @@ pub(super) fn write<S: Stored>(k: &Body, exact: &Exact) {
     for (number, segment) in segments.iter().enumerate() {
         let end = segment.len;
         k.for_(0, end, SIDE, |first| {
+            let n = (end - first).min(SIDE);
             tiles.load(v_tile, Part { view: segment.v, first, end }, head.first);
             let scores = tiles.scores();
             tiles.each_panel(|channel| {
@@ -47,17 +48,18 @@ pub(super) fn write<S: Stored>(k: &Body, exact: &Exact) {
                 }
                 tiles.load(k_tile, Part { view: segment.k, first, end }, channel);
                 k.barrier();
-                tiles.multiply([q_tile, k_tile], &scores);
+                tiles.multiply([q_tile, k_tile], n, &scores);
                 k.note("P or the next panel takes the place of K");
                 k.barrier();
             });
             let keys = tiles.columns(first);
             let scores: Vec<_> = (0..EACH)
                 .map(|i| {
-                    let (row, key) = (rows[i / keys.len()], keys[i % keys.len()]);
-                    let (score, is_key) = (scores[i].get() * scale, key.lt(end));
+                    let (row, column) = (rows[i / keys.len()], i % keys.len());
+                    let (score, is_key) = (scores[i].get() * scale, keys[column].lt(end));
                     let score = bias.as_ref().map_or(score, |bias| {
-                        let bias = bias.at(row, bias.first[number] + key);
+                        let bias = bias.at(row, bias.first[number] + keys[0]);
+                        let bias = bias.plus(COLUMNS[column] as usize);
                         let bias = bias.load_where(is_key & row.lt(queries), 0.0);
                         bias.mul_add(k.value(LOG2_E), score)
                     });
@@ -66,7 +68,7 @@ pub(super) fn write<S: Stored>(k: &Body, exact: &Exact) {
                 .collect();
             tiles.store_scores(weights, &softmax.step(&scores));
             k.barrier();
-            tiles.accumulate([weights, v_tile], (end - first).min(SIDE), &softmax.answer);
+            tiles.accumulate([weights, v_tile], n, &softmax.answer);
             k.note("the next tiles take these places");
             k.barrier();
         });
@@ -102,7 +104,7 @@ impl<'t, 'k> Softmax<'t, 'k> {
     fn step(&self, scores: &[Reg<'k, F32>]) -> Vec<Reg<'k, F32>> {
         let each = self.answer.len() / ROWS_EACH;
         let mut weights = Vec::with_capacity(scores.len());
-        for (row, scores) in scores.chunks(EACH / ROWS_EACH).enumerate() {
+        for (row, scores) in scores.chunks(COLUMNS.len()).enumerate() {
             let old = self.largest[row].get();
             let of_thread = scores.iter().copied().reduce(Reg::max_number);
             let of_thread = of_thread.expect("there are columns");
@@ -122,7 +124,7 @@ impl<'t, 'k> Softmax<'t, 'k> {
         weights
     }
 
-    /// Divides O by l, and answers the log-sum-exp of each row; a row without any score has attended
+    /// Divides O by l, and answers the log-sum-exp of each row. One without any score has attended
     /// to nothing.
     fn finish(&self) -> Vec<Reg<'k, F32>> {
         let each = self.answer.len() / ROWS_EACH;

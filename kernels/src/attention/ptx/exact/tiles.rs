@@ -13,8 +13,10 @@ pub(super) const ROWS_EACH: usize = CHUNK as usize;
 const CHUNK: u32 = 4;
 /// From a thread's first four columns to its other four.
 const RUN: u32 = 32;
-/// Elements of a tile of scores that a thread has: four rows by two runs of four columns.
-pub(super) const EACH: usize = (2 * CHUNK * CHUNK) as usize;
+/// A thread's columns of a tile of scores, from its first one on: two runs of four.
+pub(super) const COLUMNS: [u32; 8] = [0, 1, 2, 3, RUN, RUN + 1, RUN + 2, RUN + 3];
+/// Elements of a tile of scores that a thread has.
+pub(super) const EACH: usize = ROWS_EACH * COLUMNS.len();
 /// Elements of a sum between two looks at the end.
 const UNROLLED: u32 = 2 * CHUNK;
 
@@ -42,8 +44,8 @@ impl<'k> Tile<'k> {
         Tile { pitch: pitch(width), ..self }
     }
 
-    /// The chunk that begins at column `c` of row `r`. As far away as if nothing were permuted are
-    /// the same of the next rows of four, and of the next 32 rows and columns.
+    /// The chunk that begins at column `c` of row `r`. The same of the other rows of its four, and
+    /// those 32 rows or columns on, are as far away as if nothing were permuted.
     fn chunk(self, r: Reg<'k, U32>, c: Reg<'k, U32>) -> Shared<'k, F32> {
         self.at.at(r * self.pitch).at(c ^ (r & PERMUTED))
     }
@@ -101,8 +103,8 @@ pub(super) struct Tiles<'k> {
 impl<'k> Tiles<'k> {
     /// One of a block that answers rows from `first` on, of `rows`.
     ///
-    /// Of a half-warp, eight threads have the same two runs of columns in pairs, and pairs of
-    /// neighbours the same rows: whatever it reads, it reads at once.
+    /// A warp is four threads down by eight across. Of a half-warp, neighbours have the same rows,
+    /// and every other thread the same columns: a read of 16 bytes gives it all it wants at once.
     pub fn new(k: &'k Body, width: u32, [first, rows]: [Reg<'k, U32>; 2]) -> Self {
         let lane = k.thread() & (WARP - 1);
         let warp_row = (k.thread() >> WARP.ilog2()) * (THREADS / WARP * CHUNK);
@@ -116,7 +118,7 @@ impl<'k> Tiles<'k> {
         }
     }
 
-    /// The same of all eight threads that share rows.
+    /// Of all eight threads that have the same rows, what `f` makes of two; every one gets it.
     pub fn among_columns(
         &self,
         mut x: Reg<'k, F32>,
@@ -139,9 +141,9 @@ impl<'k> Tiles<'k> {
     }
 
     /// This thread's columns of scores, from `first` on.
-    pub fn columns(&self, first: Reg<'k, U32>) -> Vec<Reg<'k, U32>> {
+    pub fn columns(&self, first: Reg<'k, U32>) -> [Reg<'k, U32>; COLUMNS.len()] {
         let column = first + self.column;
-        [0, RUN].into_iter().flat_map(|run| (0..CHUNK).map(move |i| column + (run + i))).collect()
+        COLUMNS.map(|further| column + further)
     }
 
     /// Zeros, for scores.
@@ -172,7 +174,7 @@ impl<'k> Tiles<'k> {
         }
     }
 
-    /// Copies rows, as many channels as there is room for from `channel` on, to a tile; zeros beyond
+    /// Copies rows to a tile, as many channels as it has room for, from `channel` on; zeros beyond
     /// the width.
     pub fn load<S: Stored>(
         &self,
@@ -215,22 +217,24 @@ impl<'k> Tiles<'k> {
         (0..CHUNK).map(one).collect()
     }
 
-    /// sums += left·rightᵀ, along the channels of both.
-    pub fn multiply(&self, [left, right]: [Tile<'k>; 2], sums: &[Var<'k, F32>]) {
+    /// sums += left·rightᵀ, along the channels of both: the first `n` columns of it, or all 64.
+    pub fn multiply(&self, [left, right]: [Tile<'k>; 2], n: Reg<'k, U32>, sums: &[Var<'k, F32>]) {
         let channels = self.width.min(SIDE).next_multiple_of(UNROLLED);
-        self.each_chunk(self.k.value(channels), |channel| {
-            let a = self.of_rows(left, channel);
-            let columns = right.chunk(self.column, channel);
-            for j in 0..2 * CHUNK {
-                let column = j / CHUNK * RUN + j % CHUNK;
-                let b = columns.plus((column * right.pitch) as usize).load_n(CHUNK as usize);
-                for (deep, &b) in b.iter().enumerate() {
-                    for (i, a) in a.iter().enumerate() {
-                        sums[i * (2 * CHUNK) as usize + j as usize].fma(a[deep], b);
+        let multiply = |runs: u32| {
+            self.each_chunk(self.k.value(channels), |channel| {
+                let a = self.of_rows(left, channel);
+                let columns = right.chunk(self.column, channel);
+                for (j, column) in COLUMNS.into_iter().enumerate().take((runs * CHUNK) as usize) {
+                    let b = columns.plus((column * right.pitch) as usize).load_n(CHUNK as usize);
+                    for (deep, &b) in b.iter().enumerate() {
+                        for (i, a) in a.iter().enumerate() {
+                            sums[i * COLUMNS.len() + j].fma(a[deep], b);
+                        }
                     }
                 }
-            }
-        });
+            });
+        };
+        self.k.if_else(n.lt(RUN + 1), || multiply(1), || multiply(2));
     }
 
     /// sums += left·right, along the first `n` of the left tile's columns and a few that are zeros.
@@ -253,8 +257,8 @@ impl<'k> Tiles<'k> {
         });
     }
 
-    /// Runs `f` with where each chunk of a sum begins, to the end of the last [`UNROLLED`] elements,
-    /// where the warp has rows.
+    /// If the warp has rows, runs `f` with where each chunk of a sum begins, to the end of the last
+    /// [`UNROLLED`] elements.
     fn each_chunk(&self, end: Reg<'k, U32>, f: impl Fn(Reg<'k, U32>)) {
         self.k.if_(self.busy, || {
             self.k.for_(0, end, UNROLLED, |first| {
@@ -272,11 +276,19 @@ impl<'k> Tiles<'k> {
     /// Makes scores, given row by row, a tile.
     pub fn store_scores(&self, tile: Tile<'k>, scores: &[Reg<'k, F32>]) {
         let rows = tile.chunk(self.row, self.column);
-        for (i, row) in scores.chunks((2 * CHUNK) as usize).enumerate() {
+        for (i, row) in scores.chunks(COLUMNS.len()).enumerate() {
             for (run, part) in row.chunks(CHUNK as usize).enumerate() {
                 rows.plus(i * tile.pitch as usize + run * RUN as usize).store_n(part);
             }
         }
+    }
+
+    /// This thread's scores of a tile that [`store_scores`](Self::store_scores) made.
+    pub fn load_scores(&self, tile: Tile<'k>) -> Vec<Reg<'k, F32>> {
+        let rows = tile.chunk(self.row, self.column);
+        let places = (0..ROWS_EACH).flat_map(|i| [0, RUN as usize].map(|run| (i, run)));
+        let load = |(i, run)| rows.plus(i * tile.pitch as usize + run).load_n(CHUNK as usize);
+        places.flat_map(load).collect()
     }
 
     /// Stores an answer as rows, from `first` on, of a contiguous \[B, `rows`, H·D\].
