@@ -198,7 +198,7 @@ fn attentions_of_bf16() -> Vec<Trial> {
             .goes_to(&["attention_bias_d64_s2_f32", "attention_backward_bias_d64"]),
         // The answers alone are made by tensor cores.
         of(128, vec![(5, true, Some([5, 2]))])
-            .goes_to(&["attention_d128_s1_f32", "attention_exact_backward_keys_s1_bf16"]),
+            .goes_to(&["attention_d128_s1_f32", "attention_exact_backward_keys_wide128_s1_bf16"]),
         // One answer has no gradient: its queries neither, and keys none from it.
         joint().without(0).goes_to(&["attention_backward_keys_d32_s1_f32"]),
     ]
@@ -211,13 +211,13 @@ fn attentions_in_float32() -> Vec<Trial> {
     let float32 = |width, segments| Joint::of(DType::F32, width, segments);
     let empty = vec![(6, false, None), (0, true, None), (2, true, Some([1, 2]))];
     vec![
-        float32(64, joint()).goes_to(&["attention_exact_s2_f32"]),
-        float32(67, joint()).goes_to(&["attention_exact_s2_f32"]),
-        Joint::of(DType::BF16, 12, joint()).goes_to(&["attention_exact_s2_bf16"]),
-        Joint::of(DType::F16, 32, joint()).goes_to(&["attention_exact_s2_f16"]),
-        float32(5, joint()).biased().without(1).goes_to(&["attention_exact_biased_s2_f32"]),
-        float32(8, vec![(3, true, Some([0, 0]))]).goes_to(&["attention_exact_s1_f32"]),
-        float32(8, empty).biased().goes_to(&["attention_exact_biased_s3_f32"]),
+        float32(64, joint()).goes_to(&["attention_exact_wide64_s2_f32"]),
+        float32(67, joint()).goes_to(&["attention_exact_wide67_s2_f32"]),
+        Joint::of(DType::BF16, 12, joint()).goes_to(&["attention_exact_wide12_s2_bf16"]),
+        Joint::of(DType::F16, 32, joint()).goes_to(&["attention_exact_wide32_s2_f16"]),
+        float32(5, joint()).biased().without(1).goes_to(&["attention_exact_biased_wide5_s2_f32"]),
+        float32(8, vec![(3, true, Some([0, 0]))]).goes_to(&["attention_exact_wide8_s1_f32"]),
+        float32(8, empty).biased().goes_to(&["attention_exact_biased_wide8_s3_f32"]),
     ]
 }
 
@@ -227,7 +227,7 @@ fn attentions_autocast() -> Vec<Trial> {
     // An odd width stays in float32.
     vec![
         Joint::of(DType::F32, 64, joint).goes_to(cores),
-        Joint::of(DType::F32, 6, vec![(20, true, None)]).goes_to(&["attention_exact_s1_f32"]),
+        Joint::of(DType::F32, 6, vec![(20, true, None)]).goes_to(&["attention_exact_wide6_s1_f32"]),
     ]
 }
 

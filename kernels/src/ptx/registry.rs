@@ -19,8 +19,8 @@ use crate::gemm::ptx::{Gemm, Tiles, Writing};
 use crate::norm::ptx::{Gain, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
-/// The kernels, each of one name. Of kernels for one size of filters, for more than four axes and
-/// for more than two segments there are examples.
+/// The kernels, each of one name. Of kernels for one width of heads or one size of filters, for more
+/// than four axes and for more than two segments there are examples.
 pub fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     formulas(&mut all);
@@ -49,12 +49,12 @@ pub fn kernels() -> Vec<Kernel> {
     all
 }
 
-/// What tells a kernel from those that an example stands for: its name without the size of filters,
-/// the number of axes and of segments beyond two.
+/// What tells a kernel from those that an example stands for: its name without the width of heads,
+/// the size of filters, the number of axes and of segments beyond two.
 pub fn example(name: &str) -> String {
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let without_size = |part: &str| {
-        for kind in ["strided", "scattered"] {
+        for kind in ["wide", "strided", "scattered"] {
             if part.strip_prefix(kind).is_some_and(is_number) {
                 return kind.to_owned();
             }
@@ -195,12 +195,23 @@ fn attentions(all: &mut Vec<Kernel>) {
         }
     }
     all.push(Backward::bias_gradient(64));
-    for operands in Storage::ALL {
-        for (segments, bias) in [(1, false), (2, false), (1, true), (2, true)] {
-            let exact = Exact { operands, segments, bias };
-            all.extend([exact.forward(), exact.queries(), exact.keys()]);
+    // Of half a tile, of a whole one, of more than one; in chunks, and of an odd width.
+    for (operands, width, biases) in [
+        (Storage::F32, 32, &[false][..]),
+        (Storage::F32, 64, &[false, true]),
+        (Storage::F32, 67, &[false, true]),
+        (Storage::Bf16, 128, &[false, true]),
+        (Storage::F16, 64, &[false, true]),
+    ] {
+        for &bias in biases {
+            for segments in [1, 2] {
+                let exact = Exact { operands, width, segments, bias };
+                all.extend([exact.forward(), exact.queries(), exact.keys()]);
+            }
         }
-        all.push(Exact::bias_gradient(operands));
+        if biases.contains(&true) {
+            all.push(Exact::bias_gradient(operands, width));
+        }
     }
 }
 

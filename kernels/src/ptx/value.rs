@@ -307,7 +307,7 @@ impl<'k> Reg<'k, F32> {
     pub fn max_number(self, other: Self) -> Self {
         self.binary("max", other)
     }
-    /// 2ˣ to about 2 ulp; denormal results are 0. Not the CPU's bits: for tensor-core paths.
+    /// 2ˣ to about 2 ulp; denormal results are 0. Not the CPU's bits: for attention.
     pub fn exp2_approximate(self) -> Self {
         self.body.op("ex2.approx.ftz.f32", &[&self])
     }

@@ -27,14 +27,13 @@ fn the_list_of_kernels_is_whole() {
     assert_eq!(names.len(), all, "two kernels of one name");
 }
 
-/// Attention on tensor cores alone asks for approximations, and its tests run with them as far off as they may be
+/// Attention alone asks for approximations, and its tests run with them as far off as they may be
 /// (`perturbed`). All other kernels promise bits.
 #[test]
 fn only_attention_is_approximate() {
     for kernel in registry::kernels() {
         let name = &kernel.spec().name;
         let exponentials = name.starts_with("attention_") && !name.contains("delta");
-        let exponentials = exponentials && !name.starts_with("attention_exact");
         assert_eq!(kernel.ptx().contains(".approx"), exponentials, "{name}");
     }
 }

@@ -7,7 +7,7 @@ use tensor::cuda::Launch;
 use tensor::{Cuda, DType, Device, Result, Tensor};
 
 use super::super::product::stored;
-use super::{Answer, AttentionOp, Part};
+use super::{Answer, AttentionOp};
 use crate::scope;
 
 /// The widths of heads that tensor cores answer, and those whose gradients they make.
@@ -16,16 +16,23 @@ const WIDTHS_BACKWARD: [usize; 2] = [32, 64];
 /// The same where scores have a bias: T5's heads.
 const WIDTHS_BIASED: [usize; 1] = [64];
 
-/// Elements of bf16 that tensor cores' copies move at once: rows begin at multiples of them.
-const CHUNK: u32 = 8;
+/// Elements that kernels read at once, where rows of operands are made of them: copies for tensor
+/// cores take 8 of bf16, the others 4. Rows begin at multiples of them.
+fn chunk(storage: Storage, width: usize) -> u32 {
+    match storage {
+        Storage::Bf16 => 8,
+        _ if width.is_multiple_of(4) => 4,
+        _ => 1,
+    }
+}
 
 /// The kernels that a pass is made by.
 #[derive(Clone, Copy, Debug)]
 enum Family {
     /// Of bf16, for heads of this width.
     TensorCores(u32),
-    /// In float32, of operands stored so.
-    Exact(Storage),
+    /// In float32, of operands stored so, for heads of this width.
+    Exact(Storage, u32),
 }
 
 /// What a kernel makes.
@@ -49,13 +56,13 @@ impl Family {
                     Pass::Bias => Backward::bias_gradient(width),
                 }
             }
-            Self::Exact(operands) => {
-                let exact = Exact { operands, segments, bias };
+            Self::Exact(operands, width) => {
+                let exact = Exact { operands, width, segments, bias };
                 match pass {
                     Pass::Forward => exact.forward(),
                     Pass::Queries => exact.queries(),
                     Pass::Keys => exact.keys(),
-                    Pass::Bias => Exact::bias_gradient(operands),
+                    Pass::Bias => Exact::bias_gradient(operands, width),
                 }
             }
         }
@@ -104,14 +111,18 @@ impl<'a> Problem<'a> {
         let (operands, bias) = x.split_at(x.len() - usize::from(op.bias));
         let (heads, width) = (op.heads, channels / op.heads);
         let storage = storage(operands, width)?;
-        let mut operands = operands.iter().map(|x| prepared(x, storage));
+        let mut operands = operands.iter().map(|x| prepared(x, storage, width));
         let mut next = || operands.next().expect("check has counted the operands");
         let (mut first_query, mut first_key) = (0, 0);
+        let none = Tensor::zeros_on(Some(gpu), [batch], DType::I32);
         let mut segments = Vec::with_capacity(op.parts.len());
         for part in &op.parts {
             let (q, k, v) = (part.queries.then(&mut next), next(), next());
             let tokens = k.shape()[1];
-            let padding = padding(gpu, part, batch, tokens)?;
+            let padding = match &part.key_len {
+                Some(len) => padding(gpu, len, tokens)?,
+                None => none.clone(),
+            };
             segments.push(Segment { q, k, v, padding, tokens, first_query, first_key });
             first_query += if part.queries { tokens } else { 0 };
             first_key += tokens;
@@ -124,9 +135,10 @@ impl<'a> Problem<'a> {
     /// The kernels for a pass whose tensor cores are made for these widths.
     fn family(&self, widths: &[usize]) -> Family {
         let widths = if self.bias.is_some() { &WIDTHS_BIASED } else { widths };
+        let width = self.width as u32;
         match self.storage {
-            Storage::Bf16 if widths.contains(&self.width) => Family::TensorCores(self.width as u32),
-            storage => Family::Exact(storage),
+            Storage::Bf16 if widths.contains(&self.width) => Family::TensorCores(width),
+            storage => Family::Exact(storage, width),
         }
     }
 
@@ -134,18 +146,14 @@ impl<'a> Problem<'a> {
     fn launch(&self, family: Family, pass: Pass, segments: usize) -> Result<Launch<'_>> {
         let bias = self.bias.is_some();
         let name = format!("attention {pass:?} {family:?} {segments} {bias}");
-        let launch = self.gpu.kernel(&name, || family.kernel(pass, segments, bias))?;
-        Ok(match family {
-            Family::TensorCores(_) => launch,
-            Family::Exact(_) => launch.number(self.width),
-        })
+        self.gpu.kernel(&name, || family.kernel(pass, segments, bias))
     }
 
     /// The extent of a grid over so many rows of every head.
     fn extent(&self, family: Family, rows: usize) -> [usize; 3] {
         let parts = match family {
             Family::TensorCores(_) => 1,
-            Family::Exact(_) => exact::parts(self.width),
+            Family::Exact(..) => exact::parts(self.width),
         };
         [rows, self.heads * parts, self.batch]
     }
@@ -258,10 +266,11 @@ impl Problem<'_> {
         let mut asking = Vec::new();
         for ((segment, q), Answer { o, lse, dy }) in asked.zip(answers) {
             let Some(dy) = dy else { continue };
-            let d_o = match family {
-                Family::TensorCores(_) => prepared(dy, Storage::Bf16),
-                Family::Exact(_) => dy.clone(),
+            let storage = match family {
+                Family::TensorCores(_) => Storage::Bf16,
+                Family::Exact(..) => Storage::F32,
             };
+            let d_o = prepared(dy, storage, self.width);
             // Of the very numbers that dP will be made of: else rounding them would leave Σ dS, which
             // is nothing, at as much as they changed.
             let rounded = d_o.to_dtype(DType::F32);
@@ -361,18 +370,19 @@ fn storage(operands: &[&Tensor], width: usize) -> Result<Storage> {
     Ok(first)
 }
 
-/// \[B, S, H·D\] stored so, with adjacent channels; those of bf16 from multiples of 16 bytes.
-fn prepared(x: &Tensor, storage: Storage) -> Tensor {
+/// \[B, S, H·D\] stored so, with adjacent channels, and rows that begin where chunks do.
+fn prepared(x: &Tensor, storage: Storage, width: usize) -> Tensor {
     let x = x.to_dtype(match storage {
         Storage::F32 => DType::F32,
         Storage::Bf16 => DType::BF16,
         Storage::F16 => DType::F16,
     });
-    let chunks = |stride: &usize| stride.is_multiple_of(CHUNK as usize);
-    let is_aligned = x.is_aligned(CHUNK) && strides(&x).iter().all(chunks);
-    match x.strides()[2] == 1 || x.shape()[2] == 1 {
-        true if storage != Storage::Bf16 || is_aligned => x,
-        _ => x.contiguous().aligned(CHUNK),
+    let chunk = chunk(storage, width);
+    let is_chunks = |stride: &usize| stride.is_multiple_of(chunk as usize);
+    let is_aligned = x.is_aligned(chunk) && strides(&x).iter().all(is_chunks);
+    match (x.strides()[2] == 1 || x.shape()[2] == 1) && is_aligned {
+        true => x,
+        false => x.contiguous().aligned(chunk),
     }
 }
 
@@ -387,10 +397,7 @@ fn view<'a>(launch: Launch<'a>, x: &'a Tensor) -> Launch<'a> {
 }
 
 /// How many of each sample's keys are padding.
-fn padding(gpu: &Cuda, part: &Part, batch: usize, tokens: usize) -> Result<Tensor> {
-    let Some(len) = &part.key_len else {
-        return Ok(Tensor::zeros_on(Some(gpu), [batch], DType::I32));
-    };
+fn padding(gpu: &Cuda, len: &[usize], tokens: usize) -> Result<Tensor> {
     let padding = len.iter().map(|len| (tokens - len) as i32).collect();
-    Tensor::from_vec(padding, [batch])?.to_device(&Device::Cuda(gpu.clone()))
+    Tensor::from_vec(padding, [len.len()])?.to_device(&Device::Cuda(gpu.clone()))
 }
