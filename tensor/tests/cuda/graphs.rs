@@ -65,7 +65,7 @@ fn a_graph_moves_what_is_there() {
             .input(&lens.narrow(0, 0, 1)?.to_device(&there)?)
             .input(&firsts.to_device(&there)?)
             .output(&mut squares)
-            .numbers([1, 1])
+            .number(1)
             .run([1, 1, 1])?;
         let kernel = gpu.kernel("scaled", scaled)?.input(x).output(state);
         kernel.float(2.5).number(70).run([70, 1, 1])?;
