@@ -236,11 +236,15 @@ fn tiles_and_parts_keep_a_card_busy() {
     // There are tiles enough.
     assert_eq!(exact([1024, 1536, 6144]), (Tiles::LARGE, 6144));
     assert_eq!(cores([4096, 4096, 4096]), 4096);
-    // There are, if they are small: a step's gradient of a small model, a modulation of one sample.
-    assert_eq!(exact([384, 1536, 1024]), (Tiles::SMALL, 1024));
-    assert_eq!(exact([1, 9216, 1536]), (Tiles::SMALL, 1536));
-    // Small ones are too few: sums are cut into the CPU's blocks, or as is best.
+    assert_eq!(exact([100, 16_384, 1536]), (Tiles::LARGE, 1536));
+    // There are, if they are small.
+    assert_eq!(exact([1024, 900, 1536]), (Tiles::SMALL, 1536));
+    assert_eq!(exact([30, 32_768, 1536]), (Tiles::SMALL, 1536));
+    // Small ones are too few: a step's gradient of a small model, a modulation of one sample, a text
+    // head's gradient. Sums are cut into the CPU's blocks, or as is best.
     assert_eq!(exact([192, 192, 2048]), (Tiles::SMALL, KC));
+    assert_eq!(exact([1, 9216, 1536]), (Tiles::SMALL, KC));
+    assert_eq!(exact([128, 1536, 32_100]), (Tiles::SMALL, KC));
     assert_eq!(cores([128, 1536, 32_128]), 1536);
     assert_eq!(cores([384, 384, 1024]), 256);
     // And sums are short.

@@ -1,7 +1,7 @@
 //! The product in float32, in the CPU's order.
 
-use super::panel::{DEPTH, PIECE, Panel};
 pub(crate) use super::panel::{Line, Reader};
+use super::panel::{PIECE, Panel};
 use super::{Gemm, KC, Problem};
 use crate::ptx::{Body, F32, Global, Pred, Reg, Shared, Stored, U32, Var, WARP};
 
@@ -11,13 +11,16 @@ pub struct Tiles {
     warps: u32,
     /// Pieces of a thread, each way, each of [`PIECE`] by [`PIECE`] elements.
     pieces: u32,
+    /// The depth of a panel along k, which divides [`KC`].
+    depth: u32,
 }
 
 impl Tiles {
     /// 128 × 64 elements, 8 × 8 a thread: most products for what is read.
-    pub const LARGE: Tiles = Tiles { warps: 4, pieces: 2 };
+    pub const LARGE: Tiles = Tiles { warps: 4, pieces: 2, depth: 8 };
     /// 32 × 32 elements, 4 × 4 a thread: eight times as many blocks, where the others would be few.
-    pub const SMALL: Tiles = Tiles { warps: 2, pieces: 1 };
+    /// A panel's products take a moment, and its elements as long to come as any: it is deep.
+    pub const SMALL: Tiles = Tiles { warps: 2, pieces: 1, depth: 32 };
 
     /// Threads of a block.
     pub(crate) const fn threads(self) -> u32 {
@@ -36,6 +39,11 @@ impl Tiles {
     /// and columns.
     pub(crate) const fn columns(self) -> u32 {
         self.pieces * COLUMN_STEP
+    }
+
+    /// How deep a panel is along k.
+    pub(super) const fn depth(self) -> u32 {
+        self.depth
     }
 
     /// What a block makes, along a grid of columns by rows.
@@ -105,7 +113,7 @@ pub(crate) fn multiply<'k>(
     let (row, column) = corner();
     let a = Panel::new(k, tiles, a, row, [m, end], tiles.rows());
     let b = Panel::new(k, tiles, b, column, [n, end], tiles.columns());
-    let panels = [&a, &b];
+    let (panels, depth) = ([&a, &b], tiles.depth);
     let tile = Tile::new(k, tiles);
     k.if_(start.lt(end), || {
         let half = k.var::<U32>(0);
@@ -118,21 +126,21 @@ pub(crate) fn multiply<'k>(
         let at_hand = || [a.half(half.get()).at(tile.row), b.half(half.get()).at(tile.column)];
         let whole = || {
             let [from_a, from_b] = at_hand();
-            for i in 0..DEPTH {
+            for i in 0..depth {
                 let from_a = from_a.plus((i * a.pitch) as usize);
                 tile.add_products(from_a, from_b.plus((i * b.pitch) as usize));
             }
         };
         panels.iter().for_each(|panel| panel.fetch(start));
-        advance(start + DEPTH);
-        let last = (end - 1) & !(DEPTH - 1);
-        k.for_(start, last, DEPTH, |first| {
+        advance(start + depth);
+        let last = (end - 1) & !(depth - 1);
+        k.for_(start, last, depth, |first| {
             whole();
-            k.if_(((first + DEPTH) & (KC as u32 - 1)).eq(0), || tile.end_block());
+            k.if_(((first + depth) & (KC as u32 - 1)).eq(0), || tile.end_block());
             half.set(half.get() ^ 1);
-            advance(first + 2 * DEPTH);
+            advance(first + 2 * depth);
         });
-        k.if_else((end - last).eq(DEPTH), whole, || {
+        k.if_else((end - last).eq(depth), whole, || {
             k.note("what is left of k");
             let [from_a, from_b] = at_hand();
             k.for_(0, end - last, 1, |i| {

@@ -3,8 +3,8 @@
 use super::exact::Tiles;
 use crate::ptx::{Body, F32, Pred, Reg, Shared, U32, Var};
 
-/// The depth of a panel along k, which divides [`KC`](super::KC).
-pub(super) const DEPTH: u32 = 8;
+/// Elements of a sector, which neighbours along k read together.
+const SECTOR: u32 = 8;
 /// Elements of a vector, which panels are read and, where possible, made by.
 pub(super) const PIECE: u32 = 4;
 
@@ -51,7 +51,9 @@ pub(super) struct Panel<'k, 'r> {
     /// The pieces' elements, on their way.
     fetched: Vec<Var<'k, F32>>,
     to: Shared<'k, F32>,
-    /// From depth to depth.
+    /// From half to half,
+    half: u32,
+    /// and from depth to depth.
     pub pitch: u32,
 }
 
@@ -78,22 +80,30 @@ impl<'k, 'r> Panel<'k, 'r> {
         len: u32,
     ) -> Self {
         let (thread, along, pitch) = (k.thread(), reader.along_depth(), len + PAD);
-        // Rows as they are stored: along k, or across it.
-        let (rows, width) = if along { (len, DEPTH) } else { (DEPTH, len) };
+        // Rows as they are stored: along k, a sector of each at a time, or across it.
+        let (rows, width) = if along { (len, SECTOR) } else { (tiles.depth(), len) };
         let (row, place) = (thread / (width / PIECE), thread % (width / PIECE) * PIECE);
         let [line, depth] = if along { [row, place] } else { [place, row] };
         let abreast = tiles.threads() / (width / PIECE);
-        let pieces = (0..rows).step_by(abreast as usize);
+        let rows = || (0..rows).step_by(abreast as usize);
+        let pieces: Vec<[u32; 2]> = match along {
+            true => (0..tiles.depth())
+                .step_by(SECTOR as usize)
+                .flat_map(|deep| rows().map(move |row| [row, deep]))
+                .collect(),
+            false => rows().map(|row| [0, row]).collect(),
+        };
         let mut panel = Panel {
             k,
             reader,
             end,
             first: [first + line, depth],
-            pieces: pieces.map(|row| if along { [row, 0] } else { [0, row] }).collect(),
+            fetched: k.vars(pieces.len() * PIECE as usize, 0.0),
+            pieces,
             mine: depth.mad(pitch, line),
             way: Way::Singly(Vec::new()),
-            fetched: k.vars((DEPTH * len / tiles.threads()) as usize, 0.0),
-            to: k.shared(2 * DEPTH * pitch),
+            to: k.shared(2 * tiles.depth() * pitch),
+            half: tiles.depth() * pitch,
             pitch,
         };
         panel.way = match reader.aligned(end[usize::from(along)]) {
@@ -159,6 +169,6 @@ impl<'k, 'r> Panel<'k, 'r> {
 
     /// Where a half begins.
     pub fn half(&self, number: Reg<'k, U32>) -> Shared<'k, F32> {
-        self.to.at(number * (DEPTH * self.pitch))
+        self.to.at(number * self.half)
     }
 }

@@ -4,9 +4,14 @@ use super::{Arrays, Gemm, Tiles, Writer, Writing, tensor_cores};
 use crate::gemm::KC;
 use crate::ptx::{F32, Kernel};
 
-/// Blocks that keep a card busy, two for each multiprocessor of a large one. The same for every card:
-/// how sums are cut decides their bits.
-const BUSY: usize = 256;
+/// Multiprocessors of a large card, about. The same for every card: how sums are cut decides their
+/// bits.
+const PROCESSORS: usize = 128;
+
+/// Blocks that a multiprocessor is busy with: of large tiles, of small ones, of tensor cores.
+const LARGE: usize = 1;
+const SMALL: usize = 8;
+const CORES: usize = 2;
 
 /// The shortest part for tensor cores: what a part costs besides is not more than its products.
 const LEAST: usize = 256;
@@ -20,7 +25,8 @@ impl Tiles {
     /// Those for so many results: large ones if there are enough, and more rows than small ones have.
     pub fn of(batch: usize, m: usize, n: usize) -> Self {
         let has_rows = m > Tiles::SMALL.rows() as usize;
-        match has_rows && is_busy(count(Tiles::LARGE.per_block(), batch, m, n)) {
+        let blocks = count(Tiles::LARGE.per_block(), batch, m, n);
+        match has_rows && blocks > LARGE * PROCESSORS {
             true => Tiles::LARGE,
             false => Tiles::SMALL,
         }
@@ -34,25 +40,21 @@ impl Gemm {
     /// [`KC`], whose sums that adds in order too: the bits stay. For [tensor cores](Self::tensor_cores)
     /// parts are of any length.
     pub fn part(tiles: Option<Tiles>, batch: usize, [m, n, k]: [usize; 3]) -> usize {
-        let per_block = tiles.map_or(tensor_cores::PER_BLOCK, Tiles::per_block);
-        let blocks = count(per_block, batch, m, n);
-        if is_busy(blocks) {
-            return k;
-        }
-        let part = match tiles {
-            Some(_) => KC,
-            None => k.div_ceil(BUSY / blocks.max(1)).next_multiple_of(LEAST),
+        let (per_block, busy) = match tiles {
+            Some(tiles) => (tiles.per_block(), if tiles == Tiles::LARGE { LARGE } else { SMALL }),
+            None => (tensor_cores::PER_BLOCK, CORES),
         };
-        part.min(k)
+        let wanted = busy * PROCESSORS / count(per_block, batch, m, n).max(1);
+        match tiles {
+            _ if wanted < 2 => k,
+            Some(_) => k.min(KC),
+            None => k.min(k.div_ceil(wanted).next_multiple_of(LEAST)),
+        }
     }
 }
 
 fn count([columns, rows, _]: [u32; 3], batch: usize, m: usize, n: usize) -> usize {
     batch * m.div_ceil(rows as usize) * n.div_ceil(columns as usize)
-}
-
-fn is_busy(blocks: usize) -> bool {
-    2 * blocks > BUSY
 }
 
 impl Writing {
