@@ -13,7 +13,7 @@ use super::output::Output;
 use super::{Outcome, parse};
 
 /// Compare a GPU with the CPU, operation by operation, and measure it: one page of Markdown to send
-/// back. The kernels were proven on a virtual machine; such a page tells how they do on hardware
+/// back. The kernels are proven on a virtual machine; such a page tells how they do on hardware
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Which GPU: cuda (the first) or cuda:N
