@@ -117,8 +117,8 @@ fn apart(a: &[f64], b: &[f64]) -> f64 {
     difference / norm(&mut b.iter().copied()).max(1e-12)
 }
 
-/// The stand-in's GPU, for one test at a time: a picture is drawn by a recorded graph, and while one
-/// is recorded no other thread may use the GPU.
+/// The stand-in's GPU, for one test at a time: a picture is drawn by a recorded graph, and while
+/// one is recorded no other thread may use the GPU.
 struct Gpu(Device, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl Deref for Gpu {
@@ -207,8 +207,8 @@ fn drawn_latents_are_those_of_the_cpu() {
     assert_listed();
 }
 
-/// Texts beside pictures, from masks to tokens, by the paper's sampler and the release's: the scores
-/// that they ask for, and the tokens that they choose.
+/// Texts beside pictures, from masks to tokens, by the paper's sampler and the release's: the
+/// scores that they ask for, and the tokens that they choose.
 #[test]
 fn written_texts_are_those_of_the_cpu() {
     let write = |device: &Device, exact: bool| {

@@ -1,5 +1,5 @@
-//! A tiny D-DiT on a GPU with halves, beside the CPU in float32: weights stored in bf16, and products
-//! on tensor cores. The GPU is the virtual machine behind the stand-in for the driver.
+//! A tiny D-DiT on a GPU with halves, beside the CPU in float32: weights stored in bf16, and
+//! products on tensor cores. The GPU is the virtual machine behind the stand-in for the driver.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
@@ -167,8 +167,8 @@ fn check(here: &BTreeMap<String, Vec<f64>>, there: &BTreeMap<String, Vec<f64>>, 
     }
 }
 
-/// The manifest's rule of `allowed_outliers`: a gradient that is less than it may be off by can have
-/// the other sign, which moves its weight by the whole rate the other way, and no further.
+/// The manifest's rule of `allowed_outliers`: a gradient that is less than it may be off by can
+/// have the other sign, which moves its weight by the whole rate the other way, and no further.
 fn check_weights<'a>(pairs: impl Iterator<Item = (&'a [f64], &'a [f64])>) {
     let (mut all, mut outliers) = (0, 0);
     for (got, want) in pairs {

@@ -1,5 +1,5 @@
-//! Whole runs on a GPU, from pictures in a folder to the finished model, beside the CPU's. The GPU is
-//! the virtual machine; this test has it to itself, so that what it did is known.
+//! Whole runs on a GPU, from pictures in a folder to the finished model, beside the CPU's. The GPU
+//! is the virtual machine; this test has it to itself, so that what it did is known.
 #![cfg(target_os = "linux")]
 
 use std::fs;

@@ -11,9 +11,14 @@ use std::path::PathBuf;
 use ddit::parity::{Case, FixtureSet, Report, Summary};
 use kernels::lane::on_every_isa;
 #[cfg(target_os = "linux")]
+use listed::assert_listed;
+#[cfg(target_os = "linux")]
 use tensor::Device;
 
-/// Those that the virtual machine takes a moment for, of every kind that computes with networks.
+#[cfg(target_os = "linux")]
+mod listed;
+
+/// Those that the virtual machine takes a moment for.
 #[cfg(target_os = "linux")]
 const QUICK: [&str; 11] = [
     "t5_a_2x9",
@@ -89,4 +94,5 @@ fn official_results_are_reproduced_on_a_gpu() {
     cases.retain(|case| stand_in.is_none() || QUICK.contains(&case.id()));
     assert!(cases.len() >= QUICK.len());
     run_all(&cases);
+    assert_listed();
 }

@@ -1,5 +1,6 @@
 //! What a GPU recorded once, velocities and steps of training, beside the same asked for kernel by
-//! kernel. The GPU is the virtual machine behind the stand-in for the driver, with all its checks on.
+//! kernel. The GPU is the virtual machine behind the stand-in for the driver, with all its checks
+//! on.
 #![cfg(target_os = "linux")]
 
 use std::fs;

@@ -52,8 +52,8 @@ pub(super) fn stored(name: &'static str, x: &Tensor) -> Result<Storage> {
     }
 }
 
-/// What a GPU's product ends in: its writer and what that reads and keeps, float32 and packed from a
-/// multiple of [`WIDE`] elements; but the gate's rows may lie apart.
+/// What a GPU's product ends in: its writer and what that reads and keeps, float32 and packed from
+/// a multiple of [`WIDE`] elements; but the gate's rows may lie apart.
 pub(super) enum End<'a> {
     Store,
     Bias(&'a Tensor),
@@ -94,8 +94,8 @@ impl End<'_> {
 
 /// `y = end(a·b)` on a GPU, for a \[.., m, k\] and b \[.., k, n\] of the same batch; y is packed.
 ///
-/// Products of bf16, and of all floats under [`autocast`](crate::autocast()), go to the tensor cores
-/// if their rows are aligned and of even length; all others have the CPU's bits.
+/// Products of bf16, and of all floats under [`autocast`](crate::autocast()), go to the tensor
+/// cores if their rows are aligned and of even length; all others have the CPU's bits.
 pub(super) fn multiply_on(
     gpu: &Cuda,
     [a, b]: [&Tensor; 2],
@@ -114,10 +114,12 @@ pub(super) fn multiply_on(
     let operands = stored("product", &a.x)?;
     let is_exact = operands != Storage::Bf16 || !fit_tensor_cores([&a, &b], n);
     let tiles = is_exact.then(|| Tiles::of(batch, m, n));
-    let part = Gemm::part(tiles, batch, [m, n, k]);
-    let (parts, transposed) = (k.div_ceil(part), [a.transposed, b.transposed]);
+    let transposed = [a.transposed, b.transposed];
+    let gemm = Gemm { operands, transposed, writing: end.writing() };
+    let part = gemm.part(tiles, batch, [m, n, k]);
+    let parts = k.div_ceil(part);
     let product = |y: &mut Tensor, end: End| {
-        let gemm = Gemm { operands, transposed, writing: end.writing() };
+        let gemm = Gemm { writing: end.writing(), ..gemm };
         let kernel = gpu.kernel(&format!("{gemm:?} {tiles:?}"), || match tiles {
             Some(tiles) => gemm.exact(tiles),
             None => gemm.tensor_cores(),
@@ -131,8 +133,7 @@ pub(super) fn multiply_on(
     }
     let mut sums = Tensor::uninit_on(Some(gpu), [batch, parts, m, n], DType::F32);
     product(&mut sums, End::Store)?;
-    let writing = end.writing();
-    let kernel = gpu.kernel(&format!("finish {writing:?}"), || writing.finish())?;
+    let kernel = gpu.kernel(&format!("finish {:?}", gemm.writing), || gemm.writing.finish())?;
     let kernel = end.arguments(kernel.input(&sums).output(y), m);
     kernel.numbers([m, n, parts]).run([n, m, batch])
 }
@@ -197,8 +198,8 @@ impl Side {
         Ok(Self { x, transposed, row_stride: if transposed { column } else { row }, next })
     }
 
-    /// Whether every row is whole pieces of 16 bytes, in bf16, which begin at multiples of that: what
-    /// lies behind a row must not be read with it.
+    /// Whether every row is whole pieces of 16 bytes, in bf16, which begin at multiples of that:
+    /// what lies behind a row must not be read with it.
     fn is_aligned(&self) -> bool {
         let [rows, columns] = [1, 2].map(|axis| self.x.shape()[axis]);
         let row = if self.transposed { rows } else { columns };

@@ -6,16 +6,16 @@ use tensor::{Cuda, DType, Device, Error, Result, Tensor};
 use super::{AdamW, Clipped, Slot, whole};
 use crate::Grads;
 
-/// A step in parts, for whoever records it. What changes from one to the next is in tensors; all the
-/// rest of a step is the same launches, as long as the same parameters have gradients.
+/// A step in parts, for whoever records it. What changes from one to the next is in tensors; all
+/// the rest of a step is the same launches, as long as the same parameters have gradients.
 impl AdamW {
     /// The GPU that everything lies on, if it does.
     pub(super) fn gpu(&self) -> Option<&Cuda> {
         self.slots.first().and_then(|slot| slot.m.cuda())
     }
 
-    /// What a GPU has to be told of the step that comes next: learning rate, corrections and decays,
-    /// as its kernels take them.
+    /// What a GPU has to be told of the step that comes next: learning rate, corrections and
+    /// decays, as its kernels take them.
     ///
     /// Shapes: → \[parameters, 9\], float32, in this machine's memory.
     pub fn numbers(&self, lr: f64) -> Result<Tensor> {
@@ -110,8 +110,8 @@ pub(super) fn read(norms: &Tensor) -> Result<[f64; 2]> {
 }
 
 impl Slot {
-    /// By the factor of its gradient and its numbers, both the GPU's; without a gradient the average
-    /// alone moves.
+    /// By the factor of its gradient and its numbers, both the GPU's; without a gradient the
+    /// average alone moves.
     fn step_on(
         &mut self,
         gpu: &Cuda,

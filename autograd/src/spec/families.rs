@@ -2,8 +2,8 @@
 //! they may go to.
 //!
 //! The registry's random cases ([`agree`](super::agree)) are small and odd: hardly one of them is
-//! what tensor cores take. Here heads have the widths and rows the alignment that they are made for,
-//! and tiles have edges; that their kernels were launched is part of the answer.
+//! what tensor cores take. Here heads have the widths and rows the alignment that they are made
+//! for, and tiles have edges; that their kernels were launched is part of the answer.
 
 use tensor::rng::Rng;
 use tensor::{Cuda, DType, Device, Result, Tensor};
@@ -263,6 +263,24 @@ fn products_in_float32() -> Vec<Trial> {
             |x| x[0].matmul(&x[1]),
             &["gemm_exact_small_nn_f32_f32_store", "gemm_finish_store"],
         ),
+        product(
+            "long linear",
+            &[&[9, 1100], &[7, 1100], &[7]],
+            |x| x[0].linear(&x[1], Some(&x[2])),
+            &["gemm_exact_small_nt_f32_f32_store", "gemm_finish_bias"],
+        ),
+        product(
+            "long linear_gelu",
+            &[&[9, 1100], &[7, 1100], &[7]],
+            |x| x[0].linear_gelu(&x[1], &x[2]),
+            &["gemm_exact_small_nt_f32_f32_store", "gemm_finish_bias_gelu"],
+        ),
+        product(
+            "long linear_gate_residual",
+            &[&[2, 4, 1100], &[8, 1100], &[8], &[2, 8], &[2, 4, 8]],
+            |x| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]),
+            &["gemm_exact_small_nt_f32_f32_store", "gemm_finish_gate_residual"],
+        ),
     ]
 }
 
@@ -314,16 +332,10 @@ fn products_of_bf16() -> Vec<Trial> {
         ),
         // Sums that are cut into parts, for results that are few.
         product(
-            "long linear_gelu",
-            &[&[9, 520], &[16, 520], &[16]],
-            |x| x[0].linear_gelu(&x[1], &x[2]),
-            &["gemm_tensor_cores_nt_bf16_f32_store", "gemm_finish_bias_gelu"],
-        ),
-        product(
-            "long linear_gate_residual",
-            &[&[2, 4, 520], &[16, 520], &[16], &[2, 16], &[2, 4, 16]],
-            |x| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]),
-            &["gemm_tensor_cores_nt_bf16_f32_store", "gemm_finish_gate_residual"],
+            "long Aᵀ·B",
+            &[&[520, 16], &[520, 24]],
+            |x| x[0].transpose(0, 1)?.matmul(&x[1]),
+            &["gemm_tensor_cores_tn_bf16_f32_store", "gemm_finish_store"],
         ),
         // Rows that begin where they should, but end within 16 bytes: what follows is not theirs.
         product(

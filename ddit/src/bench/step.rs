@@ -108,8 +108,8 @@ impl Bench {
         self.repeat.is_recorded()
     }
 
-    /// Runs once. A GPU repeats what it did the first time, and a forward pass may still be under way
-    /// there.
+    /// Runs once. A GPU repeats what it did the first time, and a forward pass may still be under
+    /// way there.
     ///
     /// Errors: none that a workload could cause; the device's.
     pub fn run(&mut self) -> Result<()> {
@@ -155,8 +155,8 @@ impl Bench {
 }
 
 impl Batch {
-    /// The gradients of both losses, and the losses. As in training, one pass goes backward before the
-    /// next begins.
+    /// The gradients of both losses, and the losses. As in training, one pass goes backward before
+    /// the next begins.
     fn descend(&self) -> Result<(Grads, Vec<Tensor>)> {
         let (mut grads, mut losses) = (Grads::default(), Vec::new());
         for loss in [Self::image_loss, Self::text_loss] {

@@ -115,8 +115,8 @@ pub fn texts(trial: &mut Trial) -> Result<()> {
     trial.compare("out.tokens", &ids)
 }
 
-/// The rows of a batch \[B, L\] that all begin with a prompt, its `</s>` kept or not, and go on with
-/// masks.
+/// The rows of a batch \[B, L\] that all begin with a prompt, its `</s>` kept or not, and go on
+/// with masks.
 fn begun(mut prompt: Vec<i64>, keep_end: bool, mask: i64, [batch, length]: [usize; 2]) -> Vec<i64> {
     if !keep_end {
         prompt.pop();

@@ -270,7 +270,7 @@ impl Pipeline {
     /// Pictures from what the transformer works on, as numbers around ±1; as they are or by tiles.
     ///
     /// Large pictures are decoded a few at a time, so that many need no more memory than
-    /// [`DECODED`](DECODED) pixels do.
+    /// [`DECODED`] pixels do.
     ///
     /// Shapes: \[B, C_in, height, width\] → \[B, 3, height, width\] in pixels.
     pub(crate) fn decode(&self, latents: &Tensor, tiling: Option<Tiling>) -> Result<Tensor> {

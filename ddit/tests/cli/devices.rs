@@ -9,7 +9,8 @@ use tensor::io::safetensors::SafeTensors;
 
 use crate::world::{Ran, World};
 
-/// A command that finds the stand-in where it looks for a driver. Cargo leaves that beside the tests.
+/// A command that finds the stand-in where it looks for a driver. Cargo leaves that beside the
+/// tests.
 fn with_stand_in(mut command: Command) -> Ran {
     let beside = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     assert!(beside.join("libcuda.so").exists(), "the stand-in is a dev-dependency");
@@ -17,8 +18,8 @@ fn with_stand_in(mut command: Command) -> Ran {
     Ran::of(command)
 }
 
-/// The program says in one line that there is no driver and what to do; where it found that out stands
-/// below. `false` if this machine has one.
+/// The program says in one line that there is no driver and what to do; where it found that out
+/// stands below. `false` if this machine has one.
 fn is_refused_without_a_driver(mut command: Command) -> bool {
     command.env_remove("LD_LIBRARY_PATH");
     let ran = Ran::of(command);
@@ -99,8 +100,8 @@ fn a_gpu_trains_a_model_that_the_processor_uses() {
     world.run(&["caption", "red.png", "--model", "run"]).succeeded();
 }
 
-/// The weights of two models, trained for a step: a gradient near zero may have either sign, and move
-/// its weight by the whole learning rate either way.
+/// The weights of two models, trained for a step: a gradient near zero may have either sign, and
+/// move its weight by the whole learning rate either way.
 fn assert_trained_alike(there: &Path, here: &Path) {
     let [there, here] = [there, here].map(|path| SafeTensors::open(path).unwrap());
     let (mut all, mut elsewhere) = (0, 0);
@@ -154,6 +155,9 @@ fn a_device_that_is_not_there_is_named() {
     let with = |device: &str| world.command(&[&draw[..], &[device]].concat());
     Ran::of(with("tpu")).failed(&["`tpu` is no device", "cpu, cuda"]);
     with_stand_in(with("cuda:3")).failed(&["GPU 3 does not open"]);
+    let bench = world.command(&["bench", "step", "--device", "cuda:3"]);
+    with_stand_in(bench).failed(&["GPU 3 does not open"]);
+    Ran::of(world.command(&["bench", "forward", "--device", "tpu"])).failed(&["is no device"]);
     if !is_refused_without_a_driver(with("cuda")) {
         eprintln!("SKIPPED a_device_that_is_not_there_is_named, part: this machine has a driver");
     }

@@ -78,7 +78,7 @@ fn operations_are_checked() {
     assert!(text.contains("all of 1 operations pass"), "{text}");
 }
 
-/// The keys of every line about something timed.
+/// The keys of every line about something timed on the CPU.
 const TIMED: [&str; 10] = [
     "case",
     "mode",

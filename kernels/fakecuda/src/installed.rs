@@ -105,8 +105,8 @@ impl Installed {
 
     /// Calls a function that takes a number.
     fn number(&self, function: &[u8], number: u32) {
-        // SAFETY: the functions passed here have this signature, but for the sign of the number, which
-        // is 0 or 1.
+        // SAFETY: the functions passed here have this signature, but for the sign of the number,
+        // which is 0 or 1.
         let status = unsafe {
             let call: Symbol<'_, unsafe extern "C" fn(u32) -> i32> = self.symbol(function);
             call(number)

@@ -137,8 +137,8 @@ impl<'k, S: Space, T: Element> Pointer<'k, S, T> {
         format!("[{}+{}]", self.base, self.displacement)
     }
 
-    /// Loads `n` words of `bytes` each, as vectors where there are several; zeros where a guard does
-    /// not hold.
+    /// Loads `n` words of `bytes` each, as vectors where there are several; zeros where a guard
+    /// does not hold.
     pub(super) fn load_words<W: Type>(
         self,
         suffix: &str,

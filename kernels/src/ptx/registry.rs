@@ -1,8 +1,8 @@
 //! The kernels that there are: what the assembler's check walks over.
 //!
 //! Operations launch them all but two kinds, which are there for those who make kernels their own:
-//! products of float32 rounded to tf32 (operations round to bf16 or not at all), and random numbers (a
-//! model's are made by the CPU: the same bits on every device).
+//! products of float32 rounded to tf32 (operations round to bf16 or not at all), and random numbers
+//! (a model's are made by the CPU: the same bits on every device).
 
 use std::collections::HashSet;
 
@@ -19,8 +19,8 @@ use crate::gemm::ptx::{Gemm, Tiles, Writing};
 use crate::norm::ptx::{Gain, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
-/// The kernels, each of one name. Of kernels for one width of heads or one size of filters, for more
-/// than four axes and for more than two segments there are examples.
+/// The kernels, each of one name. Of kernels for one width of heads or one size of filters, for
+/// more than four axes and for more than two segments there are examples.
 pub fn kernels() -> Vec<Kernel> {
     let mut all = Vec::new();
     formulas(&mut all);

@@ -56,7 +56,8 @@ impl<'k> RowLane<'k> {
         tree(self.k, x, |a, b| a.max(b))
     }
 
-    /// Runs `f` with every column of this lane below `width`, in order, and what `load` finds there.
+    /// Runs `f` with every column of this lane below `width`, in order, and what `load` finds
+    /// there.
     pub fn each<V>(
         &self,
         width: impl Source<'k, U32>,

@@ -209,9 +209,9 @@ impl<'k> RowBlock<'k> {
         std::array::from_fn(|i| answers[i])
     }
 
-    /// Runs `add` in sixteen lanes with what `make` makes of what `load` finds in the lane's columns
-    /// below `width`, in order. Zeros follow those of the row. Answers which lane this is; other
-    /// threads have numbers from 16 on.
+    /// Runs `add` in sixteen lanes with what `make` makes of what `load` finds in the lane's
+    /// columns below `width`, in order. Zeros follow those of the row. Answers which lane this is;
+    /// other threads have numbers from 16 on.
     pub fn in_lanes<V, const TERMS: usize>(
         &self,
         width: Reg<'k, U32>,

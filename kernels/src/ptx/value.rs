@@ -264,6 +264,7 @@ impl<'k> Reg<'k, U64> {
     pub fn eq(self, other: impl Source<'k, U64>) -> Reg<'k, Pred> {
         self.compare("eq", other.reg(self.body))
     }
+
     /// Shifted right as a signed number.
     pub fn shr_signed(self, by: u32) -> Self {
         self.body.op("shr.s64", &[&self, &by])

@@ -187,8 +187,8 @@ fn attention_has_no_bank_conflicts() {
     }
 }
 
-/// Waiting for anything less attention is at fault, and the machine says so: after an even number of
-/// tiles, or after an odd one, whatever the width of heads, with a bias and without.
+/// Waiting for anything less attention is at fault, and the machine says so: after an even number
+/// of tiles, or after an odd one, whatever the width of heads, with a bias and without.
 #[test]
 fn nothing_that_is_waited_for_can_be_missing() {
     let case = |n, width, bias, exact| {

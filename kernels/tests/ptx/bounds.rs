@@ -1,8 +1,9 @@
 //! How much of a card's tensor cores the main loops could use at best: `kernels/perf/bounds.md`.
 //!
-//! The machine counts what a turn of a loop asks of each unit of a multiprocessor, and a unit's rate
-//! says how many clocks it needs for that; the slowest unit is the bound. It is a prediction of what
-//! cannot be exceeded, not a measurement: latencies, and whether everything overlaps, are not in it.
+//! The machine counts what a turn of a loop asks of each unit of a multiprocessor, and a unit's
+//! rate says how many clocks it needs for that; the slowest unit is the bound. It is a prediction
+//! of what cannot be exceeded, not a measurement: latencies, and whether everything overlaps, are
+//! not in it.
 
 use kernels::attention::ptx::Attention;
 use kernels::gemm::Size;
@@ -19,14 +20,14 @@ struct Card {
     arch: &'static str,
     /// Floating-point operations on bf16 that the data sheet comes to,
     tensor: f64,
-    /// and the share of them that `mma.sync` reaches. Of H100's, which wgmma alone reaches, it is about
-    /// 62 % (Luo et al. 2024, "Benchmarking and dissecting the NVIDIA Hopper GPU").
+    /// and the share of them that `mma.sync` reaches. Of H100's, which wgmma alone reaches, it is
+    /// about 62 % (Luo et al. 2024, "Benchmarking and dissecting the NVIDIA Hopper GPU").
     mma: f64,
     /// Lanes of float32 arithmetic.
     fp32: f64,
-    /// Its share of the bytes that the second cache gives: A100's is NVIDIA's figure, RTX 4090's what
-    /// public microbenchmarks found, 5.0 TB/s. Those found 5.5 on an H100, and a product of ours
-    /// reads 6.5 there: A100's bytes a clock are taken, for all its multiprocessors.
+    /// Its share of the bytes that the second cache gives: A100's is NVIDIA's figure, RTX 4090's
+    /// what public microbenchmarks found, 5.0 TB/s. Those found 5.5 on an H100, and a product of
+    /// ours reads 6.5 there: A100's bytes a clock are taken, for all its multiprocessors.
     l2: f64,
 }
 

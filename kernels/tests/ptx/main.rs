@@ -12,6 +12,7 @@ mod conv;
 mod elementwise;
 mod gemm;
 mod norms;
+mod parts;
 mod random;
 mod registry;
 mod rows;

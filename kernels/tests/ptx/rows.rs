@@ -4,7 +4,7 @@ use kernels::ptx::Team;
 use kernels::{softmax, xent};
 use ptx_vm::{Arg, Buffer, Machine};
 
-use crate::{assert_bits, numbers, run};
+use crate::{assert_bits, launch, numbers, run};
 
 #[test]
 fn softmax_has_the_bits_of_the_cpu_both_ways() {
@@ -38,6 +38,34 @@ fn softmax_has_the_bits_of_the_cpu_both_ways() {
                 run(&mut gpu, &backward, [rows, 1, 1], &args);
                 assert_bits("softmax backward", &gpu.download(dx_out).expect("a buffer"), &dx);
             }
+        }
+    }
+}
+
+/// What blocks of threads make together needs every barrier.
+#[test]
+fn blocks_need_their_barriers() {
+    let n = 2100;
+    let mut gpu = Machine::new();
+    let [x, dy] = [1, 2].map(|seed| gpu.upload(&numbers(n, 1.0, seed)));
+    let y: Buffer<f32> = gpu.alloc(n);
+    let (ids, weights) = (gpu.upload(&[7u32]), gpu.upload(&[1.0f64]));
+    let (lse, losses) = (gpu.alloc::<f32>(1), gpu.alloc::<f64>(1));
+    let sizes = [1, n as u32].map(Arg::from);
+    let softmax = [&[x.into(), y.into()][..], &sizes].concat();
+    let softmax_backward = [&[x.into(), dy.into(), y.into()][..], &sizes].concat();
+    let arrays = [x.into(), ids.into(), weights.into(), lse.into(), losses.into()];
+    let entropy = [&arrays[..], &sizes, &[u32::MAX.into()]].concat();
+    for (kernel, args) in [
+        (softmax::ptx::forward(false, Team::Block), softmax),
+        (softmax::ptx::backward(false, Team::Block), softmax_backward),
+        (xent::ptx::forward(Team::Block), entropy),
+    ] {
+        run(&mut gpu, &kernel, [1, 1, 1], &args);
+        let broken = kernel.weakened();
+        assert!(broken.len() >= 2, "two barriers for each sum or maximum");
+        for broken in broken {
+            launch(&mut gpu, &broken, [1, 1, 1], &args).expect_err("a race");
         }
     }
 }

@@ -85,7 +85,8 @@ fn a_graph_moves_what_is_there() {
         assert_eq!((squares, state.borrow().to_f64_vec()), *want, "{i}");
         assert!(repeat.is_recorded());
         if i == 1 {
-            // Whoever shares it keeps what it was: the weight moves elsewhere, and is recorded anew.
+            // Whoever shares it keeps what it was: the weight moves elsewhere, and is recorded
+            // anew.
             let kept = state.borrow().clone();
             let f = |x: &[Tensor]| step(&mut state.borrow_mut(), &x[0]);
             repeat.run(&gpu, &[&given(9)], f).unwrap();

@@ -119,10 +119,8 @@ impl<'a> Problem<'a> {
         for part in &op.parts {
             let (q, k, v) = (part.queries.then(&mut next), next(), next());
             let tokens = k.shape()[1];
-            let padding = match &part.key_len {
-                Some(len) => padding(gpu, len, tokens)?,
-                None => none.clone(),
-            };
+            let len = part.key_len.as_ref();
+            let padding = len.map_or(Ok(none.clone()), |len| padding(gpu, len, tokens))?;
             segments.push(Segment { q, k, v, padding, tokens, first_query, first_key });
             first_query += if part.queries { tokens } else { 0 };
             first_key += tokens;
@@ -271,8 +269,8 @@ impl Problem<'_> {
                 Family::Exact(..) => Storage::F32,
             };
             let d_o = prepared(dy, storage, self.width);
-            // Of the very numbers that dP will be made of: else rounding them would leave Σ dS, which
-            // is nothing, at as much as they changed.
+            // Of the very numbers that dP will be made of: else rounding them would leave Σ dS,
+            // which is nothing, at as much as they changed.
             let rounded = d_o.to_dtype(DType::F32);
             let mut delta = self.new_statistics(segment.tokens);
             let rows = self.batch * segment.tokens * self.heads;
@@ -330,8 +328,8 @@ impl Problem<'_> {
         Ok([dk, dv])
     }
 
-    /// The gradient of the bias, one launch for each pair of segments; rows of queries whose answers
-    /// have no gradient are zeros.
+    /// The gradient of the bias, one launch for each pair of segments; rows of queries whose
+    /// answers have no gradient are zeros.
     fn bias_gradient(
         &self,
         family: Family,

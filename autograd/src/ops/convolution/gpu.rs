@@ -1,5 +1,5 @@
-//! Convolutions on a GPU: launches of `kernels::conv::ptx`. Outputs and gradients of x have the CPU's
-//! bits; gradients of w are summed in another order.
+//! Convolutions on a GPU: launches of `kernels::conv::ptx`. Outputs and gradients of x have the
+//! CPU's bits; gradients of w are summed in another order.
 
 use kernels::conv::{Conv, Upsample, ptx};
 use tensor::{Cuda, DType, Result, Tensor};

@@ -6,8 +6,8 @@ use tensor::{Cuda, DType, Result, Tensor};
 /// Elements from which a row is a block's to find the largest in, rather than a warp's.
 const WIDE: usize = 1024;
 
-/// Sums of packed elements \[outer, n, inner\] along the middle axis, by the CPU's trees: columns in
-/// groups, until one is left; rows by a warp each, or in parts where they are long.
+/// Sums of packed elements \[outer, n, inner\] along the middle axis, by the CPU's trees: columns
+/// in groups, until one is left; rows by a warp each, or in parts where they are long.
 pub(in crate::ops) fn add(
     gpu: &Cuda,
     x: &Tensor,

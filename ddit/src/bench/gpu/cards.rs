@@ -3,7 +3,8 @@
 /// Rates of a card: for dense operands, at published boost clocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Card {
-    /// The names that the driver gives it, without NVIDIA's, and the one of the tests' virtual machine.
+    /// The names that the driver gives it, without NVIDIA's, and the one of the tests' virtual
+    /// machine.
     names: &'static [&'static str],
     /// 10¹² float32 operations a second, of ordinary multiply-adds.
     pub float32: f64,
@@ -60,8 +61,8 @@ impl Card {
     }
 
     /// The share of the tensor cores' published rate that a kernel's main loop can reach, as
-    /// `kernels/perf/bounds.md` predicts it: all of it for cards that it says nothing of, whose rate
-    /// `mma.sync` reaches; `None` for a kernel that it says nothing of.
+    /// `kernels/perf/bounds.md` predicts it: all of it for cards that it says nothing of, whose
+    /// rate `mma.sync` reaches; `None` for a kernel that it says nothing of.
     pub fn share(&self, kernel: &str) -> Option<f64> {
         let table = include_str!("../../../../kernels/perf/bounds.md");
         self.bounds.map_or(Some(1.0), |card| share(table, kernel, card))
@@ -113,8 +114,8 @@ mod tests {
         assert_eq!(card.bound(82.6e12, card.float32, 2016e9), 2.0);
     }
 
-    /// The table is written elsewhere: its shape may not change unseen. What of a Hopper's published
-    /// rate `mma.sync` cannot reach counts too.
+    /// The table is written elsewhere: its shape may not change unseen. What of a Hopper's
+    /// published rate `mma.sync` cannot reach counts too.
     #[test]
     fn shares_are_read_from_the_table_of_bounds() {
         let product = "gemm_tensor_cores_nt_bf16_f32_store";

@@ -1,8 +1,8 @@
 //! A GPU by the clock.
 //!
-//! What a GPU is asked for has been queued when a call returns, so that runs are timed in batches, each
-//! waited for once. Where a run is shorter than asking for it, that is what is measured: so it is for
-//! whoever uses it.
+//! What a GPU is asked for has been queued when a call returns, so that runs are timed in batches,
+//! each waited for once. Where a run is shorter than asking for it, that is what is measured: so it
+//! is for whoever uses it.
 
 use std::time::{Duration, Instant};
 
@@ -52,8 +52,8 @@ const PRODUCTS: [[usize; 3]; 4] =
 const STREAMS: [&str; 6] =
     ["layer_norm", "ada_layer_norm", "rms_norm", "group_norm", "softmax", "gelu_tanh"];
 
-/// Bytes that the operands of a row have together at least, more than twice the largest second cache
-/// of a known card (L40S: 96 MB): what a run reads has left that since it was read last.
+/// Bytes that the operands of a row have together at least, more than twice the largest second
+/// cache of a known card (L40S: 96 MB): what a run reads has left that since it was read last.
 const TURNS: usize = 256 << 20;
 
 /// Sizes that the virtual machine does in a moment.
@@ -133,8 +133,8 @@ impl Timer<'_> {
         Ok(Var::constant(numbers.to_device(&self.device)?))
     }
 
-    /// Times the runs of several operands in turn. Results are kept for as long: memory that is given
-    /// back would be the next to be written, and in the cache.
+    /// Times the runs of several operands in turn. Results are kept for as long: memory that is
+    /// given back would be the next to be written, and in the cache.
     fn row_of<T>(
         &mut self,
         what: String,
@@ -246,15 +246,20 @@ impl Timer<'_> {
     fn model(&mut self, case: Workload) -> Result<()> {
         for mode in [Mode::Train, Mode::Forward] {
             let pass = if mode == Mode::Train { "training step" } else { "forward" };
-            let mut bench = Bench::new(case, mode, &self.device)?;
-            bench.run()?;
-            let how = if bench.is_recorded() { "repeated" } else { "kernel by kernel" };
-            let cost = [bench.executed(), 0.0];
-            let what = format!("model {}, {pass}, {how}", case.name);
-            self.row(what, Unit::Float32, cost, || bench.run())?;
-            let mut bench = Bench::new(case, mode, &self.device)?;
-            let what = format!("model {}, {pass}, {how}, bf16", case.name);
-            self.row(what, Unit::Tensor(PRODUCT), cost, || autocast(|| bench.run()))?;
+            for (is_cast, unit, rounded) in
+                [(false, Unit::Float32, ""), (true, Unit::Tensor(PRODUCT), ", bf16")]
+            {
+                let mut bench = Bench::new(case, mode, &self.device)?;
+                let run = |bench: &mut Bench| match is_cast {
+                    true => autocast(|| bench.run()),
+                    false => bench.run(),
+                };
+                run(&mut bench)?;
+                let (cost, how) = ([bench.executed(), 0.0], bench.is_recorded());
+                let how = if how { "repeated" } else { "kernel by kernel" };
+                let what = format!("model {}, {pass}, {how}{rounded}", case.name);
+                self.row(what, unit, cost, || run(&mut bench))?;
+            }
         }
         Ok(())
     }

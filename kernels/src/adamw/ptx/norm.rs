@@ -70,8 +70,8 @@ const THREADS: u32 = 256;
 /// The norm of the first `limited` gradients together, that of the others, and what each group is
 /// multiplied with: clip \[2\] (float32) is min(1, limit/norm) for the first and 1 for the others,
 /// or NaN for both where a norm is not finite: [`kernel`](super::kernel) then changes nothing.
-/// Parameters: sums (of [`squares`]), first_segments, norms \[2\] (float64), clip, n, limited, limit
-/// (float64, infinite where there is none). The extent of the grid is 1.
+/// Parameters: sums (of [`squares`]), first_segments, norms \[2\] (float64), clip, n, limited,
+/// limit (float64, infinite where there is none). The extent of the grid is 1.
 ///
 /// A thread adds the segments of an array, and one thread the arrays, each in order, as the CPU.
 pub fn clip() -> Kernel {

@@ -38,8 +38,9 @@ impl Convolution {
     /// patches.
     ///
     /// Parameters: those of [`Gemm::exact`] with weights as a, images as b and the writer
-    /// [`Writing::RowBias`] (or `Store`), where m is filters, n output pixels, k channels·taps, in one
-    /// part; then [`map_numbers`]. The extent of the grid is output pixels by filters by images.
+    /// [`Writing::RowBias`] (or `Store`), where m is filters, n output pixels, k channels·taps, in
+    /// one part; then [`map_numbers`]. The extent of the grid is output pixels by filters by
+    /// images.
     pub fn exact(&self) -> Kernel {
         let [down, across] = self.taps;
         let bias = if self.bias { "_bias" } else { "" };

@@ -6,17 +6,17 @@
 //! | [`Gemm::tensor_cores`] | bf16, rows a multiple of 8, n even | `mma.sync`, float32 sums |
 //! | the same | float32, rows a multiple of 4, n even | rounded to tf32, float32 sums |
 //!
-//! Operands are plain or transposed; results leave through the CPU's writers ([`Writing`]). These, and
-//! what they read and keep, are float32.
+//! Operands are plain or transposed; results leave through the CPU's writers ([`Writing`]). These,
+//! and what they read and keep, are float32.
 //!
 //! Parameters: a, b, out, those of the writer, then m, n, k, the elements from row to row of a and
 //! of b, and from matrix to matrix of each (0: one for all), then how many parts k is cut into and
-//! how long each is, but the last. The extent of the grid is n by m by the batch times the parts. k is
-//! at least one.
+//! how long each is, but the last. The extent of the grid is n by m by the batch times the parts.
+//! k is at least one.
 //!
 //! Where results are few, blocks that make one tile each would leave most of a card idle. There
-//! [tiles](Tiles::of) are small, and if sums are long [`Gemm::part`] cuts k: the product stores sums of
-//! parts, \[batch, parts, m, n\], and [`Writing::finish`] adds them in order and writes.
+//! [tiles](Tiles::of) are small, and if sums are long [`Gemm::part`] cuts k: the product stores
+//! sums of parts, \[batch, parts, m, n\], and [`Writing::finish`] adds them in order and writes.
 
 pub(crate) mod exact;
 mod panel;
@@ -45,7 +45,7 @@ pub struct Gemm {
 impl Gemm {
     /// The product in float32, with the CPU's bits.
     ///
-    /// A block makes a tile from panels of 8 along k in shared memory, of which the next is filled
+    /// A block makes a tile from panels along k in shared memory, of which the next is filled
     /// meanwhile; the block sums of [`KC`] are added in order.
     pub fn exact(&self, tiles: Tiles) -> Kernel {
         let how = if tiles == Tiles::SMALL { "exact_small" } else { "exact" };
@@ -61,8 +61,9 @@ impl Gemm {
     /// ones rounded to tf32: 8 bits of exponent and 10 of mantissa.
     ///
     /// Rows of both operands, as they are stored, begin at multiples of 16 bytes, and n is even. A
-    /// block makes 128 × 128 elements, four warps 64 × 64 each, from panels of 64 bytes along k that
-    /// are copied asynchronously into a ring of [`STAGES`](tensor_cores::STAGES) in shared memory.
+    /// block makes 128 × 128 elements, four warps 64 × 64 each, from panels of 64 bytes along k
+    /// that are copied asynchronously into a ring of [`STAGES`](tensor_cores::STAGES) in shared
+    /// memory.
     ///
     /// # Panics
     /// If operands are stored as f16: no model of ours computes in it.

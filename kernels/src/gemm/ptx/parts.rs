@@ -8,13 +8,15 @@ use crate::ptx::{F32, Kernel};
 /// bits.
 const PROCESSORS: usize = 128;
 
-/// Blocks that a multiprocessor is busy with: of large tiles, of small ones, of tensor cores.
-const LARGE: usize = 1;
+/// Blocks that a multiprocessor is busy with: of small tiles, of tensor cores.
 const SMALL: usize = 8;
 const CORES: usize = 2;
 
 /// The shortest part for tensor cores: what a part costs besides is not more than its products.
 const LEAST: usize = 256;
+
+/// Sums of parts, at most: 256 MiB of them.
+const MOST: usize = 64 << 20;
 
 /// Threads of a block that finishes, the rows that it takes, and the columns of a thread.
 const THREADS: u32 = 128;
@@ -22,11 +24,11 @@ const ROWS: u32 = 4;
 const EACH: u32 = 4;
 
 impl Tiles {
-    /// Those for so many results: large ones if there are enough, and more rows than small ones have.
+    /// Those for so many results: large ones if there is one for each multiprocessor, and there are
+    /// more rows than a small one has.
     pub fn of(batch: usize, m: usize, n: usize) -> Self {
         let has_rows = m > Tiles::SMALL.rows() as usize;
-        let blocks = count(Tiles::LARGE.per_block(), batch, m, n);
-        match has_rows && blocks > LARGE * PROCESSORS {
+        match has_rows && count(Tiles::LARGE.per_block(), batch, m, n) > PROCESSORS {
             true => Tiles::LARGE,
             false => Tiles::SMALL,
         }
@@ -36,20 +38,27 @@ impl Tiles {
 impl Gemm {
     /// How long the parts of k are best: k itself where it is not cut.
     ///
-    /// The [exact](Self::exact) product, which is one of `tiles`, is cut into the CPU's blocks of
-    /// [`KC`], whose sums that adds in order too: the bits stay. For [tensor cores](Self::tensor_cores)
-    /// parts are of any length.
-    pub fn part(tiles: Option<Tiles>, batch: usize, [m, n, k]: [usize; 3]) -> usize {
-        let (per_block, busy) = match tiles {
-            Some(tiles) => (tiles.per_block(), if tiles == Tiles::LARGE { LARGE } else { SMALL }),
-            None => (tensor_cores::PER_BLOCK, CORES),
+    /// An [exact](Self::exact) product of these tiles is cut into the CPU's blocks of [`KC`], whose
+    /// sums that adds in order too: the bits stay. On [tensor cores](Self::tensor_cores) they do
+    /// not, so that only sums along A's rows are cut there, the gradients of weights: a sample's
+    /// results are the same in any batch.
+    pub fn part(&self, tiles: Option<Tiles>, batch: usize, [m, n, k]: [usize; 3]) -> usize {
+        let part = match tiles {
+            Some(Tiles::LARGE) => k,
+            Some(tiles) => match SMALL * PROCESSORS >= 2 * count(tiles.per_block(), batch, m, n) {
+                true => k.min(KC),
+                false => k,
+            },
+            None if self.transposed[0] => {
+                let blocks = count(tensor_cores::PER_BLOCK, batch, m, n);
+                let wanted = CORES * PROCESSORS / blocks.max(1);
+                k.min(k.div_ceil(wanted.max(1)).next_multiple_of(LEAST))
+            }
+            None => k,
         };
-        let wanted = busy * PROCESSORS / count(per_block, batch, m, n).max(1);
-        match tiles {
-            _ if wanted < 2 => k,
-            Some(_) => k.min(KC),
-            None => k.min(k.div_ceil(wanted).next_multiple_of(LEAST)),
-        }
+        let parts = batch * k.div_ceil(part.max(1));
+        let fits = parts <= usize::from(u16::MAX) && parts * m * n <= MOST;
+        if fits { part } else { k }
     }
 }
 
@@ -58,8 +67,8 @@ fn count([columns, rows, _]: [u32; 3], batch: usize, m: usize, n: usize) -> usiz
 }
 
 impl Writing {
-    /// Adds sums of parts and writes. Parameters: sums \[batch, parts, m, n\], out, those of the writer,
-    /// then m, n, parts. The extent of the grid is n by m by the batch.
+    /// Adds sums of parts and writes. Parameters: sums \[batch, parts, m, n\], out, those of the
+    /// writer, then m, n, parts. The extent of the grid is n by m by the batch.
     pub fn finish(self) -> Kernel {
         let name = format!("gemm_finish_{}", self.name());
         let across = THREADS / ROWS;

@@ -10,8 +10,8 @@
 //!
 //! An operand that lies along k keeps its rows: a panel is \[128\] rows of 64 bytes, and fragments
 //! come by `ldmatrix`. One that lies across keeps its rows too, of 128 elements, and
-//! `ldmatrix.trans` turns its fragments; elements of 4 bytes would fall apart, and are loaded one by
-//! one. All are [`Tile`]s: no access has bank conflicts.
+//! `ldmatrix.trans` turns its fragments; elements of 4 bytes would fall apart, and are loaded one
+//! by one. All are [`Tile`]s: no access has bank conflicts.
 
 use super::{Gemm, Problem};
 use crate::ptx::mma::{self, Sums};

@@ -20,9 +20,9 @@ const PIXELS: u32 = THREADS * TOGETHER;
 /// Elements of a group that a block of [`group_parts`] adds up.
 pub const PART: u32 = BLOCK as u32;
 
-/// Sums of blocks of [`PART`] elements of each group (float64): of x, or of (x − μ)² where `squares`.
-/// Parameters: x, mean where `squares`, parts, len (of a group), blocks = ⌈len / PART⌉. The extent
-/// of the grid is groups·blocks.
+/// Sums of blocks of [`PART`] elements of each group (float64): of x, or of (x − μ)² where
+/// `squares`. Parameters: x, mean where `squares`, parts, len (of a group), blocks = ⌈len / PART⌉.
+/// The extent of the grid is groups·blocks.
 pub fn group_parts(squares: bool) -> Kernel {
     let name = if squares { "group_norm_squares" } else { "group_norm_sums" };
     blocks(name, |k| write_parts(k, squares))
