@@ -195,11 +195,13 @@ fn attentions(all: &mut Vec<Kernel>) {
         }
     }
     all.push(Backward::bias_gradient(64));
-    // Of half a tile, of a whole one, of more than one; in chunks, and of an odd width.
+    // Of half a tile, of a whole one, of more than one; in chunks, and of an odd width. The widest
+    // are an autoencoder's, which has one head.
     for (operands, width, biases) in [
         (Storage::F32, 32, &[false][..]),
         (Storage::F32, 64, &[false, true]),
         (Storage::F32, 67, &[false, true]),
+        (Storage::F32, 512, &[false]),
         (Storage::Bf16, 128, &[false, true]),
         (Storage::F16, 64, &[false, true]),
     ] {
