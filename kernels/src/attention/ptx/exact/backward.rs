@@ -159,14 +159,7 @@ pub(super) fn keys<'k, S: Stored>(k: &'k Body, exact: &Exact) {
                 })
             };
             let scores = tiles.scores();
-            tiles.each_panel(|channel| {
-                tiles.load(q_tile, q, channel);
-                tiles.load(k_tile, keys, channel);
-                k.barrier();
-                tiles.multiply([k_tile, q_tile], n, &scores);
-                k.note("P or the next panel takes the place of K");
-                k.barrier();
-            });
+            tiles.add_product((k_tile, keys), (q_tile, q), n, &scores);
             let lse = of_columns(asking.lse).map(in_log2);
             let weights: Vec<_> = (0..EACH)
                 .map(|i| {
@@ -181,14 +174,7 @@ pub(super) fn keys<'k, S: Stored>(k: &'k Body, exact: &Exact) {
                 .collect();
             tiles.store_scores(weight_tile, &weights);
             let (delta, slopes) = (of_columns(asking.delta), tiles.scores());
-            tiles.each_panel(|channel| {
-                tiles.load(d_o_tile, d_o, channel);
-                tiles.load(v_tile, values, channel);
-                k.barrier();
-                tiles.multiply([v_tile, d_o_tile], n, &slopes);
-                k.note("dS or the next panel takes the place of V");
-                k.barrier();
-            });
+            tiles.add_product((v_tile, values), (d_o_tile, d_o), n, &slopes);
             // P comes back, so that registers need not hold both.
             let weights = tiles.load_scores(weight_tile);
             let slopes: Vec<_> = (weights.iter().zip(&slopes).enumerate())
@@ -246,21 +232,8 @@ pub(super) fn bias<S: Stored>(k: &Body, width: u32) {
             end: len,
         });
         let (scores, slopes) = (tiles.scores(), tiles.scores());
-        tiles.each_panel(|channel| {
-            tiles.load(left, q, channel);
-            tiles.load(right, key_part, channel);
-            k.barrier();
-            tiles.multiply([left, right], n, &scores);
-            k.note("the next tiles take these places");
-            k.barrier();
-        });
-        tiles.each_panel(|channel| {
-            tiles.load(left, d_o, channel);
-            tiles.load(right, value_part, channel);
-            k.barrier();
-            tiles.multiply([left, right], n, &slopes);
-            k.barrier();
-        });
+        tiles.add_product((left, q), (right, key_part), n, &scores);
+        tiles.add_product((left, d_o), (right, value_part), n, &slopes);
         let of_rows: Vec<_> = rows
             .iter()
             .map(|&row| {

@@ -174,6 +174,25 @@ impl<'k> Tiles<'k> {
         }
     }
 
+    /// Adds left·rightᵀ, for `n` rows on the right, to `sums`: by panels that come to these tiles,
+    /// which are free after it.
+    pub fn add_product<L: Stored, R: Stored>(
+        &self,
+        (left_tile, left): (Tile<'k>, Part<'k, L>),
+        (right_tile, right): (Tile<'k>, Part<'k, R>),
+        n: Reg<'k, U32>,
+        sums: &[Var<'k, F32>],
+    ) {
+        self.each_panel(|channel| {
+            self.load(left_tile, left, channel);
+            self.load(right_tile, right, channel);
+            self.k.barrier();
+            self.multiply([left_tile, right_tile], n, sums);
+            self.k.note("the next panel, or whatever comes, takes their places");
+            self.k.barrier();
+        });
+    }
+
     /// Copies rows to a tile, as many channels as it has room for, from `channel` on; zeros beyond
     /// the width.
     pub fn load<S: Stored>(
