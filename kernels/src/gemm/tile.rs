@@ -6,6 +6,7 @@
 //!     for each strip of 64 columns of B
 //!         pack the strip, while the first group of rows     unless it is packed; it stays in the
 //!             is multiplied if columns are side by side     second cache
+//!             and registers to spare
 //!         for each 96 rows of A, in groups of 12
 //!             for each 16·TILE_VECS columns of the strip
 //!                 micro-kernel: TILE_ROWS × 16·TILE_VECS sums in registers, KC fused steps
@@ -124,13 +125,17 @@ impl<T: Real> SumTile<'_, '_, T> {
         let (b, batch, rows) = (self.b, self.batch, self.rows.len());
         let slots = std::mem::take(&mut self.slots);
         let mut done = 0;
-        let unpacked = b.unpacked(batch, strip.clone(), depth.start);
-        if let Some((x, stride)) = unpacked.filter(|_| rows >= GROUP) {
-            let fresh = Strip::Unpacked(x, stride, slices(slots, depth.len()));
-            done = GROUP;
-            self.chunk(isa, 0..done, fresh, strip.clone(), depth.clone());
-        } else {
-            b.prepare(batch, strip.clone(), depth.clone(), slots);
+        match b.unpacked(batch, strip.clone(), depth.start) {
+            Some((x, stride)) if packs_on_the_way::<S>() && rows >= GROUP => {
+                let fresh = Strip::Unpacked(x, stride, slices(slots, depth.len()));
+                done = GROUP;
+                self.chunk(isa, 0..done, fresh, strip.clone(), depth.clone());
+            }
+            Some((x, stride)) => {
+                let mut panels = slices(slots, depth.len());
+                pack_columns(isa, x, stride, &mut panels[..strip.len()]);
+            }
+            None => b.prepare(batch, strip.clone(), depth.clone(), slots),
         }
         let mut panels = b.ready(batch, strip.clone(), depth.clone());
         for (panel, slot) in panels.iter_mut().zip(slots.chunks(KC)) {
@@ -223,6 +228,41 @@ fn slices<T>(slots: &mut [[T; LANES]], depth: usize) -> [&mut [[T; LANES]]; STRI
     std::array::from_fn(|_| &mut slots.next().expect("slots of a strip")[..depth])
 }
 
+/// Whether the micro-kernel can pack columns and multiply at once: where it leaves registers for
+/// that. With sixteen, the compiler would save sums to memory at every step.
+const fn packs_on_the_way<S: Simd>() -> bool {
+    S::TILE_VECS > 1
+}
+
+/// Packs columns that lie in memory side by side, steps along K `stride` numbers apart.
+#[inline(always)]
+fn pack_columns<S: Simd>(isa: S, x: &[S::T], stride: usize, panels: &mut [&mut [[S::T; LANES]]]) {
+    if let Some(panels) = panels.first_chunk_mut::<STRIP>() {
+        return pack_panels(isa, x, stride, panels);
+    }
+    for (i, panel) in panels.iter_mut().enumerate() {
+        pack_panels(isa, &x[i * LANES..], stride, std::array::from_mut(panel));
+    }
+}
+
+/// Packs columns of N panels.
+#[inline(always)]
+fn pack_panels<S: Simd, const N: usize>(
+    isa: S,
+    x: &[S::T],
+    stride: usize,
+    panels: &mut [&mut [[S::T; LANES]]; N],
+) {
+    let depth = panels[0].len();
+    let panels = panels.each_mut().map(|panel| &mut panel[..depth]);
+    for k in 0..depth {
+        let columns = x[k * stride..].as_chunks().0.first_chunk::<N>().expect("columns");
+        for i in 0..N {
+            isa.store(isa.load(&columns[i]), &mut panels[i][k]);
+        }
+    }
+}
+
 /// Some rows of A against a strip of B.
 #[inline(always)]
 fn strip_sums<S: Simd, A: Tall<S::T>>(isa: S, a: A, mut b: Strip<S::T>, mut out: Out<S::T>) {
@@ -269,7 +309,7 @@ fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
                 let next = next.get(number).filter(|next| !next.is_empty()).unwrap_or(&panels[0]);
                 micro_tile(isa, a, Ready { panels, next }, out, rows, at);
             }
-            Strip::Unpacked(x, stride, slots) => {
+            Strip::Unpacked(x, stride, slots) if packs_on_the_way::<S>() => {
                 let slots = slots[at..].first_chunk_mut::<NV>().expect("panels of the strip");
                 if tile == 0 {
                     let panels = slots.each_mut().map(|slot| &mut **slot);
@@ -281,6 +321,7 @@ fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
                     micro_tile(isa, a, ready, out, rows, at);
                 }
             }
+            Strip::Unpacked(..) => unreachable!("columns packed on the way"),
         }
     }
 }

@@ -62,6 +62,50 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn load_head(self, x: &[f32], fill: f32) -> F32x16 {
+        if let Some(x) = x.first_chunk() {
+            return self.load(x);
+        }
+        let p = x.as_ptr();
+        // SAFETY: the token vouches for AVX2; lanes beyond the slice are not read.
+        unsafe {
+            let half = |offset: i32| {
+                let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+                let here = _mm256_cmpgt_epi32(_mm256_set1_epi32(x.len() as i32 - offset), lanes);
+                let read = _mm256_maskload_ps(p.wrapping_add(offset as usize), here);
+                _mm256_blendv_ps(_mm256_set1_ps(fill), read, _mm256_castsi256_ps(here))
+            };
+            F32x16(half(0), half(8))
+        }
+    }
+    /// By powers of two: a masked store is a slow instruction on some processors.
+    #[inline(always)]
+    fn store_head(self, v: F32x16, out: &mut [f32]) {
+        if let Some(out) = out.first_chunk_mut() {
+            return self.store(v, out);
+        }
+        let (len, mut p, mut eight) = (out.len(), out.as_mut_ptr(), v.0);
+        // SAFETY: the token vouches for AVX2; the powers of two add up to `len`.
+        unsafe {
+            if len & 8 != 0 {
+                _mm256_storeu_ps(p, eight);
+                (p, eight) = (p.add(8), v.1);
+            }
+            let mut four = _mm256_castps256_ps128(eight);
+            if len & 4 != 0 {
+                _mm_storeu_ps(p, four);
+                (p, four) = (p.add(4), _mm256_extractf128_ps::<1>(eight));
+            }
+            if len & 2 != 0 {
+                _mm_storel_epi64(p.cast(), _mm_castps_si128(four));
+                (p, four) = (p.add(2), _mm_movehl_ps(four, four));
+            }
+            if len & 1 != 0 {
+                _mm_store_ss(p, four);
+            }
+        }
+    }
+    #[inline(always)]
     fn load_around(self, x: &[f32], first: isize) -> F32x16 {
         // Beyond sixteen places before the start, or the end, it makes no difference how far.
         let first = first.clamp(-(LANES as isize), x.len() as isize);

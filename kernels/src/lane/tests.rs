@@ -51,11 +51,17 @@ impl Task<f32> for Everything<'_> {
         for v in values.into_iter().chain(square) {
             let mut out = [0.0; LANES];
             isa.store(v, &mut out);
-            let mut head = [7.0; 3];
-            isa.store_head(v, &mut head);
             // A NaN's payload is the processor's own affair.
             let canonical = |v: &f32| if v.is_nan() { 0x7fc0_0000 } else { v.to_bits() };
-            bits.extend(out.iter().chain(&head).map(canonical));
+            bits.extend(out.iter().map(canonical));
+            // Heads of all lengths, and what lies beyond them, which is left alone.
+            for len in 0..=LANES {
+                let mut head = [7.0; LANES + 1];
+                isa.store_head(isa.load_head(&out[..len], 2.0), &mut out);
+                isa.store_head(v, &mut head[..len]);
+                bits.extend(out.iter().chain(&head).map(canonical));
+                isa.store(v, &mut out);
+            }
         }
         bits
     }
