@@ -34,43 +34,69 @@ pub(super) struct SideBySide<'a, T> {
 
 /// What the micro-kernel reads of A.
 pub(super) trait Tall<T>: Copy {
-    /// N steps of MR rows.
+    /// MR rows, N steps along K at a time.
     type Steps<const MR: usize, const N: usize>: Copy;
-    /// Rows from `row` on, from step `k` on.
-    fn steps<const MR: usize, const N: usize>(self, row: usize, k: usize) -> Self::Steps<MR, N>;
-    /// Row `i` of them at step `k`.
-    fn at<const MR: usize, const N: usize>(steps: Self::Steps<MR, N>, i: usize, k: usize) -> T;
+    /// Rows from `row` on, steps `depth` of them. All lengths are looked at here, none at each
+    /// step.
+    fn steps<const MR: usize, const N: usize>(
+        self,
+        row: usize,
+        depth: Range<usize>,
+    ) -> Self::Steps<MR, N>;
+    /// Row `i` at `step` = \[j, n\]: number n of the `j`th N.
+    fn at<const MR: usize, const N: usize>(
+        steps: Self::Steps<MR, N>,
+        i: usize,
+        step: [usize; 2],
+    ) -> T;
 }
 
 impl<'a, T: Real> Tall<T> for AlongK<'a, T> {
-    type Steps<const MR: usize, const N: usize> = [&'a [T; N]; MR];
+    type Steps<const MR: usize, const N: usize> = [&'a [[T; N]]; MR];
     #[inline(always)]
-    fn steps<const MR: usize, const N: usize>(self, row: usize, k: usize) -> [&'a [T; N]; MR] {
-        let row = |i| self.x[(row + i) * self.stride + k..].first_chunk();
-        std::array::from_fn(|i| row(i).expect("steps of a row"))
+    fn steps<const MR: usize, const N: usize>(
+        self,
+        row: usize,
+        depth: Range<usize>,
+    ) -> Self::Steps<MR, N> {
+        // Not by `from_fn`, which may stay a call: then lengths are unknown again.
+        let mut rows = [[].as_slice(); MR];
+        for i in 0..MR {
+            let row = &self.x[(row + i) * self.stride + depth.start..];
+            rows[i] = row[..depth.len()].as_chunks().0;
+        }
+        rows
     }
     #[inline(always)]
-    fn at<const MR: usize, const N: usize>(rows: [&'a [T; N]; MR], i: usize, k: usize) -> T {
-        rows[i][k]
+    fn at<const MR: usize, const N: usize>(
+        rows: Self::Steps<MR, N>,
+        i: usize,
+        [j, n]: [usize; 2],
+    ) -> T {
+        rows[i][j][n]
     }
 }
 
 impl<'a, T: Real> Tall<T> for SideBySide<'a, T> {
-    type Steps<const MR: usize, const N: usize> = (&'a [[T; GROUP]; N], usize);
+    type Steps<const MR: usize, const N: usize> = (&'a [[[T; GROUP]; N]], usize);
     #[inline(always)]
-    fn steps<const MR: usize, const N: usize>(self, row: usize, k: usize) -> Self::Steps<MR, N> {
+    fn steps<const MR: usize, const N: usize>(
+        self,
+        row: usize,
+        depth: Range<usize>,
+    ) -> Self::Steps<MR, N> {
         let first = row % GROUP;
         assert!(first + MR <= GROUP);
-        let steps = self.x[row / GROUP * self.stride + k..].first_chunk();
-        (steps.expect("steps of a group"), first)
+        let group = &self.x[row / GROUP * self.stride + depth.start..];
+        (group[..depth.len()].as_chunks().0, first)
     }
     #[inline(always)]
     fn at<const MR: usize, const N: usize>(
         (group, first): Self::Steps<MR, N>,
         i: usize,
-        k: usize,
+        [j, n]: [usize; 2],
     ) -> T {
-        group[k][first + i]
+        group[j][n][first + i]
     }
 }
 
@@ -78,19 +104,23 @@ impl<'a, T: Real> Tall<T> for SideBySide<'a, T> {
 pub(super) trait Wide<T, const NV: usize> {
     /// Whether a micro-tile may have fewer rows than the registers have room for.
     const ANY_ROWS: bool;
-    /// N steps.
+    /// N steps along K at a time.
     type Steps<'s, const N: usize>
     where
         Self: 's;
     /// How many there are in all.
     fn depth(&self) -> usize;
-    /// Those from `k` on.
-    fn steps<S: Simd<T = T>, const N: usize>(&mut self, isa: S, k: usize) -> Self::Steps<'_, N>;
-    /// The vectors of one of them.
+    /// Those of `depth`.
+    fn steps<const N: usize>(&mut self, depth: Range<usize>) -> Self::Steps<'_, N>;
+    /// Begins to fetch what has its turn a while after the `j`th N.
+    fn fetch<'s, S: Simd<T = T>, const N: usize>(steps: &Self::Steps<'s, N>, isa: S, j: usize)
+    where
+        Self: 's;
+    /// The vectors at `step` = \[j, n\].
     fn load<'s, S: Simd<T = T>, const N: usize>(
         steps: &mut Self::Steps<'s, N>,
         isa: S,
-        n: usize,
+        step: [usize; 2],
     ) -> [S::V; NV]
     where
         Self: 's;
@@ -106,7 +136,7 @@ pub(super) struct Ready<'a, T, const NV: usize> {
 impl<'a, T: Real, const NV: usize> Wide<T, NV> for Ready<'a, T, NV> {
     const ANY_ROWS: bool = true;
     type Steps<'s, const N: usize>
-        = [&'a [[T; LANES]; N]; NV]
+        = ([&'a [[[T; LANES]; N]]; NV], &'a [[T; LANES]], usize)
     where
         Self: 's;
     #[inline(always)]
@@ -114,22 +144,31 @@ impl<'a, T: Real, const NV: usize> Wide<T, NV> for Ready<'a, T, NV> {
         self.panels[0].len()
     }
     #[inline(always)]
-    fn steps<S: Simd<T = T>, const N: usize>(&mut self, isa: S, k: usize) -> Self::Steps<'_, N> {
+    fn steps<const N: usize>(&mut self, depth: Range<usize>) -> Self::Steps<'_, N> {
+        (self.panels.map(|panel| panel[depth.clone()].as_chunks().0), self.next, depth.start)
+    }
+    #[inline(always)]
+    fn fetch<'s, S: Simd<T = T>, const N: usize>(
+        &(_, next, first): &Self::Steps<'s, N>,
+        isa: S,
+        j: usize,
+    ) where
+        Self: 's,
+    {
         for n in 0..N {
-            isa.prefetch(self.next, k + n);
+            isa.prefetch(next, first + j * N + n);
         }
-        self.panels.map(|panel| panel[k..].first_chunk().expect("steps of a panel"))
     }
     #[inline(always)]
     fn load<'s, S: Simd<T = T>, const N: usize>(
-        steps: &mut Self::Steps<'s, N>,
+        (panels, ..): &mut Self::Steps<'s, N>,
         isa: S,
-        n: usize,
+        [j, n]: [usize; 2],
     ) -> [S::V; NV]
     where
         Self: 's,
     {
-        steps.map(|panel| isa.load(&panel[n]))
+        panels.map(|panel| isa.load(&panel[j][n]))
     }
 }
 
@@ -149,7 +188,7 @@ const AHEAD: usize = 32;
 impl<T: Real, const NV: usize> Wide<T, NV> for Fresh<'_, T, NV> {
     const ANY_ROWS: bool = false;
     type Steps<'s, const N: usize>
-        = (&'s [T], usize, [&'s mut [[T; LANES]; N]; NV])
+        = (&'s [T], usize, [&'s mut [[[T; LANES]; N]]; NV])
     where
         Self: 's;
     #[inline(always)]
@@ -157,31 +196,40 @@ impl<T: Real, const NV: usize> Wide<T, NV> for Fresh<'_, T, NV> {
         self.panels[0].len()
     }
     #[inline(always)]
-    fn steps<S: Simd<T = T>, const N: usize>(&mut self, isa: S, k: usize) -> Self::Steps<'_, N> {
+    fn steps<const N: usize>(&mut self, depth: Range<usize>) -> Self::Steps<'_, N> {
+        let panels = self.panels.each_mut();
+        let panels = panels.map(|panel| panel[depth.clone()].as_chunks_mut().0);
+        (&self.x[depth.start * self.stride..], self.stride, panels)
+    }
+    #[inline(always)]
+    fn fetch<'s, S: Simd<T = T>, const N: usize>(
+        &(x, stride, _): &Self::Steps<'s, N>,
+        isa: S,
+        j: usize,
+    ) where
+        Self: 's,
+    {
         for n in 0..N {
             for v in 0..NV {
-                let step = (k + n + AHEAD).wrapping_mul(self.stride);
-                isa.prefetch(self.x, step.wrapping_add(v * LANES));
+                let step = (j * N + n + AHEAD).wrapping_mul(stride);
+                isa.prefetch(x, step.wrapping_add(v * LANES));
             }
         }
-        let panels = self.panels.each_mut();
-        let panels = panels.map(|p| p[k..].first_chunk_mut().expect("steps of a panel"));
-        (&self.x[k * self.stride..], self.stride, panels)
     }
     #[inline(always)]
     fn load<'s, S: Simd<T = T>, const N: usize>(
         (x, stride, panels): &mut Self::Steps<'s, N>,
         isa: S,
-        n: usize,
+        [j, n]: [usize; 2],
     ) -> [S::V; NV]
     where
         Self: 's,
     {
-        let (columns, _) = x[n * *stride..].as_chunks();
+        let (columns, _) = x[(j * N + n) * *stride..].as_chunks();
         let columns = columns.first_chunk::<NV>().expect("columns of the strip");
         let vectors = std::array::from_fn(|v| isa.load(&columns[v]));
         for v in 0..NV {
-            isa.store(vectors[v], &mut panels[v][n]);
+            isa.store(vectors[v], &mut panels[v][j][n]);
         }
         vectors
     }
@@ -247,11 +295,9 @@ impl<T: Real, A: Tall<T>, B: Wide<T, NV>, const MR: usize, const NV: usize> Task
         let mut sums = [[isa.splat(T::ZERO); NV]; MR];
         let depth = b.depth();
         let whole = depth - depth % STEPS;
-        for k in (0..whole).step_by(STEPS) {
-            steps::<S, A, B, MR, NV, STEPS>(isa, a, row, &mut b, k, &mut sums);
-        }
+        steps::<S, A, B, MR, NV, STEPS>(isa, a, row, &mut b, 0..whole, &mut sums);
         for k in whole..depth {
-            steps::<S, A, B, MR, NV, 1>(isa, a, row, &mut b, k, &mut sums);
+            steps::<S, A, B, MR, NV, 1>(isa, a, row, &mut b, k..k + 1, &mut sums);
         }
         let columns = panel * LANES..(panel + NV) * LANES;
         let (first, mut cell) = (out.first, out.cell.part([row..row + MR, columns]));
@@ -268,28 +314,30 @@ impl<T: Real, A: Tall<T>, B: Wide<T, NV>, const MR: usize, const NV: usize> Task
 /// Steps along K that are taken without looking at any length.
 const STEPS: usize = 8;
 
-/// N steps, from step `k` on.
+/// Steps `depth` along K, N at a time.
 #[inline(always)]
 fn steps<S, A, B, const MR: usize, const NV: usize, const N: usize>(
     isa: S,
     a: A,
     row: usize,
     b: &mut B,
-    k: usize,
+    depth: Range<usize>,
     sums: &mut [[S::V; NV]; MR],
 ) where
     S: Simd,
     A: Tall<S::T>,
     B: Wide<S::T, NV>,
 {
-    let a = a.steps::<MR, N>(row, k);
-    let mut b = b.steps::<S, N>(isa, k);
-    for n in 0..N {
-        let b = B::load::<S, N>(&mut b, isa, n);
-        for i in 0..MR {
-            let x = isa.splat(A::at::<MR, N>(a, i, n));
-            for v in 0..NV {
-                sums[i][v] = x.mul_add(b[v], sums[i][v]);
+    let (a, mut b) = (a.steps::<MR, N>(row, depth.clone()), b.steps::<N>(depth.clone()));
+    for j in 0..depth.len() / N {
+        B::fetch::<S, N>(&b, isa, j);
+        for n in 0..N {
+            let b = B::load::<S, N>(&mut b, isa, [j, n]);
+            for i in 0..MR {
+                let x = isa.splat(A::at::<MR, N>(a, i, [j, n]));
+                for v in 0..NV {
+                    sums[i][v] = x.mul_add(b[v], sums[i][v]);
+                }
             }
         }
     }
