@@ -155,8 +155,10 @@ impl<'a, T: Real, const NV: usize> Wide<T, NV> for Ready<'a, T, NV> {
     ) where
         Self: 's,
     {
-        for n in 0..N {
-            isa.prefetch(next, first + j * N + n);
+        if !next.is_empty() {
+            for n in 0..N {
+                isa.prefetch(next, first + j * N + n);
+            }
         }
     }
     #[inline(always)]

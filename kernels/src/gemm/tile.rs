@@ -306,7 +306,7 @@ fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
         match b {
             Strip::Packed { panels, next } => {
                 let panels = *panels[at..].first_chunk::<NV>().expect("panels of the strip");
-                let next = next.get(number).filter(|next| !next.is_empty()).unwrap_or(&panels[0]);
+                let next = next.get(number).copied().unwrap_or_default();
                 micro_tile(isa, a, Ready { panels, next }, out, rows, at);
             }
             Strip::Unpacked(x, stride, slots) if packs_on_the_way::<S>() => {
@@ -317,7 +317,7 @@ fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
                     micro_tile(isa, a, fresh, out, rows, at);
                 } else {
                     let panels = slots.each_ref().map(|slot| &**slot);
-                    let ready = Ready { panels, next: panels[0] };
+                    let ready = Ready { panels, next: &[] };
                     micro_tile(isa, a, ready, out, rows, at);
                 }
             }
