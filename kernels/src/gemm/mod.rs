@@ -31,8 +31,8 @@
 //! * Rows of A that are adjacent along K are read where they are. Others are packed: all of them
 //!   before the product starts, or by each tile.
 //! * Columns of B are packed by the one tile that needs them, for all of its rows, and if they lie
-//!   side by side, by the micro-kernel itself, which stores what it has to load anyway. A strip of
-//!   them stays in the second cache.
+//!   side by side, with AVX-512 by the micro-kernel itself, which stores what it has to load anyway
+//!   (AVX2 leaves it no registers for that). A strip of them stays in the second cache.
 //! * Sums that are only stored are made in the output. Other writers get them chunk by chunk.
 //!
 //! So tiles are tall: few columns, all rows. Only where A has to be packed and is too large for
