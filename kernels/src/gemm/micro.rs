@@ -102,8 +102,9 @@ impl<'a, T: Real> Tall<T> for SideBySide<'a, T> {
 
 /// What the micro-kernel reads of B: NV vectors a step.
 pub(super) trait Wide<T, const NV: usize> {
-    /// Whether a micro-tile may have fewer rows than the registers have room for.
-    const ANY_ROWS: bool;
+    /// Whether panels are there already: then a micro-tile may have fewer rows than the registers
+    /// have room for.
+    const READY: bool;
     /// N steps along K at a time.
     type Steps<'s, const N: usize>
     where
@@ -134,7 +135,7 @@ pub(super) struct Ready<'a, T, const NV: usize> {
 }
 
 impl<'a, T: Real, const NV: usize> Wide<T, NV> for Ready<'a, T, NV> {
-    const ANY_ROWS: bool = true;
+    const READY: bool = true;
     type Steps<'s, const N: usize>
         = ([&'a [[[T; LANES]; N]]; NV], &'a [[T; LANES]], usize)
     where
@@ -188,7 +189,7 @@ pub(super) struct Fresh<'a, T, const NV: usize> {
 const AHEAD: usize = 32;
 
 impl<T: Real, const NV: usize> Wide<T, NV> for Fresh<'_, T, NV> {
-    const ANY_ROWS: bool = false;
+    const READY: bool = false;
     type Steps<'s, const N: usize>
         = (&'s [T], usize, [&'s mut [[[T; LANES]; N]]; NV])
     where
@@ -271,7 +272,7 @@ pub(super) fn micro_tile<S: Simd, A: Tall<S::T>, B: Wide<S::T, NV>, const NV: us
     macro_rules! of_rows {
         ($($rows:literal)*) => {
             match rows.len() {
-                $($rows if const { exists($rows, S::TILE_ROWS, B::ANY_ROWS) } => {
+                $($rows if const { exists($rows, S::TILE_ROWS, B::READY) } => {
                     isa.call(MicroTile::<_, _, _, $rows, NV> { a, b, out, row: rows.start, panel });
                 })*
                 rows => unreachable!("{rows} rows in a tile of {}", S::TILE_ROWS),
@@ -296,25 +297,30 @@ impl<T: Real, A: Tall<T>, B: Wide<T, NV>, const MR: usize, const NV: usize> Task
         let MicroTile { a, mut b, out, row, panel } = self;
         let mut sums = [[isa.splat(T::ZERO); NV]; MR];
         let depth = b.depth();
-        let whole = depth - depth % STEPS;
-        steps::<S, A, B, MR, NV, STEPS>(isa, a, row, &mut b, 0..whole, &mut sums);
+        let whole = depth - depth % const { unrolled(B::READY, MR * NV) };
+        match const { unrolled(B::READY, MR * NV) } {
+            4 => steps::<S, A, B, MR, NV, 4>(isa, a, row, &mut b, 0..whole, &mut sums),
+            _ => steps::<S, A, B, MR, NV, 8>(isa, a, row, &mut b, 0..whole, &mut sums),
+        }
         for k in whole..depth {
             steps::<S, A, B, MR, NV, 1>(isa, a, row, &mut b, k..k + 1, &mut sums);
         }
-        let columns = panel * LANES..(panel + NV) * LANES;
-        let (first, mut cell) = (out.first, out.cell.part([row..row + MR, columns]));
-        for (i, sums) in sums.iter().enumerate() {
-            let places = cell.row(i).as_chunks_mut().0.first_chunk_mut::<NV>();
-            for (&sum, place) in sums.iter().zip(places.expect("panels of the strip")) {
-                let total = if first { sum } else { isa.load(place) + sum };
+        let places = out.cell.arrays::<MR, NV, LANES>(row, panel * LANES);
+        for (sums, places) in sums.iter().zip(places) {
+            for (&sum, place) in sums.iter().zip(places) {
+                let total = if out.first { sum } else { isa.load(place) + sum };
                 isa.store(total, place);
             }
         }
     }
 }
 
-/// Steps along K that are taken without looking at any length.
-const STEPS: usize = 8;
+/// Steps along K that are taken at once, for so many multiply-adds a step: no more than the
+/// compiler unrolls. What it leaves a loop finds the place of each row anew at every step, a third
+/// of all instructions. Where panels are packed on the way it has no registers for more.
+const fn unrolled(is_ready: bool, multiply_adds: usize) -> usize {
+    if is_ready && multiply_adds > 18 { 4 } else { 8 }
+}
 
 /// Steps `depth` along K, N at a time.
 #[inline(always)]

@@ -4,7 +4,7 @@
 //!
 //! Cells of one matrix do not overlap, and each is handed out once (an atomic flag says so). A
 //! [`Cells`] borrows its slice for as long as any cell may live, and a [`Cell`] hands out one of
-//! its rows, or a part of itself, at a time. One made of a slice alone borrows that. Rows lie in
+//! its rows, a part of itself, or arrays of different rows at a time. One made of a slice alone borrows that. Rows lie in
 //! the slice and do not overlap. So every cell is the only way to its elements.
 #![allow(unsafe_code)]
 
@@ -141,6 +141,22 @@ impl<'a, T> Cell<'a, T> {
         // SAFETY: the row lies in the rectangle, which nobody else reaches, and `self` is borrowed
         // for as long as the answer lives.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.stride), self.columns) }
+    }
+
+    /// Of each of R rows from `row` on, the elements from `column` on as N arrays of L. Whether
+    /// they are there is looked at once for all rows.
+    #[inline(always)]
+    pub fn arrays<const R: usize, const N: usize, const L: usize>(
+        &mut self,
+        row: usize,
+        column: usize,
+    ) -> impl Iterator<Item = &mut [[T; L]; N]> {
+        let has = |all: usize, first: usize, some: usize| first <= all && some <= all - first;
+        assert!(has(self.rows, row, R) && has(self.columns, column, N * L), "arrays in a cell");
+        let (first, stride) = (self.first.wrapping_add(row * self.stride + column), self.stride);
+        // SAFETY: the arrays lie in the rectangle, as `row` says of its answer, and each in a row
+        // of its own; rows do not overlap.
+        (0..R).map(move |i| unsafe { &mut *first.add(i * stride).cast::<[[T; L]; N]>() })
     }
 }
 
