@@ -202,8 +202,8 @@ fn a_step_on_tensor_cores_is_as_near_as_bf16_comes() {
     let Some(stand_in) = cuda::unless_gpu() else { return };
     let launched = stand_in.statistics();
     for kernel in [
-        "gemm_tensor_cores_nt_bf16_f32_gate_residual",
-        "gemm_tensor_cores_nt_bf16_f32_bias_gelu",
+        "gemm_tensor_cores_small_nt_bf16_f32_gate_residual",
+        "gemm_tensor_cores_small_nt_bf16_f32_bias_gelu",
         "attention_d32_s2_f32",
         "attention_backward_queries_d32_s2_f32",
         "attention_backward_keys_d32_s2_f32",

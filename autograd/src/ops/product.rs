@@ -1,7 +1,7 @@
 //! What the operations made of matrix products share.
 
 use kernels::Real;
-use kernels::gemm::ptx::{Gemm, Tiles, Writing};
+use kernels::gemm::ptx::{Gemm, Tiles, Way, Writing};
 use kernels::gemm::{Reader, Stored, Strided};
 use kernels::ptx::Storage;
 use tensor::cuda::Launch;
@@ -113,17 +113,17 @@ pub(super) fn multiply_on(
     };
     let operands = stored("product", &a.x)?;
     let is_exact = operands != Storage::Bf16 || !fit_tensor_cores([&a, &b], n);
-    let tiles = is_exact.then(|| Tiles::of(batch, m, n));
     let transposed = [a.transposed, b.transposed];
     let gemm = Gemm { operands, transposed, writing: end.writing() };
-    let part = gemm.part(tiles, batch, [m, n, k]);
+    let way = match is_exact {
+        true => Way::Exact(Tiles::of(batch, m, n)),
+        false => Way::TensorCores(gemm.squares(batch, [m, n, k])),
+    };
+    let part = gemm.part(way, batch, [m, n, k]);
     let parts = k.div_ceil(part);
     let product = |y: &mut Tensor, end: End| {
         let gemm = Gemm { writing: end.writing(), ..gemm };
-        let kernel = gpu.kernel(&format!("{gemm:?} {tiles:?}"), || match tiles {
-            Some(tiles) => gemm.exact(tiles),
-            None => gemm.tensor_cores(),
-        })?;
+        let kernel = gpu.kernel(&format!("{gemm:?} {way:?}"), || gemm.kernel(way))?;
         let kernel = end.arguments(kernel.view(&a.x).view(&b.x).output(y), m);
         let kernel = kernel.numbers([m, n, k, a.row_stride, b.row_stride, a.next, b.next]);
         kernel.numbers([parts, part]).run([n, m, batch * parts])

@@ -292,50 +292,57 @@ fn products_of_bf16() -> Vec<Trial> {
             "A·B",
             &[&[136, 200], &[200, 72]],
             |x| x[0].matmul(&x[1]),
-            &["gemm_tensor_cores_nn_bf16_f32_store"],
+            &["gemm_tensor_cores_small_nn_bf16_f32_store"],
         ),
         product(
             "A·Bᵀ",
             &[&[2, 72, 136], &[2, 40, 136]],
             |x| x[0].matmul(&x[1].transpose(1, 2)?),
-            &["gemm_tensor_cores_nt_bf16_f32_store"],
+            &["gemm_tensor_cores_small_nt_bf16_f32_store"],
         ),
         product(
             "Aᵀ·B",
             &[&[136, 200], &[136, 72]],
             |x| x[0].transpose(0, 1)?.matmul(&x[1]),
-            &["gemm_tensor_cores_tn_bf16_f32_store"],
+            &["gemm_tensor_cores_small_tn_bf16_f32_store"],
         ),
         product(
             "Aᵀ·Bᵀ",
             &[&[136, 72], &[40, 136]],
             |x| x[0].transpose(0, 1)?.matmul(&x[1].transpose(0, 1)?),
-            &["gemm_tensor_cores_tt_bf16_f32_store"],
+            &["gemm_tensor_cores_small_tt_bf16_f32_store"],
         ),
         product(
             "linear",
             &[&[2, 70, 136], &[40, 136], &[40]],
             |x| x[0].linear(&x[1], Some(&x[2])),
-            &["gemm_tensor_cores_nt_bf16_f32_bias"],
+            &["gemm_tensor_cores_small_nt_bf16_f32_bias"],
         ),
         product(
             "linear_gelu",
             &[&[2, 70, 136], &[40, 136], &[40]],
             |x| x[0].linear_gelu(&x[1], &x[2]),
-            &["gemm_tensor_cores_nt_bf16_f32_bias_gelu"],
+            &["gemm_tensor_cores_small_nt_bf16_f32_bias_gelu"],
         ),
         product(
             "linear_gate_residual",
             &[&[2, 70, 136], &[40, 136], &[40], &[2, 40], &[2, 70, 40]],
             |x| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]),
-            &["gemm_tensor_cores_nt_bf16_f32_gate_residual"],
+            &["gemm_tensor_cores_small_nt_bf16_f32_gate_residual"],
+        ),
+        // Results enough for large squares.
+        product(
+            "many Aᵀ·Bᵀ",
+            &[&[130, 8, 72], &[130, 72, 8]],
+            |x| x[0].transpose(1, 2)?.matmul(&x[1].transpose(1, 2)?),
+            &["gemm_tensor_cores_tt_bf16_f32_store"],
         ),
         // Sums that are cut into parts, for results that are few.
         product(
             "long Aᵀ·B",
             &[&[520, 16], &[520, 24]],
             |x| x[0].transpose(0, 1)?.matmul(&x[1]),
-            &["gemm_tensor_cores_tn_bf16_f32_store", "gemm_finish_store"],
+            &["gemm_tensor_cores_small_tn_bf16_f32_store", "gemm_finish_store"],
         ),
         // Rows that begin where they should, but end within 16 bytes: what follows is not theirs.
         product(
@@ -350,13 +357,24 @@ fn products_of_bf16() -> Vec<Trial> {
 /// Of numbers that bf16 has, also backward, a product is only summed in another order.
 fn products_autocast() -> Vec<Trial> {
     let op: fn(&[Var]) -> Result<Var> = |x| x[0].linear(&x[1], Some(&x[2]));
-    let cores = &[
-        "gemm_tensor_cores_nt_bf16_f32_bias",
-        "gemm_tensor_cores_nn_bf16_f32_store",
-        "gemm_tensor_cores_tn_bf16_f32_store",
+    let few = &[
+        "gemm_tensor_cores_small_nt_bf16_f32_bias",
+        "gemm_tensor_cores_small_nn_bf16_f32_store",
+        "gemm_tensor_cores_small_tn_bf16_f32_store",
     ];
     vec![
-        product("linear", DType::F32, &[&[136, 200], &[72, 200], &[72]], op, cores),
+        product("linear", DType::F32, &[&[136, 200], &[72, 200], &[72]], op, few),
+        product(
+            "many A·B",
+            DType::F32,
+            &[&[130, 72, 80], &[130, 80, 72]],
+            |x| x[0].matmul(&x[1]),
+            &[
+                "gemm_tensor_cores_nn_bf16_f32_store",
+                "gemm_tensor_cores_nt_bf16_f32_store",
+                "gemm_tensor_cores_tn_bf16_f32_store",
+            ],
+        ),
         // Rows that tensor cores cannot take.
         product(
             "linear",

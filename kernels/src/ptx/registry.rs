@@ -15,7 +15,7 @@ use crate::elementwise::exprs::{
 };
 use crate::elementwise::ptx::{Identity, Layout, kernel};
 use crate::elementwise::{Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, Unary};
-use crate::gemm::ptx::{Gemm, Tiles, Writing};
+use crate::gemm::ptx::{Gemm, Squares, Tiles, Writing};
 use crate::norm::ptx::{Gain, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
 
@@ -163,6 +163,8 @@ fn group_norms(all: &mut Vec<Kernel>) {
 /// Which operands of a product are stored transposed.
 const SIDES: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
 
+const SQUARES: [Squares; 2] = [Squares::LARGE, Squares::SMALL];
+
 fn products(all: &mut Vec<Kernel>) {
     // Operands as they lie, with whatever a layer adds.
     for transposed in SIDES {
@@ -171,14 +173,15 @@ fn products(all: &mut Vec<Kernel>) {
             for tiles in [Tiles::LARGE, Tiles::SMALL] {
                 all.extend(Storage::ALL.map(|operands| gemm(operands).exact(tiles)));
             }
-            all.push(gemm(Storage::Bf16).tensor_cores());
+            all.extend(SQUARES.map(|squares| gemm(Storage::Bf16).tensor_cores(squares)));
         }
     }
     let finished = [Writing::Store, Writing::Bias, Writing::BiasGelu, Writing::GateResidual];
     all.extend(finished.map(Writing::finish));
     for transposed in [[false, false], [false, true], [true, false]] {
         let (operands, writing) = (Storage::F32, Writing::Store);
-        all.push(Gemm { operands, transposed, writing }.tensor_cores());
+        let gemm = Gemm { operands, transposed, writing };
+        all.extend(SQUARES.map(|squares| gemm.tensor_cores(squares)));
     }
 }
 

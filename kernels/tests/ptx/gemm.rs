@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use half::bf16;
-use kernels::gemm::ptx::{Gemm, Tiles, Writing};
+use kernels::gemm::ptx::{Gemm, Squares, Tiles, Writing};
 use kernels::gemm::{
     Bias, BiasGelu, GateResidual, Reader, RowBias, Size, Store, Strided, Writer, gemm_keeping,
 };
@@ -152,6 +152,7 @@ impl Case {
 }
 
 const TILES: [Tiles; 2] = [Tiles::LARGE, Tiles::SMALL];
+pub const SQUARES: [Squares; 2] = [Squares::LARGE, Squares::SMALL];
 
 pub const SIDES: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
 
@@ -256,15 +257,25 @@ pub fn assert_close(what: &str, k: usize, got: &[f32], want: &[f32]) {
     }
 }
 
+/// A product on tensor cores, and what is kept: the same bits, whatever squares it is made of.
+fn of_any_squares(gemm: &Gemm, case: &Case) -> [Vec<f32>; 2] {
+    let got = |squares| case.got(&gemm.tensor_cores(squares), gemm.writing).expect("no fault").0;
+    let [large, small] = SQUARES.map(got);
+    for (large, small) in large.iter().zip(&small) {
+        assert_bits(&format!("{gemm:?} {:?}", case.size), small, large);
+    }
+    large
+}
+
 #[test]
 fn tensor_core_products_are_those_of_bf16_operands() {
     let sizes = [Size::new(136, 72, 40).batched(2), Size::new(16, 152, 200)];
     for (size, transposed) in sizes.into_iter().flat_map(|size| SIDES.map(|t| (size, t))) {
         let case = rounded(Case::new(size, transposed), to_bf16);
-        let kernel = family(Storage::Bf16, transposed, Writing::Store).tensor_cores();
+        let gemm = family(Storage::Bf16, transposed, Writing::Store);
         let want = &case.want(Writing::Store)[0];
         let shown = truncated(|| {
-            let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
+            let [out, _] = of_any_squares(&gemm, &case);
             assert_close(&format!("{size:?} {transposed:?}"), size.k, &out, want);
             out
         });
@@ -278,10 +289,20 @@ fn tensor_core_products_of_floats_are_those_of_tf32_operands() {
     let sizes = [Size::new(136, 72, 44).batched(2), Size::new(20, 132, 100)];
     for (size, transposed) in sizes.into_iter().flat_map(|size| SIDES.map(|t| (size, t))) {
         let case = Case::new(size, transposed);
-        let kernel = family(Storage::F32, transposed, Writing::Store).tensor_cores();
-        let ([out, _], _) = case.got(&kernel, Writing::Store).expect("no fault");
+        let [out, _] = of_any_squares(&family(Storage::F32, transposed, Writing::Store), &case);
         let want = &rounded(case, to_tf32).want(Writing::Store)[0];
         assert_close(&format!("{size:?} {transposed:?}"), size.k, &out, want);
+    }
+}
+
+#[test]
+fn sums_of_tensor_cores_go_through_every_writer() {
+    let case = rounded(Case::new(Size::new(72, 136, 16), [false, true]), to_bf16);
+    for writing in Writing::ALL {
+        let found = of_any_squares(&family(Storage::Bf16, [false, true], writing), &case);
+        for (got, want) in found.iter().zip(case.want(writing)) {
+            assert_close(&format!("{writing:?}"), case.size.k, got, &want);
+        }
     }
 }
 
@@ -291,11 +312,16 @@ fn products_have_no_bank_conflicts() {
     for transposed in SIDES {
         for operands in [Storage::Bf16, Storage::F32] {
             let case = Case::new(Size::new(128, 128, 96), transposed);
-            let kernel = family(operands, transposed, Writing::Store).tensor_cores();
-            let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
-            let total = statistics.total();
-            assert!(total.wavefronts > 0);
-            assert_eq!(total.wavefronts, total.ideal_wavefronts, "{transposed:?}\n{statistics}");
+            for squares in SQUARES {
+                let kernel = family(operands, transposed, Writing::Store).tensor_cores(squares);
+                let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
+                let total = statistics.total();
+                assert!(total.wavefronts > 0);
+                assert_eq!(
+                    total.wavefronts, total.ideal_wavefronts,
+                    "{transposed:?}\n{statistics}"
+                );
+            }
         }
         let case = Case::new(Size::new(128, 64, 32), transposed);
         for tiles in TILES {
@@ -316,8 +342,10 @@ fn products_read_whole_sectors() {
         let kernels = [
             of(Storage::F32).exact(Tiles::LARGE),
             of(Storage::F32).exact(Tiles::SMALL),
-            of(Storage::F32).tensor_cores(),
-            of(Storage::Bf16).tensor_cores(),
+            of(Storage::F32).tensor_cores(Squares::LARGE),
+            of(Storage::F32).tensor_cores(Squares::SMALL),
+            of(Storage::Bf16).tensor_cores(Squares::LARGE),
+            of(Storage::Bf16).tensor_cores(Squares::SMALL),
         ];
         for kernel in kernels {
             let (_, statistics) = case.got(&kernel, Writing::Store).expect("no fault");
@@ -337,8 +365,10 @@ fn nothing_that_is_waited_for_can_be_missing() {
         let of = |operands| family(operands, transposed, Writing::Store);
         let case = Case::new(Size::new(128, 128, 160), transposed);
         for kernel in [
-            of(Storage::Bf16).tensor_cores(),
-            of(Storage::F32).tensor_cores(),
+            of(Storage::Bf16).tensor_cores(Squares::LARGE),
+            of(Storage::Bf16).tensor_cores(Squares::SMALL),
+            of(Storage::F32).tensor_cores(Squares::LARGE),
+            of(Storage::F32).tensor_cores(Squares::SMALL),
             of(Storage::F32).exact(Tiles::LARGE),
             of(Storage::F32).exact(Tiles::SMALL),
             of(Storage::Bf16).exact(Tiles::LARGE),

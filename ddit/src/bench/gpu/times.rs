@@ -41,7 +41,7 @@ enum Unit {
     Tensor(&'static str),
 }
 
-/// The product on tensor cores.
+/// The product on tensor cores, of large squares: small ones can do no better.
 const PRODUCT: &str = "gemm_tensor_cores_nt_bf16_f32_store";
 
 /// Rows, columns and length of the sums: maps of SD3's tokens, and squares.

@@ -15,8 +15,9 @@
 //! k is at least one.
 //!
 //! Where results are few, blocks that make one tile each would leave most of a card idle. There
-//! [tiles](Tiles::of) are small, and if sums are long [`Gemm::part`] cuts k: the product stores
-//! sums of parts, \[batch, parts, m, n\], and [`Writing::finish`] adds them in order and writes.
+//! [tiles](Tiles::of) and [squares](Gemm::squares) are small, and if sums are long [`Gemm::part`]
+//! cuts k: the product stores sums of parts, \[batch, parts, m, n\], and [`Writing::finish`] adds
+//! them in order and writes.
 
 pub(crate) mod exact;
 mod panel;
@@ -25,6 +26,7 @@ mod tensor_cores;
 mod write;
 
 pub use exact::Tiles;
+pub use tensor_cores::Squares;
 pub use write::Writing;
 
 use super::KC;
@@ -42,7 +44,24 @@ pub struct Gemm {
     pub writing: Writing,
 }
 
+/// Which of a family's kernels makes a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// [`Gemm::exact`].
+    Exact(Tiles),
+    /// [`Gemm::tensor_cores`].
+    TensorCores(Squares),
+}
+
 impl Gemm {
+    /// The kernel that goes this way.
+    pub fn kernel(&self, way: Way) -> Kernel {
+        match way {
+            Way::Exact(tiles) => self.exact(tiles),
+            Way::TensorCores(squares) => self.tensor_cores(squares),
+        }
+    }
+
     /// The product in float32, with the CPU's bits.
     ///
     /// A block makes a tile from panels along k in shared memory, of which the next is filled
@@ -61,18 +80,19 @@ impl Gemm {
     /// ones rounded to tf32: 8 bits of exponent and 10 of mantissa.
     ///
     /// Rows of both operands, as they are stored, begin at multiples of 16 bytes, and n is even. A
-    /// block makes 128 × 128 elements, four warps 64 × 64 each, from panels of 64 bytes along k
-    /// that are copied asynchronously into a ring of [`STAGES`](tensor_cores::STAGES) in shared
-    /// memory.
+    /// block makes a square, of four warps' two by two, from panels of 64 bytes along k that are
+    /// copied asynchronously into a ring in shared memory. Bits are the same with any squares.
     ///
     /// # Panics
     /// If operands are stored as f16: no model of ours computes in it.
-    pub fn tensor_cores(&self) -> Kernel {
-        let name = self.name("tensor_cores", self.operands.name());
-        let (threads, per_block) = (tensor_cores::THREADS, tensor_cores::PER_BLOCK);
+    pub fn tensor_cores(&self, squares: Squares) -> Kernel {
+        let is_small = squares == Squares::SMALL;
+        let how = if is_small { "tensor_cores_small" } else { "tensor_cores" };
+        let name = self.name(how, self.operands.name());
+        let (threads, per_block) = (tensor_cores::THREADS, squares.per_block());
         Kernel::new(&name, threads, per_block, |k| match self.operands {
-            Storage::Bf16 => tensor_cores::write::<Bf16>(k, self),
-            Storage::F32 => tensor_cores::write::<F32>(k, self),
+            Storage::Bf16 => tensor_cores::write::<Bf16>(k, self, squares),
+            Storage::F32 => tensor_cores::write::<F32>(k, self, squares),
             Storage::F16 => panic!("{name}: tensor cores are given bf16 or float32"),
         })
     }

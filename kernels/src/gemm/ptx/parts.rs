@@ -1,6 +1,6 @@
 //! Products of few results: how a card is kept busy with them.
 
-use super::{Arrays, Gemm, Tiles, Writer, Writing, tensor_cores};
+use super::{Arrays, Gemm, Squares, Tiles, Way, Writer, Writing};
 use crate::gemm::KC;
 use crate::ptx::{F32, Kernel};
 
@@ -8,9 +8,10 @@ use crate::ptx::{F32, Kernel};
 /// bits.
 const PROCESSORS: usize = 128;
 
-/// Blocks that a multiprocessor is busy with: of small tiles, of tensor cores.
+/// Blocks that a multiprocessor is busy with: of small tiles, of large squares and of small ones.
 const SMALL: usize = 8;
-const CORES: usize = 2;
+const LARGE_SQUARES: usize = 2;
+const SMALL_SQUARES: usize = 4;
 
 /// The shortest part for tensor cores: what a part costs besides is not more than its products.
 const LEAST: usize = 256;
@@ -36,25 +37,44 @@ impl Tiles {
 }
 
 impl Gemm {
+    /// Those for so many results on tensor cores: large ones if there is one for each
+    /// multiprocessor, counting the parts that [sums may be cut into](Self::part), and there are
+    /// more rows and columns than a small one has.
+    ///
+    /// What else is in the batch has a say in this, but none in the bits of a sum that is not cut:
+    /// they are the same with either.
+    pub fn squares(&self, batch: usize, [m, n, k]: [usize; 3]) -> Squares {
+        let parts = if self.transposed[0] { k.div_ceil(LEAST) } else { 1 };
+        let has_sides = m.min(n) > Squares::SMALL.side() as usize;
+        match has_sides && count(Squares::LARGE.per_block(), batch * parts, m, n) > PROCESSORS {
+            true => Squares::LARGE,
+            false => Squares::SMALL,
+        }
+    }
+
     /// How long the parts of k are best: k itself where it is not cut.
     ///
     /// An [exact](Self::exact) product of these tiles is cut into the CPU's blocks of [`KC`], whose
     /// sums that adds in order too: the bits stay. On [tensor cores](Self::tensor_cores) they do
     /// not, so that only sums along A's rows are cut there, the gradients of weights: a sample's
     /// results are the same in any batch.
-    pub fn part(&self, tiles: Option<Tiles>, batch: usize, [m, n, k]: [usize; 3]) -> usize {
-        let part = match tiles {
-            Some(Tiles::LARGE) => k,
-            Some(tiles) => match SMALL * PROCESSORS >= 2 * count(tiles.per_block(), batch, m, n) {
-                true => k.min(KC),
-                false => k,
-            },
-            None if self.transposed[0] => {
-                let blocks = count(tensor_cores::PER_BLOCK, batch, m, n);
-                let wanted = CORES * PROCESSORS / blocks.max(1);
+    pub fn part(&self, way: Way, batch: usize, [m, n, k]: [usize; 3]) -> usize {
+        let part = match way {
+            Way::Exact(Tiles::LARGE) => k,
+            Way::Exact(tiles) => {
+                match SMALL * PROCESSORS >= 2 * count(tiles.per_block(), batch, m, n) {
+                    true => k.min(KC),
+                    false => k,
+                }
+            }
+            Way::TensorCores(squares) if self.transposed[0] => {
+                let blocks = count(squares.per_block(), batch, m, n);
+                let large = squares == Squares::LARGE;
+                let each = if large { LARGE_SQUARES } else { SMALL_SQUARES };
+                let wanted = each * PROCESSORS / blocks.max(1);
                 k.min(k.div_ceil(wanted.max(1)).next_multiple_of(LEAST))
             }
-            None => k,
+            Way::TensorCores(_) => k,
         };
         let parts = batch * k.div_ceil(part.max(1));
         let fits = parts <= usize::from(u16::MAX) && parts * m * n <= MOST;
