@@ -1,5 +1,6 @@
 //! The matrix product of two tiles: all five products of attention and its gradient.
 
+use crate::gemm::{self, Strided};
 use crate::lane::LANES;
 use crate::num::Num;
 use crate::{Real, Simd, Task};
@@ -12,20 +13,8 @@ pub(super) fn scores<T: Real>(
     transposed: &[T],
     c: &mut [T],
 ) {
-    let strips = columns.div_ceil(LANES);
-    T::dispatch(Product::<T, false> {
-        rows,
-        depth: width,
-        strips,
-        a,
-        a_stride,
-        b: transposed,
-        b_stride: LANES,
-        b_strip: LANES * width,
-        c,
-        c_stride: LANES * strips,
-        accumulate: false,
-    });
+    let size = [rows, columns.div_ceil(LANES), width];
+    gemm::packed_tile(size, &Strided::rows(a, a_stride), transposed.as_chunks().0, c);
 }
 
 /// C (+)= A·B, or Aᵀ·B, where A is a tile of scores and rows of B and C are `padded` elements.
@@ -43,15 +32,13 @@ pub(super) fn weigh<T: Real, const TRANSPOSED: bool>(
         a,
         a_stride,
         b,
-        b_stride: padded,
-        b_strip: LANES,
         c,
-        c_stride: padded,
         accumulate,
     });
 }
 
-/// C (+)= A·B for a tile of A that is read element by element and a B in strips of sixteen columns.
+/// C (+)= A·B for a tile of A that is read element by element, and rows of B and C that are whole
+/// strips of sixteen columns.
 ///
 /// An element of C is one chain of fused multiply-adds in the order of `depth`, whatever the
 /// register tile it falls in.
@@ -66,16 +53,9 @@ struct Product<'a, T, const TRANSPOSED: bool> {
     a: &'a [T],
     /// Distance between rows of the stored A.
     a_stride: usize,
-    /// Row k of strip j at `j·b_strip + k·b_stride`.
+    /// Rows one after the other, like those of C.
     b: &'a [T],
-    /// Distance between rows of B within a strip.
-    b_stride: usize,
-    /// Distance between strips of B.
-    b_strip: usize,
-    /// C\[i, j\] at `i·c_stride + j`; room for `strips` whole strips.
     c: &'a mut [T],
-    /// Distance between rows of C.
-    c_stride: usize,
     /// Whether to add to C or to overwrite it.
     accumulate: bool,
 }
@@ -133,16 +113,14 @@ impl<T: Real, const TRANSPOSED: bool> Product<'_, T, TRANSPOSED> {
     where
         S: Simd<T = T>,
     {
-        let mut b = [self.b; VECS];
-        for (v, b) in b.iter_mut().enumerate() {
-            *b = &self.b[(strip + v) * self.b_strip..];
-        }
-        let c = &mut self.c[row * self.c_stride + strip * LANES..];
+        let stride = self.strips * LANES;
+        let b = &self.b[strip * LANES..];
+        let c = &mut self.c[row * stride + strip * LANES..];
         let mut sums = [[isa.splat(T::ZERO); VECS]; ROWS];
         if self.accumulate {
             for (i, sums) in sums.iter_mut().enumerate() {
                 for (v, sum) in sums.iter_mut().enumerate() {
-                    *sum = isa.load(sixteen(&c[i * self.c_stride + v * LANES..]));
+                    *sum = isa.load(sixteen(&c[i * stride + v * LANES..]));
                 }
             }
         }
@@ -156,10 +134,9 @@ impl<T: Real, const TRANSPOSED: bool> Product<'_, T, TRANSPOSED> {
             };
         }
         for k in 0..self.depth {
-            let mut b_row = [isa.splat(T::ZERO); VECS];
-            for (lanes, b) in b_row.iter_mut().zip(&b) {
-                *lanes = isa.load(sixteen(&b[k * self.b_stride..]));
-            }
+            let (b_row, _) = b[k * stride..].as_chunks();
+            let b_row = b_row.first_chunk::<VECS>().expect("rows of whole strips");
+            let b_row = b_row.each_ref().map(|lanes| isa.load(lanes));
             let column = if TRANSPOSED { &a[0][k * self.a_stride..][..ROWS] } else { &[] };
             for (i, sums) in sums.iter_mut().enumerate() {
                 let x = isa.splat(if TRANSPOSED { column[i] } else { a[i][k] });
@@ -170,7 +147,7 @@ impl<T: Real, const TRANSPOSED: bool> Product<'_, T, TRANSPOSED> {
         }
         for (i, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
-                let at = i * self.c_stride + v * LANES;
+                let at = i * stride + v * LANES;
                 isa.store(sum, c[at..].first_chunk_mut().expect("C has room for whole strips"));
             }
         }
@@ -225,10 +202,7 @@ mod tests {
             a: &a,
             a_stride,
             b: &b,
-            b_stride: LANES,
-            b_strip: LANES * depth,
             c: &mut c,
-            c_stride: strips * LANES,
             accumulate: true,
         };
         if wide {
@@ -236,12 +210,11 @@ mod tests {
         } else {
             task.run(Portable::new())
         }
+        let columns = strips * LANES;
         let element = |i: usize, j: usize| {
             let at = |k: usize| if TRANSPOSED { k * rows + i } else { i * depth + k };
-            let b = |k: usize| b[(j / LANES * depth + k) * LANES + j % LANES];
-            (0..depth).fold(1.0, |sum, k| a[at(k)].mul_add(b(k), sum))
+            (0..depth).fold(1.0, |sum, k| a[at(k)].mul_add(b[k * columns + j], sum))
         };
-        let columns = strips * LANES;
         assert!((0..c.len()).all(|i| c[i] == element(i / columns, i % columns)), "{size:?}");
         c
     }

@@ -68,7 +68,7 @@ pub use write::{Add, At, Bias, BiasGelu, GateResidual, RowBias, Store, Writer};
 use std::ops::Range;
 
 use crate::lane::LANES;
-use crate::par::{self, Cells};
+use crate::par::{self, Cell, Cells};
 use crate::{Real, count, scratch};
 use pack::{Columns, Packed, Rows};
 use tile::{GROUP, STRIP, SumTile, To};
@@ -160,6 +160,31 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
     } else {
         plan.columns(Rows::Own(a), b, tall, &to);
     }
+}
+
+/// `c = A · B` by this thread alone, for `m` rows of A that are adjacent along K and `panels` of
+/// B, sixteen columns each, of `k` rows one after the other; a row of C is that many sixteens.
+///
+/// # Panics
+/// If a slice ends before the last element.
+pub(crate) fn packed_tile<T: Real>(
+    [m, panels, k]: [usize; 3],
+    a: &Strided<T>,
+    b: &[[T; LANES]],
+    c: &mut [T],
+) {
+    let width = panels * LANES;
+    T::multiply(SumTile {
+        a: Rows::Own(a.plain()),
+        b: Columns::Shared { rows: b, k, first: [0, 0], panels },
+        batch: 0,
+        k,
+        rows: 0..m,
+        panels: 0..panels,
+        a_block: &mut [],
+        slots: &mut [],
+        to: To::Place(Cell::new(c, [m, width], width)),
+    });
 }
 
 /// Where a result goes.
