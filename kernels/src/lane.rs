@@ -26,6 +26,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+#[cfg(test)]
+pub(crate) use array::Wide;
 pub use array::{Array, Portable};
 
 /// Logical lanes of every instruction set.

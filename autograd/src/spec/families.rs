@@ -284,7 +284,8 @@ fn products_in_float32() -> Vec<Trial> {
     ]
 }
 
-/// Every side and writer, over more panels than the ring of shared memory has.
+/// Every side and writer of small squares, and every side of large ones, over more panels than the
+/// ring of shared memory has.
 fn products_of_bf16() -> Vec<Trial> {
     let product = |label, shapes, op, kernels| product(label, DType::BF16, shapes, op, kernels);
     vec![
@@ -333,7 +334,7 @@ fn products_of_bf16() -> Vec<Trial> {
         // Results enough for large squares.
         product(
             "many Aᵀ·Bᵀ",
-            &[&[130, 8, 72], &[130, 72, 8]],
+            &[&[33, 136, 136], &[33, 136, 136]],
             |x| x[0].transpose(1, 2)?.matmul(&x[1].transpose(1, 2)?),
             &["gemm_tensor_cores_tt_bf16_f32_store"],
         ),
@@ -367,7 +368,7 @@ fn products_autocast() -> Vec<Trial> {
         product(
             "many A·B",
             DType::F32,
-            &[&[130, 72, 80], &[130, 80, 72]],
+            &[&[33, 136, 136], &[33, 136, 136]],
             |x| x[0].matmul(&x[1]),
             &[
                 "gemm_tensor_cores_nn_bf16_f32_store",

@@ -19,9 +19,10 @@
 //! a whole token apart, which in powers of two is always the same cache set), transposes K once,
 //! and then does nothing but tile products ([`product`]) and rows of exponentials ([`softmax`]).
 //!
-//! Measured on one core of Zen 3 (AVX2, peak 104 GFLOP/s), heads of 64, forward and backward: 73
-//! and 81 GFLOP/s at 1280 tokens, 56 and 70 at 88, 45 and 56 at 32. What is missing at length is
-//! the exponentials, a fifth of the forward pass; at 32 tokens, gathering and transposing as well.
+//! Measured on one core of Zen 3 (AVX2, peak 104 GFLOP/s), heads of 64, forward and backward,
+//! before scores were made by the product's micro-kernel: 73 and 81 GFLOP/s at 1280 tokens, 56 and
+//! 70 at 88, 45 and 56 at 32. What is missing at length is the exponentials, a fifth of the forward
+//! pass; at 32 tokens, gathering and transposing as well.
 
 use crate::Real;
 

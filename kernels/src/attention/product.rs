@@ -1,4 +1,5 @@
-//! The matrix product of two tiles: all five products of attention and its gradient.
+//! The matrix products of tiles: two that make scores and their gradient, by the micro-kernel of
+//! [`gemm`](crate::gemm), and three that weigh rows by them and go on adding.
 
 use crate::gemm::{self, Strided};
 use crate::lane::LANES;
@@ -6,7 +7,8 @@ use crate::num::Num;
 use crate::{Real, Simd, Task};
 
 /// Scores: C = A·Bᵀ of `rows` × `width` elements of A, rows `a_stride` apart, and the columns of
-/// `transposed`, which is Bᵀ in strips; rows of C are whole strips.
+/// `transposed`, which is Bᵀ in strips; rows of C are whole strips. Up to a `width` of
+/// [`KC`](gemm::KC) an element is one chain of fused multiply-adds.
 pub(super) fn scores<T: Real>(
     [rows, columns, width]: [usize; 3],
     (a, a_stride): (&[T], usize),
@@ -163,30 +165,7 @@ fn sixteen<T>(x: &[T]) -> &[T; LANES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lane::{Array, Portable};
-
-    /// Portable lanes with the tiles of AVX-512, whether or not this machine has it.
-    #[derive(Clone, Copy)]
-    struct Wide(Portable<f64>);
-
-    impl Simd for Wide {
-        type T = f64;
-        type V = Array<f64>;
-        const TILE_ROWS: usize = 12;
-        const TILE_VECS: usize = 2;
-        fn call<K: Task<f64>>(self, task: K) -> K::Output {
-            task.run(self)
-        }
-        fn splat(self, x: f64) -> Array<f64> {
-            self.0.splat(x)
-        }
-        fn load(self, x: &[f64; LANES]) -> Array<f64> {
-            self.0.load(x)
-        }
-        fn store(self, v: Array<f64>, out: &mut [f64; LANES]) {
-            self.0.store(v, out);
-        }
-    }
+    use crate::lane::{Portable, Wide};
 
     /// A·B of `rows` × `depth` × `strips`, added to ones, on lanes of either tile size.
     fn product<const TRANSPOSED: bool>(size: [usize; 3], wide: bool) -> Vec<f64> {
@@ -206,7 +185,7 @@ mod tests {
             accumulate: true,
         };
         if wide {
-            task.run(Wide(Portable::new()))
+            task.run(Wide)
         } else {
             task.run(Portable::new())
         }

@@ -283,8 +283,8 @@ pub(super) fn micro_tile<S: Simd, A: Tall<S::T>, B: Wide<S::T, NV>, const NV: us
 }
 
 /// Whether there are micro-tiles of so many rows.
-const fn exists(rows: usize, most: usize, any: bool) -> bool {
-    rows == most || any && rows < most
+const fn exists(rows: usize, most: usize, is_ready: bool) -> bool {
+    rows == most || is_ready && rows < most
 }
 
 impl<T: Real, A: Tall<T>, B: Wide<T, NV>, const MR: usize, const NV: usize> Task<T>
@@ -297,10 +297,12 @@ impl<T: Real, A: Tall<T>, B: Wide<T, NV>, const MR: usize, const NV: usize> Task
         let MicroTile { a, mut b, out, row, panel } = self;
         let mut sums = [[isa.splat(T::ZERO); NV]; MR];
         let depth = b.depth();
-        let whole = depth - depth % const { unrolled(B::READY, MR * NV) };
-        match const { unrolled(B::READY, MR * NV) } {
+        let at_once = const { at_once(B::READY, MR * NV) };
+        let whole = depth - depth % at_once;
+        match at_once {
             4 => steps::<S, A, B, MR, NV, 4>(isa, a, row, &mut b, 0..whole, &mut sums),
-            _ => steps::<S, A, B, MR, NV, 8>(isa, a, row, &mut b, 0..whole, &mut sums),
+            8 => steps::<S, A, B, MR, NV, 8>(isa, a, row, &mut b, 0..whole, &mut sums),
+            _ => unreachable!("{at_once} steps at once"),
         }
         for k in whole..depth {
             steps::<S, A, B, MR, NV, 1>(isa, a, row, &mut b, k..k + 1, &mut sums);
@@ -315,11 +317,12 @@ impl<T: Real, A: Tall<T>, B: Wide<T, NV>, const MR: usize, const NV: usize> Task
     }
 }
 
-/// Steps along K that are taken at once, for so many multiply-adds a step: no more than the
-/// compiler unrolls. What it leaves a loop finds the place of each row anew at every step, a third
-/// of all instructions. Where panels are packed on the way it has no registers for more.
-const fn unrolled(is_ready: bool, multiply_adds: usize) -> usize {
-    if is_ready && multiply_adds > 18 { 4 } else { 8 }
+/// Steps along K that are taken at once, for a tile of so many vectors: as many as the compiler
+/// unrolls, for what it leaves a loop finds the place of each row anew at every step, a third of
+/// all instructions. A large tile that packs on the way stays one: unrolled, it would have to save
+/// addresses to memory, and that costs more.
+const fn at_once(is_ready: bool, vectors: usize) -> usize {
+    if is_ready && vectors > 18 { 4 } else { 8 }
 }
 
 /// Steps `depth` along K, N at a time.

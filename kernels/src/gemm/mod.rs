@@ -164,9 +164,10 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
 
 /// `c = A · B` by this thread alone, for `m` rows of A that are adjacent along K and `panels` of
 /// B, sixteen columns each, of `k` rows one after the other; a row of C is that many sixteens.
+/// Summed like any product; the caller counts the arithmetic.
 ///
 /// # Panics
-/// If a slice ends before the last element.
+/// If a slice ends before the last element, or rows of A are not adjacent along K.
 pub(crate) fn packed_tile<T: Real>(
     [m, panels, k]: [usize; 3],
     a: &Strided<T>,

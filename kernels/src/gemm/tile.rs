@@ -325,3 +325,66 @@ fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemm::{Reader, Strided, pack};
+    use crate::lane::{Portable, Wide};
+
+    /// How operands come.
+    #[derive(Clone, Copy, Debug)]
+    enum Way {
+        /// Rows as they lie, panels packed before.
+        Ready,
+        /// Rows as they lie, columns that the tile packs.
+        Fresh,
+        /// Columns of A, which the tile packs, and panels packed before.
+        Groups,
+    }
+
+    /// A tile of some rows and panels, in a matrix that was not a number before.
+    fn sums(isa: impl Simd<T = f64>, [rows, panels, k]: [usize; 3], way: Way) -> Vec<f64> {
+        let n = panels * LANES;
+        let a: Vec<f64> = (0..rows * k).map(|i| (i as f64).sin()).collect();
+        let turned: Vec<f64> = (0..rows * k).map(|i| a[i % rows * k + i / rows]).collect();
+        let b: Vec<f64> = (0..k * n).map(|i| (i as f64).cos()).collect();
+        let (by_rows, by_columns) = (Strided::rows(&a, k), Strided::rows(&turned, rows));
+        let b = Strided::rows(&b, n);
+        let mut packed = vec![0.0; k * n];
+        pack::pack(b.plain(), 0..1, [k, n], 0..panels, &mut packed);
+        let shared = Columns::Shared { rows: packed.as_chunks().0, k, first: [0, 0], panels };
+        let (a, b) = match way {
+            Way::Ready => (by_rows.plain(), shared),
+            Way::Fresh => (by_rows.plain(), Columns::Own { b: b.plain(), n }),
+            Way::Groups => (by_columns.transposed(), shared),
+        };
+        let a = Rows::Own(a);
+        let (mut a_block, mut slots) = (vec![0.0; a.room(rows, k)], vec![[0.0; LANES]; STRIP * KC]);
+        let mut c = vec![f64::NAN; rows * n];
+        let to = To::Place(Cell::new(&mut c, [rows, n], n));
+        let (a_block, slots, batch) = (&mut a_block[..], &mut slots[..], 0);
+        SumTile { a, b, batch, k, rows: 0..rows, panels: 0..panels, a_block, slots, to }.run(isa);
+        c
+    }
+
+    #[test]
+    fn tiles_of_any_size_make_the_same_sums() {
+        for rows in [1, 4, 9, 10, 11, 12, 13, 25] {
+            for panels in 1..=5 {
+                for k in [0, 1, 3, 4, 5, 8, 11, KC + 3] {
+                    let size = [rows, panels, k];
+                    let want = sums(Portable::new(), size, Way::Ready);
+                    for way in [Way::Ready, Way::Fresh, Way::Groups] {
+                        assert_eq!(sums(Wide, size, way), want, "{size:?} {way:?}");
+                    }
+                }
+            }
+        }
+        let (element, k) = (sums(Wide, [9, 2, 7], Way::Ready)[8 * 32 + 31], 7);
+        let product = |sum: f64, i: usize| {
+            ((8 * k + i) as f64).sin().mul_add(((i * 32 + 31) as f64).cos(), sum)
+        };
+        assert_eq!(element, (0..k).fold(0.0, product));
+    }
+}

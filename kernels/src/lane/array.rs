@@ -143,3 +143,28 @@ impl<T: Real> Num for Array<T> {
         lanewise!(self, i => self.0[i].tanh())
     }
 }
+
+/// Portable lanes with the tiles of AVX-512, whether or not this machine has it.
+#[cfg(test)]
+#[derive(Clone, Copy)]
+pub(crate) struct Wide;
+
+#[cfg(test)]
+impl Simd for Wide {
+    type T = f64;
+    type V = Array<f64>;
+    const TILE_ROWS: usize = 12;
+    const TILE_VECS: usize = 2;
+    fn call<K: Task<f64>>(self, task: K) -> K::Output {
+        task.run(self)
+    }
+    fn splat(self, x: f64) -> Array<f64> {
+        Portable::new().splat(x)
+    }
+    fn load(self, x: &[f64; LANES]) -> Array<f64> {
+        Portable::new().load(x)
+    }
+    fn store(self, v: Array<f64>, out: &mut [f64; LANES]) {
+        Portable::new().store(v, out);
+    }
+}

@@ -3,9 +3,10 @@
 //! # Safety invariant
 //!
 //! Cells of one matrix do not overlap, and each is handed out once (an atomic flag says so). A
-//! [`Cells`] borrows its slice for as long as any cell may live, and a [`Cell`] hands out one of
-//! its rows, a part of itself, or arrays of different rows at a time. One made of a slice alone borrows that. Rows lie in
-//! the slice and do not overlap. So every cell is the only way to its elements.
+//! [`Cells`] borrows its slice for as long as any cell may live; a [`Cell`] made of a slice alone
+//! borrows that. A cell hands out one of its rows, a part of itself, or arrays of different rows
+//! at a time. Rows lie in the slice and do not overlap. So every cell is the only way to its
+//! elements.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -152,10 +153,12 @@ impl<'a, T> Cell<'a, T> {
         column: usize,
     ) -> impl Iterator<Item = &mut [[T; L]; N]> {
         let has = |all: usize, first: usize, some: usize| first <= all && some <= all - first;
-        assert!(has(self.rows, row, R) && has(self.columns, column, N * L), "arrays in a cell");
+        let inside = has(self.rows, row, R) && has(self.columns, column, const { N * L });
+        assert!(inside, "arrays of {R} rows in a cell");
         let (first, stride) = (self.first.wrapping_add(row * self.stride + column), self.stride);
-        // SAFETY: the arrays lie in the rectangle, as `row` says of its answer, and each in a row
-        // of its own; rows do not overlap.
+        // SAFETY: the arrays lie in the rectangle, which nobody else reaches while `self` is
+        // borrowed, and each in a row of its own; rows do not overlap. No elements may lie at its
+        // end.
         (0..R).map(move |i| unsafe { &mut *first.add(i * stride).cast::<[[T; L]; N]>() })
     }
 }
@@ -195,6 +198,30 @@ mod tests {
         cell.row(2)[0] = 3;
         let want = [[0; 7], [0, 0, 1, 0, 0, 0, 0], [3, 0, 0, 2, 2, 0, 0]];
         assert_eq!(data, want.as_flattened()[..19]);
+    }
+
+    #[test]
+    fn arrays_of_a_cell_are_its_elements() {
+        let mut data = [0; 7 + 7 + 6];
+        let mut cell = Cell::new(&mut data, [3, 6], 7);
+        let mut part = cell.part([1..3, 1..6]);
+        let arrays: Vec<_> = part.arrays::<2, 2, 2>(0, 1).collect();
+        for (i, array) in arrays.into_iter().enumerate() {
+            *array = [[4 * i + 1, 4 * i + 2], [4 * i + 3, 4 * i + 4]];
+        }
+        assert_eq!(cell.arrays::<0, 3, 2>(3, 0).count() + cell.arrays::<3, 0, 2>(0, 6).count(), 3);
+        let want = [[0; 7], [0, 0, 1, 2, 3, 4, 0], [0, 0, 5, 6, 7, 8, 0]];
+        assert_eq!(data, want.as_flattened()[..20]);
+    }
+
+    #[test]
+    fn arrays_lie_in_their_cell() {
+        let mut data = [0; 20];
+        let mut cell = Cell::new(&mut data, [3, 6], 7);
+        for [row, column] in [[2, 0], [0, 3], [usize::MAX, 0], [0, usize::MAX]] {
+            let arrays = || cell.arrays::<2, 2, 2>(row, column).count();
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(arrays)).unwrap_err();
+        }
     }
 
     #[test]

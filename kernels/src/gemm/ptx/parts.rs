@@ -56,8 +56,8 @@ impl Gemm {
     ///
     /// An [exact](Self::exact) product of these tiles is cut into the CPU's blocks of [`KC`], whose
     /// sums that adds in order too: the bits stay. On [tensor cores](Self::tensor_cores) they do
-    /// not, so that only sums along A's rows are cut there, the gradients of weights: a sample's
-    /// results are the same in any batch.
+    /// not, so that only sums along A's rows are cut there: those of gradients, mostly of weights.
+    /// No model transposes A on the way forward: a sample's results are the same in any batch.
     pub fn part(&self, way: Way, batch: usize, [m, n, k]: [usize; 3]) -> usize {
         let part = match way {
             Way::Exact(Tiles::LARGE) => k,
