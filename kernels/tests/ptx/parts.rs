@@ -65,8 +65,8 @@ fn tiles_and_parts_keep_a_card_busy() {
     // There are, if they are small.
     assert_eq!(exact([1024, 900, 1536]), (Tiles::SMALL, 1536));
     assert_eq!(exact([30, 32_768, 1536]), (Tiles::SMALL, 1536));
-    // Small ones are too few: a step's gradient of a small model, a modulation of one sample, a text
-    // head's gradient. Sums are cut into the CPU's blocks.
+    // Small ones are too few: a step's gradient of a small model, a modulation of one sample, a
+    // text head's gradient. Sums are cut into the CPU's blocks.
     assert_eq!(exact([192, 192, 2048]), (Tiles::SMALL, KC));
     assert_eq!(exact([1, 9216, 1536]), (Tiles::SMALL, KC));
     assert_eq!(exact([128, 1536, 32_100]), (Tiles::SMALL, KC));
