@@ -129,7 +129,7 @@ fn a_gpu_is_reported_on() {
         " pass**",
         "| attention | 2 |",
         "| attention of bf16 | 4 |",
-        "| products under autocast | 2 |",
+        "| products under autocast | 3 |",
         "| product 16 × 16 × 32, bf16 |",
         "| ada_layer_norm, backward |",
         "| model tiny, training step, repeated |",
