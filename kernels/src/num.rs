@@ -77,6 +77,13 @@ pub trait Single: Num {
     fn round_ties_even(self) -> Self;
     /// 2ⁿ for an integer-valued n in [-126, 127], made from bits.
     fn exp2_int(self) -> Self;
+    /// `self` · 2ⁿ for an integer-valued n in [-150, 128] and |`self`| in [½, 2): rounded once, as
+    /// the first of two factors leaves it exact, and so perhaps denormal.
+    #[inline(always)]
+    fn scale(self, n: Self) -> Self {
+        let half = (n * n.lift(0.5)).round_ties_even();
+        self * half.exp2_int() * (n - half).exp2_int()
+    }
     /// (m, e) with `self` = m · 2ᵉ and m in [√½, √2), for a normal positive `self`.
     fn split(self) -> (Self, Self);
 }

@@ -12,7 +12,7 @@
 //!   and ask for huge pages: one page fault and one TLB entry for 512 small pages.
 //! * Memory is zero when fresh and stale when reused; it is never uninitialised.
 //! * Free blocks are given back, largest first, when keeping them would take the process more than
-//!   an eightieth, and at least 16 MiB, above its peak of live bytes (or half of it, if that is
+//!   an eightieth, and at least 64 MiB, above its peak of live bytes (or half of it, if that is
 //!   less); [`trim`] gives all of them back.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ pub const MAPPED_FROM: usize = 1 << 20;
 
 /// Bytes that are kept above the peak of live ones: sizes that a step asks for at other times than
 /// its peak take that much, and what is given back and asked for again costs page faults.
-const SLACK: usize = 16 << 20;
+const SLACK: usize = 64 << 20;
 
 /// Size and alignment of a huge page on x86-64 and on arm64 with 4 KiB pages.
 const HUGE_PAGE: usize = 2 << 20;

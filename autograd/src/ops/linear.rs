@@ -1,8 +1,8 @@
 //! Linear layers, alone and joined with what follows them.
 
-use kernels::elementwise::exprs::{Add, GeluTanh, Mul};
-use kernels::elementwise::{Binary, Chain, Unary};
-use kernels::gemm::{Bias, BiasGelu, GateResidual, Reader, Size, Writer, gemm_keeping};
+use kernels::elementwise::exprs::GeluTanh;
+use kernels::elementwise::{Chain, Unary};
+use kernels::gemm::{Bias, BiasGelu, GateResidual, Gated, Reader, Size, Writer, gemm_keeping};
 use tensor::{DType, Error, Result, Shape, Tensor};
 
 use super::elementwise::pointwise;
@@ -333,8 +333,8 @@ impl OpMany for LinearGateResidualOp {
     fn again(&self, kept: Kept<'_, Option<Tensor>>) -> Result<Vec<Tensor>> {
         let branch = before(kept);
         let [gate, residual] = [3, 4].map(|i| kept.x(i).value().to_dtype(branch.dtype()));
-        let gated = pointwise(&Mul, Mul::NAME, [branch, &gate.reshape(wide(branch.shape()))?])?;
-        Ok(vec![pointwise(&Add, Add::NAME, [&residual, &gated])?])
+        let gate = gate.reshape(wide(branch.shape()))?;
+        Ok(vec![pointwise(&Gated, Self::NAME, [&residual, &gate, branch])?])
     }
 
     fn forward(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, Option<Tensor>)> {

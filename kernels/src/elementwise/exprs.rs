@@ -262,18 +262,30 @@ impl Unary for Silu {
     }
 }
 
-/// GELU, tanh form, y = ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
+/// GELU, tanh form, y = ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), computed as x·σ of twice that.
 /// Source: Hendrycks & Gimpel 2016, §2. Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct GeluTanh;
+
+/// u = 2√(2/π)·(x + 0.044715·x³), and u′.
+#[inline(always)]
+fn gelu_inner<N: Num>(x: N) -> [N; 2] {
+    let [a, b, b3] = [1.0, 0.044715, 3.0 * 0.044715].map(|c| x.lift(c * (8.0 / PI).sqrt()));
+    [(x * x).mul_add(b, a) * x, (x * x).mul_add(b3, a)]
+}
 
 impl Unary for GeluTanh {
     const NAME: &'static str = "gelu_tanh";
     const EQUATION: &'static str = "½x(1 + tanh(√(2/π)(x + 0.044715x³)))";
     #[inline(always)]
     fn f<N: Num>(&self, x: N) -> N {
-        let u = (x + x * x * x * x.lift(0.044715)) * x.lift((2.0 / PI).sqrt());
-        x * x.lift(0.5) * (u.tanh() + x.lift(1.0))
+        x * Sigmoid.f(gelu_inner(x)[0])
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, x: N) -> N {
+        let [u, slope] = gelu_inner(x);
+        let s = Sigmoid.f(u);
+        (x * slope).mul_add(Sigmoid.slope(s), s)
     }
 }
 

@@ -33,7 +33,7 @@ pub trait Unary: Copy + Debug + Send + Sync + 'static {
 
     /// f′, given x or, where [`SLOPE_OF`](Self::SLOPE_OF) says so, y.
     ///
-    /// Override it where y gives a cheaper slope, or where f has a kink.
+    /// Override it where there is a cheaper one than f's dual numbers give, or where f has a kink.
     #[inline(always)]
     fn slope<N: Num>(&self, at: N) -> N {
         self.f(Dual::variable(at)).d

@@ -63,7 +63,7 @@ pub use reference::reference;
 pub use storage::Stored;
 pub use strided::Strided;
 pub use tile::{KC, Multiply, Sums};
-pub use write::{Add, At, Bias, BiasGelu, GateResidual, RowBias, Store, Writer};
+pub use write::{Add, At, Bias, BiasGelu, GateResidual, Gated, RowBias, Store, Writer};
 
 use std::ops::Range;
 

@@ -7,9 +7,10 @@
 
 use half::bf16;
 
-use crate::elementwise::Unary;
 use crate::elementwise::exprs::GeluTanh;
+use crate::elementwise::{Pointwise, Unary};
 use crate::lane::LANES;
+use crate::num::Num;
 use crate::par::Cell;
 use crate::{Real, Simd, Task};
 
@@ -219,6 +220,17 @@ impl<T: Real> ByRow<T> for BiasGelu<'_, T> {
     }
 }
 
+/// r + g·b of operands (r, g, b): a residual and a gated branch.
+#[derive(Clone, Copy, Debug)]
+pub struct Gated;
+
+impl Pointwise<3> for Gated {
+    #[inline(always)]
+    fn at<N: Num>(&self, [residual, gate, branch]: [N; 3]) -> N {
+        residual + gate * branch
+    }
+}
+
 /// `out = residual + gate[sample, col] · (sum + bias[col])`: how a branch joins the trunk in
 /// adaLN-Zero. Keeps `sum + bias`.
 ///
@@ -260,7 +272,7 @@ impl<T: Real> ByRow<T> for GateResidual<'_, T> {
             }
             let gate = isa.load_head(&gate[first..][..len], T::ZERO);
             let residual = isa.load_head(&residual[first..][..len], T::ZERO);
-            isa.store_head(residual + gate * x, out);
+            isa.store_head(Gated.at([residual, gate, x]), out);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Every instruction set gives the bits of the portable path.
 
+use std::f32::{INFINITY, NAN, NEG_INFINITY};
+
 use super::*;
 use crate::num::Dual;
 
@@ -69,7 +71,8 @@ impl Task<f32> for Everything<'_> {
 
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
-    let special = [0.0, -0.0, 1.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-40];
+    // The exponential of the last two is denormal, and close to overflow.
+    let special = [0.0, -0.0, 1.0, -1.0, INFINITY, NEG_INFINITY, NAN, 1e-40, -95.0, 88.7];
     let mut state = 1u32;
     let rounds = (0..200u32).map(|round| {
         let mut next = || {

@@ -5,8 +5,8 @@
 
 use super::Single;
 
-/// eˣ to 1 ulp: x = n·ln 2 + r by Cody and Waite's two-part ln 2, a degree-6 polynomial in r,
-/// and 2ⁿ in two factors so that the result may be denormal.
+/// eˣ to 1 ulp: x = n·ln 2 + r by Cody and Waite's two-part ln 2, a degree-6 polynomial in r, times
+/// 2ⁿ; the result may be denormal.
 #[inline(always)]
 pub fn exp<N: Single>(x: N) -> N {
     let c = |v: f64| x.lift(v);
@@ -21,9 +21,7 @@ pub fn exp<N: Single>(x: N) -> N {
         .mul_add(r, c(4.166_579_6e-2))
         .mul_add(r, c(1.666_666_55e-1))
         .mul_add(r, c(5.000_000_1e-1));
-    let p = p.mul_add(r * r, r) + c(1.0);
-    let half = (n * c(0.5)).round_ties_even();
-    p * half.exp2_int() * (n - half).exp2_int()
+    (p.mul_add(r * r, r) + c(1.0)).scale(n)
 }
 
 /// ln x to 1 ulp; −∞ at 0, NaN below.

@@ -15,6 +15,7 @@ use crate::elementwise::exprs::{
 };
 use crate::elementwise::ptx::{Identity, Layout, kernel};
 use crate::elementwise::{Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, Unary};
+use crate::gemm::Gated;
 use crate::gemm::ptx::{Gemm, Squares, Tiles, Writing};
 use crate::norm::ptx::{Gain, RowNorm};
 use crate::{adamw, gather, norm, random, reduce, softmax, xent};
@@ -92,8 +93,9 @@ fn formulas(all: &mut Vec<Kernel>) {
     each!(unary: Neg, MulScalar(0.5), AddScalar(0.5), Clamp { low: -1.0, high: 1.0 }, Exp, Ln, Sqrt,
         Square, Recip, Abs, Relu, Tanh, Sigmoid, Silu, GeluTanh, Softplus);
     each!(binary: Add, Sub, Mul, Div, Maximum, Minimum);
-    // The slope of a linear layer's GELU, under the operation's name.
+    // What linear layers do again or backward, under the operation's name.
     pointwise("linear_gelu", &Chain(GeluTanh), all);
+    pointwise("linear_gate_residual", &Gated, all);
 }
 
 fn layouts() -> impl Iterator<Item = Layout> {
