@@ -78,7 +78,7 @@ pub trait Single: Num {
     /// 2ⁿ for an integer-valued n in [-126, 127], made from bits.
     fn exp2_int(self) -> Self;
     /// `self` · 2ⁿ for an integer-valued n in [-150, 128] and |`self`| in [½, 2): rounded once, as
-    /// the first of two factors leaves it exact, and so perhaps denormal.
+    /// the first of two factors leaves it exact, and so perhaps denormal. NaN stays NaN.
     #[inline(always)]
     fn scale(self, n: Self) -> Self {
         let half = (n * n.lift(0.5)).round_ties_even();

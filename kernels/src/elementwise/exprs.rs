@@ -239,7 +239,7 @@ impl Unary for Sigmoid {
     #[inline(always)]
     fn f<N: Num>(&self, x: N) -> N {
         // Further down e⁻ˣ overflows float32 and its derivative becomes 0·∞; σ(−80) is 2e-35.
-        let x = x.max(x.lift(-80.0));
+        let x = x.lift(-80.0).max(x);
         ((-x).exp() + x.lift(1.0)).recip()
     }
     #[inline(always)]
@@ -262,12 +262,12 @@ impl Unary for Silu {
     }
 }
 
-/// GELU, tanh form, y = ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), computed as x·σ of twice that.
+/// GELU, tanh form, y = ½·x·(1 + tanh ½u) with u = 2√(2/π)·(x + 0.044715·x³), computed as x·σ(u).
 /// Source: Hendrycks & Gimpel 2016, §2. Saves: x.
 #[derive(Clone, Copy, Debug)]
 pub struct GeluTanh;
 
-/// u = 2√(2/π)·(x + 0.044715·x³), and u′.
+/// u and u′.
 #[inline(always)]
 fn gelu_inner<N: Num>(x: N) -> [N; 2] {
     let [a, b, b3] = [1.0, 0.044715, 3.0 * 0.044715].map(|c| x.lift(c * (8.0 / PI).sqrt()));
@@ -279,10 +279,13 @@ impl Unary for GeluTanh {
     const EQUATION: &'static str = "½x(1 + tanh(√(2/π)(x + 0.044715x³)))";
     #[inline(always)]
     fn f<N: Num>(&self, x: N) -> N {
+        // Further down σ(u) would stay at σ(−80), and x grow.
+        let x = x.lift(-10.0).max(x);
         x * Sigmoid.f(gelu_inner(x)[0])
     }
     #[inline(always)]
     fn slope<N: Num>(&self, x: N) -> N {
+        let x = x.lift(-10.0).max(x.lift(10.0).min(x));
         let [u, slope] = gelu_inner(x);
         let s = Sigmoid.f(u);
         (x * slope).mul_add(Sigmoid.slope(s), s)

@@ -224,7 +224,7 @@ impl Single for F32x16 {
             F32x16(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(n)))
         }
     }
-    /// One instruction for seven.
+    /// One instruction for eleven.
     #[inline(always)]
     fn scale(self, n: Self) -> Self {
         // SAFETY: lanes exist only where AVX-512 does.

@@ -9,6 +9,7 @@ use kernels::elementwise::ptx::{self, Identity, Layout};
 use kernels::elementwise::{
     Binary, Chain, ChainSlope, Partial, PartialSlope, Pointwise, Unary, add_region, map,
 };
+use kernels::gemm::Gated;
 use kernels::ptx::Storage;
 use ptx_vm::{Arg, Buffer, Machine};
 
@@ -120,6 +121,11 @@ fn formulas_of_two_operands_have_the_bits_of_the_cpu() {
     binary(Div);
     binary(Maximum);
     binary(Minimum);
+}
+
+#[test]
+fn a_gated_residual_has_the_bits_of_the_cpu() {
+    check("gated", &Gated);
 }
 
 /// A formula with other numbers is the same kernels, which are told all the numbers it holds.

@@ -78,6 +78,12 @@ fn extremes_stay_finite() {
         assert!(Chain(GeluTanh).at([x, 1.0]).is_finite(), "gelu'({x})");
         assert!(Softplus.f(x).is_finite() && Sigmoid.f(x).is_finite());
     }
+    for (x, slope) in [(-1e12f32, 0.0), (f32::MIN, 0.0), (f32::NEG_INFINITY, 0.0), (f32::MAX, 1.0)]
+    {
+        assert!((GeluTanh.f(x) - x.max(0.0)).abs() < 1e-30, "gelu({x})");
+        assert!((Chain(GeluTanh).at([x, 1.0]) - slope).abs() < 1e-30, "gelu'({x})");
+    }
+    assert!(Sigmoid.f(f32::NAN).is_nan() && Chain(GeluTanh).at([f32::NAN, 1.0]).is_nan());
     assert!(Relu.f(f32::NAN).is_nan() && Clamp { low: 0.0, high: 1.0 }.f(f32::NAN).is_nan());
     assert_eq!((Relu.slope(0.0f32), Abs.slope(0.0f32)), (0.0, 0.0));
 }
