@@ -3,12 +3,13 @@
 use kernels::elementwise::exprs::GeluTanh;
 use kernels::elementwise::{Chain, Unary};
 use kernels::gemm::{Bias, BiasGelu, GateResidual, Gated, Reader, Size, Writer, gemm_keeping};
+use kernels::par;
 use tensor::{DType, Error, Result, Shape, Tensor};
 
 use super::elementwise::pointwise;
 use super::product::{Float, WIDE, check_floats, rows};
 use crate::backward::Gradient;
-use crate::{Keep, Kept, OpMany, Var, apply_many, compute_dtype, scope};
+use crate::{Keep, Kept, OpMany, Var, apply_many, compute_dtype, no_grad, scope};
 
 mod cases;
 mod gpu;
@@ -141,15 +142,39 @@ impl Layer<'_> {
 }
 
 /// The gradients of x, W and b, of those that are there and needed, from that of x·Wᵀ + b.
-fn gradients<A>(kept: Kept<'_, A>, dy: &Var, needs: &[bool]) -> Result<Vec<Option<Gradient>>> {
-    let dx = || dy.matmul(kept.x(1)).map(Gradient::Whole);
+fn gradients<A: Sync>(
+    kept: Kept<'_, A>,
+    dy: &Var,
+    needs: &[bool],
+) -> Result<Vec<Option<Gradient>>> {
+    let need = |i: usize| needs.get(i) == Some(&true);
+    let dx = || need(0).then(|| dy.matmul(kept.x(1)).map(Gradient::Whole)).transpose();
     let dw = || {
-        let [dy, x] = [dy, kept.x(0)].map(|v| v.reshape(rows(v.shape())));
-        Gradient::product(&dy?, &x?)
+        let product = || {
+            let [dy, x] = [dy, kept.x(0)].map(|v| v.reshape(rows(v.shape())));
+            Gradient::product(&dy?, &x?)
+        };
+        need(1).then(product).transpose()
     };
-    let db = || dy.sum_to(kept.shape(2)).map(Gradient::Whole);
-    let all: [&dyn Fn() -> Result<Gradient>; 3] = [&dx, &dw, &db];
-    needs.iter().zip(all).map(|(&need, f)| need.then(f).transpose()).collect()
+    let db = || need(2).then(|| dy.sum_to(kept.shape(2)).map(Gradient::Whole)).transpose();
+    let ns = dy.numel() * rows(kept.shape(0))[1] / 25;
+    let (dx, [db, dw]) = at_once(dy, ns, dx, || [db(), dw()]);
+    Ok([dx?, dw?, db?].into_iter().take(needs.len()).collect())
+}
+
+/// Runs both, on the CPU at once unless they are recorded: where a product ends, threads wait for
+/// the one that has the last tile, and so they wait once for both. `ns` is the shorter one's time.
+fn at_once<A: Send, B: Send>(
+    dy: &Var,
+    ns: usize,
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if scope::is_recording() || dy.value().cuda().is_some() {
+        return (a(), b());
+    }
+    // What is recorded or not is a switch of each thread.
+    par::join(ns, || no_grad(a), || no_grad(b))
 }
 
 #[derive(Debug)]
@@ -355,16 +380,20 @@ impl OpMany for LinearGateResidualOp {
     ) -> Result<Vec<Option<Gradient>>> {
         let dy = dy[0].as_ref().expect("the only output is used");
         let wide = wide(dy.shape());
-        let mut all = vec![None, None, None];
-        if needs[..3].contains(&true) {
+        let layer = || {
+            if !needs[..3].contains(&true) {
+                return Ok(vec![None, None, None]);
+            }
             let gate = kept.x(3).to_dtype(dy.dtype())?;
-            all = gradients(kept, &dy.mul(&gate.reshape(wide)?)?, &needs[..3])?;
-        }
+            gradients(kept, &dy.mul(&gate.reshape(wide)?)?, &needs[..3])
+        };
         let gate = || {
             let branch = Var::constant(before(kept).clone());
-            dy.mul(&branch)?.sum_to(&wide)?.reshape(*kept.shape(3))
+            dy.mul(&branch)?.sum_to(&wide)?.reshape(*kept.shape(3)).map(Gradient::Whole)
         };
-        all.push(needs[3].then(gate).transpose()?.map(Gradient::Whole));
+        let (layer, gate) = at_once(dy, dy.numel(), layer, || needs[3].then(gate).transpose());
+        let mut all = layer?;
+        all.push(gate?);
         all.push(Some(Gradient::Whole(dy.clone())));
         Ok(all)
     }
