@@ -9,7 +9,7 @@ use tensor::{DType, Error, Result, Shape, Tensor};
 use super::elementwise::pointwise;
 use super::product::{Float, WIDE, check_floats, rows};
 use crate::backward::Gradient;
-use crate::{Keep, Kept, OpMany, Var, apply_many, compute_dtype, no_grad, scope};
+use crate::{Keep, Kept, OpMany, Var, anomaly, apply_many, compute_dtype, no_grad, scope};
 
 mod cases;
 mod gpu;
@@ -150,11 +150,8 @@ fn gradients<A: Sync>(
     let need = |i: usize| needs.get(i) == Some(&true);
     let dx = || need(0).then(|| dy.matmul(kept.x(1)).map(Gradient::Whole)).transpose();
     let dw = || {
-        let product = || {
-            let [dy, x] = [dy, kept.x(0)].map(|v| v.reshape(rows(v.shape())));
-            Gradient::product(&dy?, &x?)
-        };
-        need(1).then(product).transpose()
+        let flat = |v: &Var| v.reshape(rows(v.shape()));
+        need(1).then(|| Gradient::product(&flat(dy)?, &flat(kept.x(0))?)).transpose()
     };
     let db = || need(2).then(|| dy.sum_to(kept.shape(2)).map(Gradient::Whole)).transpose();
     let ns = dy.numel() * rows(kept.shape(0))[1] / 25;
@@ -162,18 +159,18 @@ fn gradients<A: Sync>(
     Ok([dx?, dw?, db?].into_iter().take(needs.len()).collect())
 }
 
-/// Runs both, on the CPU at once unless they are recorded: where a product ends, threads wait for
-/// the one that has the last tile, and so they wait once for both. `ns` is the shorter one's time.
+/// Runs both, on the CPU at once unless they are recorded or watched: at the end of a product
+/// threads wait for its last tile, and now once for both. `ns` is the shorter one's time.
 fn at_once<A: Send, B: Send>(
     dy: &Var,
     ns: usize,
     a: impl FnOnce() -> A + Send,
     b: impl FnOnce() -> B + Send,
 ) -> (A, B) {
-    if scope::is_recording() || dy.value().cuda().is_some() {
+    // Switches are a thread's own: another one records, and watches nothing, until it is told.
+    if scope::is_recording() || anomaly::is_watching() || dy.value().cuda().is_some() {
         return (a(), b());
     }
-    // What is recorded or not is a switch of each thread.
     par::join(ns, || no_grad(a), || no_grad(b))
 }
 

@@ -208,14 +208,14 @@ struct Plan {
 /// Most rows of a tall tile: of its columns of B, packing takes a thousandth part,
 const TALL: usize = 1536;
 /// and fewest rows of one that is cut in two for want of tiles.
-const CUT: usize = 192;
+const CUT: usize = 384;
 /// Most rows and columns of a wide tile: a block of A is packed once for all of them, and stays in
 /// the second cache.
 const WIDE: [usize; 2] = [96, 1024];
 /// Most numbers of room for an A that is packed at once.
 const WHOLE_A: usize = 2 << 20;
 /// Tiles that keep a machine's threads about equally busy.
-const TILES: usize = 24;
+const TILES: usize = 12;
 /// Multiply-adds below which a tile is not worth cutting: 40 µs.
 const TILE_WORK: usize = 5 << 20;
 /// Elements of B packed at a time where tiles share them.
