@@ -146,6 +146,11 @@ pub(crate) struct Run {
     pub bytes: usize,
 }
 
+/// Whether this thread lists every operation, those inside of others included.
+pub(crate) fn lists_events() -> bool {
+    RECORDER.with_borrow(|recorder| recorder.as_ref().is_some_and(|it| it.events.is_some()))
+}
+
 /// Runs `f`; if there is a profile, measures it and asks `about` what it was.
 #[inline]
 pub(crate) fn measured<R>(f: impl FnOnce() -> R, about: impl FnOnce(&R) -> Run) -> R {

@@ -9,6 +9,7 @@ use tensor::{DType, Error, Result, Shape, Tensor};
 use super::elementwise::pointwise;
 use super::product::{Float, WIDE, check_floats, rows};
 use crate::backward::Gradient;
+use crate::profile::lists_events;
 use crate::{Keep, Kept, OpMany, Var, anomaly, apply_many, compute_dtype, no_grad, scope};
 
 mod cases;
@@ -155,12 +156,12 @@ fn gradients<A: Sync>(
     };
     let db = || need(2).then(|| dy.sum_to(kept.shape(2)).map(Gradient::Whole)).transpose();
     let ns = dy.numel() * rows(kept.shape(0))[1] / 25;
-    let (dx, [db, dw]) = at_once(dy, ns, dx, || [db(), dw()]);
+    let (dx, [dw, db]) = at_once(dy, ns, dx, || [dw(), db()]);
     Ok([dx?, dw?, db?].into_iter().take(needs.len()).collect())
 }
 
-/// Runs both, on the CPU at once unless they are recorded or watched: at the end of a product
-/// threads wait for its last tile, and now once for both. `ns` is the shorter one's time.
+/// Runs both, on the CPU at once unless they are recorded, watched or listed: at the end of a product
+/// threads wait for its last tile, and so they do it once for both. `ns` is the shorter one's time.
 fn at_once<A: Send, B: Send>(
     dy: &Var,
     ns: usize,
@@ -168,7 +169,8 @@ fn at_once<A: Send, B: Send>(
     b: impl FnOnce() -> B + Send,
 ) -> (A, B) {
     // Switches are a thread's own: another one records, and watches nothing, until it is told.
-    if scope::is_recording() || anomaly::is_watching() || dy.value().cuda().is_some() {
+    let is_seen = anomaly::is_watching() || lists_events();
+    if scope::is_recording() || is_seen || dy.value().cuda().is_some() {
         return (a(), b());
     }
     par::join(ns, || no_grad(a), || no_grad(b))
