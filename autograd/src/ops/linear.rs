@@ -3,19 +3,19 @@
 use kernels::elementwise::exprs::GeluTanh;
 use kernels::elementwise::{Chain, Unary};
 use kernels::gemm::{Bias, BiasGelu, GateResidual, Gated, Reader, Size, Writer, gemm_keeping};
-use kernels::par;
 use tensor::{DType, Error, Result, Shape, Tensor};
 
 use super::elementwise::pointwise;
 use super::product::{Float, WIDE, check_floats, rows};
 use crate::backward::Gradient;
-use crate::profile::lists_events;
-use crate::{Keep, Kept, OpMany, Var, anomaly, apply_many, compute_dtype, no_grad, scope};
+use crate::{Keep, Kept, OpMany, Var, apply_many, compute_dtype, scope};
 
 mod cases;
 mod gpu;
+mod gradients;
 
 pub use cases::{Linear, LinearGateResidual, LinearGelu};
+use gradients::{at_once, gradients};
 
 /// Linear layers. Weights are \[outputs, inputs\], as checkpoints have them, and may be halves:
 /// they are read as they are.
@@ -140,40 +140,6 @@ impl Layer<'_> {
     fn bias(&self) -> Option<Tensor> {
         self.bias.map(|bias| bias.to_dtype(compute_dtype(bias.dtype())).aligned(WIDE))
     }
-}
-
-/// The gradients of x, W and b, of those that are there and needed, from that of x·Wᵀ + b.
-fn gradients<A: Sync>(
-    kept: Kept<'_, A>,
-    dy: &Var,
-    needs: &[bool],
-) -> Result<Vec<Option<Gradient>>> {
-    let need = |i: usize| needs.get(i) == Some(&true);
-    let dx = || need(0).then(|| dy.matmul(kept.x(1)).map(Gradient::Whole)).transpose();
-    let dw = || {
-        let flat = |v: &Var| v.reshape(rows(v.shape()));
-        need(1).then(|| Gradient::product(&flat(dy)?, &flat(kept.x(0))?)).transpose()
-    };
-    let db = || need(2).then(|| dy.sum_to(kept.shape(2)).map(Gradient::Whole)).transpose();
-    let ns = dy.numel() * rows(kept.shape(0))[1] / 25;
-    let (dx, [dw, db]) = at_once(dy, ns, dx, || [dw(), db()]);
-    Ok([dx?, dw?, db?].into_iter().take(needs.len()).collect())
-}
-
-/// Runs both, on the CPU at once unless they are recorded, watched or listed: at the end of a product
-/// threads wait for its last tile, and so they do it once for both. `ns` is the shorter one's time.
-fn at_once<A: Send, B: Send>(
-    dy: &Var,
-    ns: usize,
-    a: impl FnOnce() -> A + Send,
-    b: impl FnOnce() -> B + Send,
-) -> (A, B) {
-    // Switches are a thread's own: another one records, and watches nothing, until it is told.
-    let is_seen = anomaly::is_watching() || lists_events();
-    if scope::is_recording() || is_seen || dy.value().cuda().is_some() {
-        return (a(), b());
-    }
-    par::join(ns, || no_grad(a), || no_grad(b))
 }
 
 #[derive(Debug)]
@@ -390,7 +356,8 @@ impl OpMany for LinearGateResidualOp {
             let branch = Var::constant(before(kept).clone());
             dy.mul(&branch)?.sum_to(&wide)?.reshape(*kept.shape(3)).map(Gradient::Whole)
         };
-        let (layer, gate) = at_once(dy, dy.numel(), layer, || needs[3].then(gate).transpose());
+        let ns = if needs[3] { dy.numel() } else { 0 };
+        let (layer, gate) = at_once(dy, ns, layer, || needs[3].then(gate).transpose());
         let mut all = layer?;
         all.push(gate?);
         all.push(Some(Gradient::Whole(dy.clone())));

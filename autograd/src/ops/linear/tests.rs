@@ -64,6 +64,6 @@ fn inference_gives_the_same_bits() {
 fn a_trace_lists_both_products_of_a_vjp() {
     let (x, w) = (ones(&[512, 64]), ones(&[64, 64]));
     let run = || x.linear(&w, None).unwrap().sum_all().unwrap().backward().unwrap();
-    let events = par::with_threads(2, || crate::profile(true, || drop(run())).1.events);
+    let events = kernels::par::with_threads(2, || crate::profile(true, || drop(run())).1.events);
     assert_eq!(events.iter().filter(|event| event.op == "matmul").count(), 2);
 }
