@@ -137,7 +137,8 @@ fn generated(source: &str, list: &str) -> Vec<Documented> {
 
 /// Each formula of `kernels`.
 pub fn formulas() -> Vec<Documented> {
-    let source = read("../kernels/src/elementwise/exprs.rs");
+    let file = |name| read(&format!("../kernels/src/elementwise/{name}.rs"));
+    let source = ["exprs", "exprs/binary"].map(file).concat();
     let lines: Vec<&str> = source.lines().collect();
     let (mut found, mut doc) = (Vec::new(), String::new());
     for (i, line) in lines.iter().enumerate() {
