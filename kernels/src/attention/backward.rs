@@ -1,9 +1,10 @@
 //! Attention, backward.
 
-use super::head::{Head, Tile, scatter, transpose};
-use super::product::{scores, weigh};
+use super::head::{Gathered, Head, Tile, scatter};
+use super::product::{Weighed, scores, weigh};
 use super::softmax::{Backward, Delta};
 use super::{Gradient, KEY_TILE, Problem, QUERY_TILE, Saved, View};
+use crate::gemm::WIDTH;
 use crate::lane::LANES;
 use crate::par::{self, Cell, Cells};
 use crate::{Real, count, scratch};
@@ -18,7 +19,7 @@ use crate::{Real, count, scratch};
 ///
 /// `dbias` \[H, queries, keys\] is Σ dS over the samples in order; asking for it makes a task of a
 /// head of all samples instead of one.
-/// Cost: 10·B·H·D·S_q·S_k flop; per thread (3·S_q + 5·S_k)·D elements of scratch.
+/// Cost: 10·B·H·D·S_q·S_k flop; per thread 5·(S_q + S_k)·D elements of scratch.
 /// Panics when the slices do not have the sizes that `problem` implies.
 pub fn backward<T: Real>(
     problem: &Problem<T>,
@@ -75,20 +76,30 @@ fn propagate<T: Real>(
     let Problem { heads, width, segments, scale, .. } = *head.problem;
     let ([nq, nk], padded) = (head.size(), head.problem.padded());
     let columns = nk.next_multiple_of(LANES);
-    let tile = QUERY_TILE.min(nq) * KEY_TILE.min(columns);
+    let tile = QUERY_TILE.min(nq) * WIDTH;
     let (q_len, k_len, t_len) = (nq * padded, nk * padded, columns * width);
-    let lens = [q_len, q_len, q_len, k_len, k_len, k_len, t_len, t_len, tile, tile, nq, nq];
-    scratch::with(lens, |[q, d_o, dq, k, dk, dv, keys_t, values_t, p, ds, lse, delta]| {
+    let lens =
+        [q_len, q_len, q_len, q_len, q_len, k_len, k_len, k_len, t_len, t_len, tile, tile, nq, nq];
+    scratch::with(lens, |scratch| {
+        let [q, q_panels, d_o, d_o_panels, dq, k, dk, dv, keys_t, values_t, p, ds, lse, delta] =
+            scratch;
+        let queries = |i: usize| segments[i].q.expect("the segment has queries");
         let output = |i: usize, o| View::contiguous(o, segments[i].tokens, heads * width);
-        head.gather(&head.queries, |i| segments[i].q.expect("the segment has queries"), q);
-        head.gather(&head.queries, |i| output(i, saved[i].d_o.unwrap_or_default()), d_o);
-        // O is only wanted for Δ, V only transposed: they borrow the places of dQ and dV.
-        head.gather(&head.queries, |i| output(i, saved[i].o), dq);
+        let d_output = |i: usize| output(i, saved[i].d_o.unwrap_or_default());
+        let rows_and_panels =
+            |rows, panels| Gathered { rows: Some(rows), panels: Some(panels), transposed: None };
+        head.gather(&head.queries, queries, rows_and_panels(&mut *q, q_panels));
+        head.gather(&head.queries, d_output, rows_and_panels(&mut *d_o, d_o_panels));
+        // O is only wanted for Δ: it borrows the place of dQ.
+        let rows = Gathered { rows: Some(&mut *dq), ..Gathered::default() };
+        head.gather(&head.queries, |i| output(i, saved[i].o), rows);
         T::dispatch(Delta { o: dq, d_o, padded, delta });
-        head.gather(&head.keys, |i| segments[i].v, dv);
-        transpose(dv, [nk, width, padded], T::ONE, values_t);
-        head.gather(&head.keys, |i| segments[i].k, k);
-        transpose(k, [nk, width, padded], T::from_f64(scale), keys_t);
+        let keys = Some((&mut *keys_t, T::from_f64(scale)));
+        let keys = Gathered { rows: None, panels: Some(&mut *k), transposed: keys };
+        head.gather(&head.keys, |i| segments[i].k, keys);
+        let values = Some((&mut *values_t, T::ONE));
+        let values = Gathered { transposed: values, ..Gathered::default() };
+        head.gather(&head.keys, |i| segments[i].v, values);
         let mut first = 0;
         for span in &head.queries {
             let n = span.tokens.len();
@@ -97,7 +108,7 @@ fn propagate<T: Real>(
             first += n;
         }
 
-        let rows = Rows { q, d_o, k, keys_t, values_t, lse, delta };
+        let rows = Rows { q, q_panels, d_o, d_o_panels, k, keys_t, values_t, lse, delta };
         rows.visit_tiles(head, [p, ds], [dq, dk, dv], dbias);
 
         let scale = T::from_f64(scale);
@@ -117,14 +128,17 @@ fn propagate<T: Real>(
     });
 }
 
-/// The gathered rows of one head, padded to whole strips.
+/// The gathered rows of one head, padded to whole sixteens.
 struct Rows<'a, T> {
     q: &'a [T],
+    q_panels: &'a [T],
     d_o: &'a [T],
+    d_o_panels: &'a [T],
+    /// In panels.
     k: &'a [T],
-    /// scale·Kᵀ in strips.
+    /// scale·Kᵀ in panels.
     keys_t: &'a [T],
-    /// Vᵀ in strips.
+    /// Vᵀ in panels.
     values_t: &'a [T],
     lse: &'a [T],
     /// Δ of each query.
@@ -151,23 +165,28 @@ impl<T: Real> Rows<'_, T> {
         for query in (0..nq).step_by(QUERY_TILE) {
             let n = QUERY_TILE.min(nq - query);
             let (q, d_o) = (&self.q[query * padded..], &self.d_o[query * padded..]);
+            let q_weighed = Weighed::new(self.q_panels, nq, query);
+            let d_o_weighed = Weighed::new(self.d_o_panels, nq, query);
             for key in (0..nk).step_by(KEY_TILE) {
                 let keys = KEY_TILE.min(nk - key);
-                scores([n, keys, width], (q, padded), &self.keys_t[key * width..], p);
-                scores([n, keys, width], (d_o, padded), &self.values_t[key * width..], ds);
-                let (mut p, mut ds) = (Tile::new(p, [n, keys]), Tile::new(ds, [n, keys]));
+                let [mut p, mut ds] = [&mut *p, &mut *ds].map(|data| Tile {
+                    data: data.as_chunks_mut().0,
+                    rows: n,
+                    columns: keys,
+                });
+                scores((q, padded), &self.keys_t[key * width..], width, &mut p);
+                scores((d_o, padded), &self.values_t[key * width..], width, &mut ds);
                 head.add_bias([query, key], &mut p);
                 let (lse, delta) = (&self.lse[query..][..n], &self.delta[query..][..n]);
                 T::dispatch(Backward { p: &mut p, ds: &mut ds, lse, delta });
                 if let Some(dbias) = &mut dbias {
                     head.add_to_bias_gradient([query, key], &ds, dbias);
                 }
-                let (p, ds) = ((&*p.data, p.stride), (&*ds.data, ds.stride));
                 let (dk, dv) = (&mut dk[key * padded..], &mut dv[key * padded..]);
-                let (dq, k) = (&mut dq[query * padded..], &self.k[key * padded..]);
-                weigh::<T, true>([keys, n, padded], p, d_o, dv, query > 0);
-                weigh::<T, true>([keys, n, padded], ds, q, dk, query > 0);
-                weigh::<T, false>([n, keys, padded], ds, k, dq, key > 0);
+                let (dq, k) = (&mut dq[query * padded..], Weighed::new(self.k, nk, key));
+                weigh::<T, true>(&p, d_o_weighed, (dv, padded), query > 0);
+                weigh::<T, true>(&ds, q_weighed, (dk, padded), query > 0);
+                weigh::<T, false>(&ds, k, (dq, padded), key > 0);
             }
         }
     }

@@ -1,9 +1,10 @@
 //! Attention, forward.
 
-use super::head::{Head, Tile, scatter, transpose};
-use super::product::{scores, weigh};
+use super::head::{Gathered, Head, Tile, scatter};
+use super::product::{Weighed, scores, weigh};
 use super::softmax::{Finish, Step};
 use super::{KEY_TILE, Output, Problem, QUERY_CHUNK, QUERY_TILE};
+use crate::gemm::WIDTH;
 use crate::lane::LANES;
 use crate::par::{self, Cells};
 use crate::{Real, count, scratch};
@@ -50,14 +51,19 @@ fn answer<'a, T: Real>(
     let Problem { width, segments, scale, .. } = *head.problem;
     let ([nq, nk], padded) = (head.size(), head.problem.padded());
     let columns = nk.next_multiple_of(LANES);
-    let tile = QUERY_TILE.min(nq) * KEY_TILE.min(columns);
+    let tile = QUERY_TILE.min(nq) * WIDTH;
     let lens = [nq * padded, nq * padded, nk * padded, columns * width, tile, nq, nq];
     scratch::with(lens, |[q, o, v, keys_t, tile, max, sum]| {
-        head.gather(&head.queries, |i| segments[i].q.expect("the segment has queries"), q);
-        // K is only wanted transposed: it borrows the place of V.
-        head.gather(&head.keys, |i| segments[i].k, v);
-        transpose(v, [nk, width, padded], T::from_f64(scale), keys_t);
-        head.gather(&head.keys, |i| segments[i].v, v);
+        let queries = |i: usize| segments[i].q.expect("the segment has queries");
+        let keys = (&mut *keys_t, T::from_f64(scale));
+        let [to_q, to_k, to_v] = [
+            Gathered { rows: Some(&mut *q), ..Gathered::default() },
+            Gathered { transposed: Some(keys), ..Gathered::default() },
+            Gathered { panels: Some(&mut *v), ..Gathered::default() },
+        ];
+        head.gather(&head.queries, queries, to_q);
+        head.gather(&head.keys, |i| segments[i].k, to_k);
+        head.gather(&head.keys, |i| segments[i].v, to_v);
 
         Work { q, keys_t, v, o, max, sum, tile }.attend(head);
 
@@ -72,11 +78,12 @@ fn answer<'a, T: Real>(
     });
 }
 
-/// The gathered rows of one head, and what becomes of them. Rows are padded to whole strips.
+/// The gathered rows of one head, and what becomes of them. Rows are padded to whole sixteens.
 struct Work<'a, T> {
     q: &'a [T],
-    /// scale·Kᵀ in strips.
+    /// scale·Kᵀ in panels.
     keys_t: &'a [T],
+    /// In panels.
     v: &'a [T],
     o: &'a mut [T],
     /// Maximum, in the end log-sum-exp, of each query's scores.
@@ -103,12 +110,13 @@ impl<T: Real> Work<'_, T> {
             let (max, sum) = (&mut self.max[query..][..n], &mut self.sum[query..][..n]);
             for key in (0..nk).step_by(KEY_TILE) {
                 let keys = KEY_TILE.min(nk - key);
-                scores([n, keys, width], q, &self.keys_t[key * width..], self.tile);
-                let mut tile = Tile::new(self.tile, [n, keys]);
+                let data = self.tile.as_chunks_mut().0;
+                let mut tile = Tile { data, rows: n, columns: keys };
+                scores(q, &self.keys_t[key * width..], width, &mut tile);
                 head.add_bias([query, key], &mut tile);
                 T::dispatch(Step { tile: &mut tile, max, sum, o, padded, first: key == 0 });
-                let p = (&*tile.data, tile.stride);
-                weigh::<T, false>([n, keys, padded], p, &self.v[key * padded..], o, key > 0);
+                let v = Weighed::new(self.v, nk, key);
+                weigh::<T, false>(&tile, v, (o, padded), key > 0);
             }
             T::dispatch(Finish { max, sum, o, padded });
         }

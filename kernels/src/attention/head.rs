@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{Problem, View};
+use crate::gemm::WIDTH;
 use crate::lane::LANES;
 use crate::par::Cell;
 use crate::{Real, Simd, Task};
@@ -62,21 +63,12 @@ impl<'a, T: Real> Head<'a, T> {
         [&self.queries, &self.keys].map(|spans| spans.iter().map(|s| s.tokens.len()).sum())
     }
 
-    /// Copies the rows of `spans`, each padded with zeros to whole strips.
-    pub fn gather<'v>(&self, spans: &[Span], view: impl Fn(usize) -> View<'v, T>, out: &mut [T])
+    /// Copies the rows of `spans` to wherever they are wanted.
+    pub fn gather<'v>(&self, spans: &[Span], view: impl Fn(usize) -> View<'v, T>, to: Gathered<T>)
     where
         T: 'v,
     {
-        let width = self.problem.width;
-        let mut rows = out.chunks_exact_mut(self.problem.padded());
-        for span in spans {
-            let view = view(span.segment);
-            for s in span.tokens.clone() {
-                let out = rows.next().expect("there is room for the rows of all spans");
-                out[..width].copy_from_slice(view.row([self.b, s, self.h], width));
-                out[width..].fill(T::ZERO);
-            }
-        }
+        T::dispatch(Gather { head: self, spans, view, to });
     }
 
     /// Adds the bias to a tile of scores whose rows are the queries, and columns the keys, from
@@ -89,7 +81,7 @@ impl<'a, T: Real> Head<'a, T> {
             for i in 0..n {
                 for_runs(&self.keys, first[1], tile.columns, |column, key, n| {
                     let from = &bias[(query + i) * keys + key..][..n];
-                    let to = &mut tile.data[(row + i) * tile.stride + column..][..n];
+                    let to = &mut tile.data[row + i][column..][..n];
                     to.iter_mut().zip(from).for_each(|(s, &b)| *s += b);
                 });
             }
@@ -101,7 +93,7 @@ impl<'a, T: Real> Head<'a, T> {
         for_runs(&self.queries, first[0], tile.rows, |row, query, n| {
             for i in 0..n {
                 for_runs(&self.keys, first[1], tile.columns, |column, key, n| {
-                    let from = &tile.data[(row + i) * tile.stride + column..][..n];
+                    let from = &tile.data[row + i][column..][..n];
                     let to = &mut dbias.row(query + i)[key..][..n];
                     to.iter_mut().zip(from).for_each(|(d, &s)| *d += s);
                 });
@@ -110,23 +102,106 @@ impl<'a, T: Real> Head<'a, T> {
     }
 }
 
+/// Where rows are gathered, padded with zeros to whole sixteens.
+#[derive(Default)]
+pub(super) struct Gathered<'a, T> {
+    /// One after the other.
+    pub rows: Option<&'a mut [T]>,
+    /// In panels of sixteen columns, each with all rows.
+    pub panels: Option<&'a mut [T]>,
+    /// Times a factor, and transposed: in panels of sixteen rows, each with all columns. The last
+    /// one is filled up with zeros.
+    pub transposed: Option<(&'a mut [T], T)>,
+}
+
+/// Rows of one head on their way out of the segments.
+struct Gather<'a, 'o, T, V> {
+    head: &'a Head<'a, T>,
+    spans: &'a [Span],
+    /// Where a segment's rows are.
+    view: V,
+    to: Gathered<'o, T>,
+}
+
+impl<'v, T: Real + 'v, V: Fn(usize) -> View<'v, T>> Task<T> for Gather<'_, '_, T, V> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(self, isa: S) {
+        let Gather { head: &Head { problem, b, h, .. }, spans, view, mut to } = self;
+        let of = [spans.iter().map(|span| span.tokens.len()).sum(), problem.width];
+        let (mut rows, mut first, mut n) = ([[].as_slice(); LANES], 0, 0);
+        for span in spans {
+            let view = view(span.segment);
+            for s in span.tokens.clone() {
+                rows[n] = view.row([b, s, h], problem.width);
+                // Each lies on another page, where the processor does not look by itself.
+                for d in (0..problem.width).step_by(LANES) {
+                    isa.prefetch(rows[n], (LANES * view.row_stride).wrapping_add(d));
+                }
+                n += 1;
+                if n == LANES {
+                    to.take(isa, &rows, first, of);
+                    (first, n) = (first + n, 0);
+                }
+            }
+        }
+        if n > 0 {
+            to.take(isa, &rows[..n], first, of);
+        }
+    }
+}
+
+impl<T: Real> Gathered<'_, T> {
+    /// Takes at most sixteen rows, from number `first` on, `of` so many and of such a length.
+    #[inline(always)]
+    fn take<S>(&mut self, isa: S, rows: &[&[T]], first: usize, [number, width]: [usize; 2])
+    where
+        S: Simd<T = T>,
+    {
+        let padded = width.next_multiple_of(LANES);
+        for d in (0..width).step_by(LANES) {
+            let columns = d..width.min(d + LANES);
+            if let Some(out) = &mut self.rows {
+                for i in 0..rows.len() {
+                    let x = isa.load_head(&rows[i][columns.clone()], T::ZERO);
+                    isa.store(x, sixteen(out, (first + i) * padded + d));
+                }
+            }
+            if let Some(out) = &mut self.panels {
+                for i in 0..rows.len() {
+                    let x = isa.load_head(&rows[i][columns.clone()], T::ZERO);
+                    isa.store(x, sixteen(out, (d / LANES * number + first + i) * LANES));
+                }
+            }
+            if let Some((out, factor)) = &mut self.transposed {
+                let factor = isa.splat(*factor);
+                let mut square = [isa.splat(T::ZERO); LANES];
+                for i in 0..rows.len() {
+                    square[i] = isa.load_head(&rows[i][columns.clone()], T::ZERO) * factor;
+                }
+                isa.transpose(&mut square);
+                for i in 0..columns.len() {
+                    isa.store(square[i], sixteen(out, (first / LANES * width + d + i) * LANES));
+                }
+            }
+        }
+    }
+}
+
+/// Sixteen elements from `first` on.
+#[inline(always)]
+fn sixteen<T>(x: &mut [T], first: usize) -> &mut [T; LANES] {
+    x[first..].first_chunk_mut().expect("room for whole sixteens")
+}
+
 /// A tile of scores.
 pub(super) struct Tile<'a, T> {
-    /// Element \[i, j\] at `i·stride + j`.
-    pub data: &'a mut [T],
-    /// Distance between rows.
-    pub stride: usize,
+    /// Its rows, and some room behind each.
+    pub data: &'a mut [[T; WIDTH]],
     /// Rows: queries.
     pub rows: usize,
     /// Columns: keys.
     pub columns: usize,
-}
-
-impl<'a, T> Tile<'a, T> {
-    /// A tile at the start of `data`, its rows padded to whole strips.
-    pub fn new(data: &'a mut [T], [rows, columns]: [usize; 2]) -> Self {
-        Tile { data, stride: columns.next_multiple_of(LANES), rows, columns }
-    }
 }
 
 /// `f(offset, joint, n)` for each part of `spans` among the gathered rows `first..first + len`:
@@ -143,59 +218,42 @@ fn for_runs(spans: &[Span], first: usize, len: usize, mut f: impl FnMut(usize, u
     }
 }
 
-/// Transposes `n` rows of `width` elements, `stride` apart, times `scale`, into strips of sixteen
-/// rows: element (row, d) goes to `(row / 16)·16·width + d·16 + row % 16`. Rows are padded to whole
-/// strips; the last strip is filled up with zeros.
-pub(super) fn transpose<T: Real>(
-    rows: &[T],
-    [n, width, stride]: [usize; 3],
-    scale: T,
-    strips: &mut [T],
-) {
-    T::dispatch(Transpose { rows, n, width, stride, scale, strips });
+/// Writes gathered rows times `scale` into a segment's rows of one head, and zeros behind them.
+pub(super) fn scatter<T: Real>(rows: &[T], stride: usize, scale: T, out: &mut Cell<T>) {
+    T::dispatch(Scatter { rows, stride, scale, out });
 }
 
-struct Transpose<'a, T> {
+/// How many rows before its turn a row of the output is fetched, which has to be there before any
+/// part of it can be written.
+const AHEAD: usize = 8;
+
+struct Scatter<'a, 'o, T> {
     rows: &'a [T],
-    n: usize,
-    width: usize,
     stride: usize,
     scale: T,
-    strips: &'a mut [T],
+    out: &'a mut Cell<'o, T>,
 }
 
-impl<T: Real> Task<T> for Transpose<'_, T> {
+impl<T: Real> Task<T> for Scatter<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
-        let Transpose { rows, n, width, stride, scale, strips } = self;
-        let (zero, scale) = (isa.splat(T::ZERO), isa.splat(scale));
-        let strips = strips.chunks_exact_mut(width * LANES);
-        for (first, strip) in (0..n).step_by(LANES).zip(strips) {
-            for d in (0..width).step_by(LANES) {
-                let mut square = [zero; LANES];
-                for i in 0..LANES.min(n - first) {
-                    let row = &rows[(first + i) * stride + d..][..LANES];
-                    square[i] = isa.load_head(row, T::ZERO) * scale;
-                }
-                isa.transpose(&mut square);
-                let strip = strip[d * LANES..].as_chunks_mut().0;
-                for (lanes, v) in strip.iter_mut().zip(square) {
-                    isa.store(v, lanes);
-                }
+        let Scatter { rows, stride, scale, out } = self;
+        let scale = isa.splat(scale);
+        let mut rows = rows.chunks_exact(stride);
+        for i in out.rows() {
+            if i + AHEAD < out.rows().end {
+                let next = out.row(i + AHEAD);
+                (0..next.len()).step_by(LANES).for_each(|j| isa.prefetch(next, j));
             }
-        }
-    }
-}
-
-/// Writes gathered rows times `scale` into a segment's rows of one head, and zeros behind them.
-pub(super) fn scatter<T: Real>(rows: &[T], stride: usize, scale: T, out: &mut Cell<T>) {
-    let mut rows = rows.chunks_exact(stride);
-    for i in out.rows() {
-        let out = out.row(i);
-        match rows.next() {
-            Some(row) => out.iter_mut().zip(row).for_each(|(o, &r)| *o = r * scale),
-            None => out.fill(T::ZERO),
+            let out = out.row(i);
+            let Some(row) = rows.next() else {
+                out.fill(T::ZERO);
+                continue;
+            };
+            for (x, out) in row.as_chunks().0.iter().zip(out.chunks_mut(LANES)) {
+                isa.store_head(isa.load(x) * scale, out);
+            }
         }
     }
 }

@@ -16,15 +16,18 @@
 //! # Speed
 //!
 //! A task is one head of one sample. It gathers its rows into contiguous memory (a head's rows lie
-//! a whole token apart, which in powers of two is always the same cache set), transposes K once,
-//! and then does nothing but tile products ([`product`]) and rows of exponentials ([`softmax`]).
+//! a whole token apart, which in powers of two is always the same cache set), each operand in the
+//! forms in which it is multiplied, and then does nothing but products of tiles ([`product`]), by
+//! the micro-kernel of [`gemm`](crate::gemm), and rows of exponentials ([`softmax`]).
 //!
-//! Measured on one core of Zen 3 (AVX2, peak 104 GFLOP/s), heads of 64, forward and backward,
-//! before scores were made by the product's micro-kernel: 73 and 81 GFLOP/s at 1280 tokens, 56 and
-//! 70 at 88, 45 and 56 at 32. What is missing at length is the exponentials, a fifth of the forward
-//! pass; at 32 tokens, gathering and transposing as well.
+//! On one core of Zen 3, heads of 64, a forward pass at 1280 tokens spends 38 % of its time on
+//! scores, 35 % on weighing values by them, 17 % on exponentials, and 9 % on gathering; at 88
+//! tokens 33, 29, 17 and 16 %, the rest being answers on their way out. `docs/speed.md` has the
+//! rates.
 
 use crate::Real;
+use crate::gemm::WIDTH;
+use crate::lane::LANES;
 
 mod backward;
 mod forward;
@@ -42,8 +45,8 @@ pub use reference::{Reference, reference};
 
 /// Queries of one tile of scores.
 const QUERY_TILE: usize = 96;
-/// Keys of one tile of scores: a tile is 96 KiB in f32 and stays in a second-level cache.
-const KEY_TILE: usize = 256;
+/// Keys of one tile of scores: a tile is 102 KiB in f32 and stays in a second-level cache.
+const KEY_TILE: usize = WIDTH - LANES;
 /// Queries of each segment that one forward task answers. Long sequences with few heads (a VAE has
 /// one) become several tasks, each of which packs the keys again: 1 % more work.
 const QUERY_CHUNK: usize = 512;
@@ -154,7 +157,7 @@ impl<T: Real> Problem<'_, T> {
 
     /// D in whole strips of lanes: the distance between gathered rows.
     fn padded(&self) -> usize {
-        self.width.next_multiple_of(crate::lane::LANES)
+        self.width.next_multiple_of(LANES)
     }
 
     /// Nanoseconds of `flops` for the decision whether to split the work.

@@ -29,10 +29,11 @@ impl<T: Real> Task<T> for Step<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
-        let Tile { ref mut data, stride, rows, columns } = *self.tile;
+        let Tile { ref mut data, rows, columns } = *self.tile;
+        let padded = columns.next_multiple_of(LANES);
         // Two loops of short bodies, so that the processor works on several rows at once.
         for i in 0..rows {
-            let row = &mut data[i * stride..][..stride];
+            let row = &mut data[i][..padded];
             row[columns..].fill(T::NEG_INFINITY);
             let old = if self.first { T::NEG_INFINITY } else { self.max[i] };
             let max = old.max(largest(isa, row.as_chunks().0));
@@ -44,7 +45,7 @@ impl<T: Real> Task<T> for Step<'_, '_, T> {
             }
         }
         for i in 0..rows {
-            let row = data[i * stride..][..stride].as_chunks_mut().0;
+            let row = data[i][..padded].as_chunks_mut().0;
             let sum = exponentials(isa, row, finite(self.max[i]));
             self.sum[i] = if self.first { sum } else { self.sum[i] + sum };
         }
@@ -98,9 +99,9 @@ impl<T: Real> Task<T> for Backward<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
+        let padded = self.p.columns.next_multiple_of(LANES);
         for i in 0..self.p.rows {
-            let p = &mut self.p.data[i * self.p.stride..][..self.p.stride];
-            let ds = &mut self.ds.data[i * self.ds.stride..][..self.ds.stride];
+            let (p, ds) = (&mut self.p.data[i][..padded], &mut self.ds.data[i][..padded]);
             let lse = isa.splat(finite(self.lse[i]));
             let delta = isa.splat(self.delta[i]);
             for (p, ds) in p.as_chunks_mut().0.iter_mut().zip(ds.as_chunks_mut().0) {
@@ -155,11 +156,19 @@ fn exponentials<T: Real, S: Simd<T = T>>(isa: S, row: &mut [[T; LANES]], shift: 
     let shift = isa.splat(shift);
     let mut sum = isa.splat(T::ZERO);
     for x in row {
-        let p = (isa.load(x) - shift).exp();
+        let p = normal_exp(isa.load(x) - shift);
         isa.store(p, x);
         sum = sum + p;
     }
     isa.sum(sum)
+}
+
+/// eˣ, or zero where that is less than the least normal number of f32. For such a result an Intel
+/// core stops for a hundred cycles and more, and the room behind a row's last key has one.
+#[inline(always)]
+fn normal_exp<N: Num>(x: N) -> N {
+    let least = x.lift(-87.0);
+    N::select(x.lt(least), x.lift(0.0), least.max(x).exp())
 }
 
 /// Multiplies each element by a number.

@@ -14,7 +14,7 @@ pub(super) enum Left<'a, T> {
     /// Rows that are adjacent along K.
     Rows(AlongK<'a, T>),
     /// Groups of rows, the rows of a group side by side.
-    Groups(SideBySide<'a, T>),
+    Groups(SideBySide<'a, T, GROUP>),
 }
 
 /// Rows of A, each adjacent along K, `stride` numbers from one to the next.
@@ -24,11 +24,11 @@ pub(super) struct AlongK<'a, T> {
     pub stride: usize,
 }
 
-/// Groups of [`GROUP`] rows of A, `stride` steps along K from one to the next; the last group may
-/// be partly unused.
+/// Groups of G rows of A, side by side in each, `stride` steps along K from one group to the next;
+/// the last one may be partly unused.
 #[derive(Clone, Copy)]
-pub(super) struct SideBySide<'a, T> {
-    pub x: &'a [[T; GROUP]],
+pub(super) struct SideBySide<'a, T, const G: usize> {
+    pub x: &'a [[T; G]],
     pub stride: usize,
 }
 
@@ -77,17 +77,17 @@ impl<'a, T: Real> Tall<T> for AlongK<'a, T> {
     }
 }
 
-impl<'a, T: Real> Tall<T> for SideBySide<'a, T> {
-    type Steps<const MR: usize, const N: usize> = (&'a [[[T; GROUP]; N]], usize);
+impl<'a, T: Real, const G: usize> Tall<T> for SideBySide<'a, T, G> {
+    type Steps<const MR: usize, const N: usize> = (&'a [[[T; G]; N]], usize);
     #[inline(always)]
     fn steps<const MR: usize, const N: usize>(
         self,
         row: usize,
         depth: Range<usize>,
     ) -> Self::Steps<MR, N> {
-        let first = row % GROUP;
-        assert!(first + MR <= GROUP);
-        let group = &self.x[row / GROUP * self.stride + depth.start..];
+        let first = row % G;
+        assert!(first + MR <= G);
+        let group = &self.x[row / G * self.stride + depth.start..];
         (group[..depth.len()].as_chunks().0, first)
     }
     #[inline(always)]
@@ -255,6 +255,8 @@ pub(super) struct Out<'a, T> {
     pub cell: Cell<'a, T>,
     /// Whether this is the first block of K: sums are stored, not added.
     pub first: bool,
+    /// Is told of rows whose sums come next.
+    pub expect: &'a mut dyn FnMut(Range<usize>),
 }
 
 /// `Σₖ a(i, k) · b(k, j)` by fused multiply-add in order of k, for at most TILE_ROWS `rows` and the

@@ -33,7 +33,8 @@
 //! * Columns of B are packed by the one tile that needs them, for all of its rows, and if they lie
 //!   side by side, with AVX-512 by the micro-kernel itself, which stores what it has to load anyway
 //!   (AVX2 leaves it no registers for that). A strip of them stays in the second cache.
-//! * Sums that are only stored are made in the output. Other writers get them chunk by chunk.
+//! * Sums that are only stored are made in the output. Other writers get them chunk by chunk, and
+//!   what they will write to, or read besides, is fetched while the sums are made.
 //!
 //! So tiles are tall: few columns, all rows. Only where A has to be packed and is too large for
 //! that to be done at once, or is one of a batch, tiles are wide, and B is packed before, for all
@@ -47,6 +48,7 @@
 mod micro;
 mod modulated;
 mod pack;
+mod packed;
 pub mod ptx;
 mod read;
 mod reference;
@@ -58,6 +60,7 @@ mod write;
 
 pub use modulated::ModulatedNorm;
 pub use pack::{PackedB, Panels, Right};
+pub(crate) use packed::{LeftTile, PackedTile, WIDTH};
 pub use read::{Operand, Reader};
 pub use reference::reference;
 pub use storage::Stored;
@@ -71,7 +74,7 @@ use crate::lane::LANES;
 use crate::par::{self, Cell, Cells};
 use crate::{Real, count, scratch};
 use pack::{Columns, Packed, Rows};
-use tile::{GROUP, STRIP, SumTile, To};
+use tile::{Finish, GROUP, STRIP, SumTile, To};
 
 /// The size of a product: `batch` times `[m, k] · [k, n]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,32 +163,6 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
     } else {
         plan.columns(Rows::Own(a), b, tall, &to);
     }
-}
-
-/// `c = A · B` by this thread alone, for `m` rows of A that are adjacent along K and `panels` of
-/// B, sixteen columns each, of `k` rows one after the other; a row of C is that many sixteens.
-/// Summed like any product; the caller counts the arithmetic.
-///
-/// # Panics
-/// If a slice ends before the last element, or rows of A are not adjacent along K.
-pub(crate) fn packed_tile<T: Real>(
-    [m, panels, k]: [usize; 3],
-    a: &Strided<T>,
-    b: &[[T; LANES]],
-    c: &mut [T],
-) {
-    let width = panels * LANES;
-    T::multiply(SumTile {
-        a: Rows::Own(a.plain()),
-        b: Columns::Shared { rows: b, k, first: [0, 0], panels },
-        batch: 0,
-        k,
-        rows: 0..m,
-        panels: 0..panels,
-        a_block: &mut [],
-        slots: &mut [],
-        to: To::Place(Cell::new(c, [m, width], width)),
-    });
 }
 
 /// Where a result goes.
@@ -325,7 +302,7 @@ impl Plan {
     ) {
         let Target { writer, out, kept } = *to;
         let out = out.take(batch, place);
-        let mut kept = kept.map(|kept| kept.take(batch, place));
+        let kept = kept.map(|kept| kept.take(batch, place));
         let (row, column) = (place[0] * self.tile[0], place[1] * self.tile[1]);
         let (rows, columns) = (out.rows().len(), out.columns().len());
         let (panels, k) = (column / LANES..(column + columns).div_ceil(LANES), self.size.k);
@@ -346,21 +323,52 @@ impl Plan {
         let room = [a.room(rows, k), STRIP * KC * LANES];
         match writer.place(out) {
             Ok(out) => scratch::with(room, |[a_block, slots]| make(To::Place(out), a_block, slots)),
-            Err(mut out) => {
+            Err(out) => {
                 let sums: usize = tile::sums_size(rows, panels.len(), k).iter().product();
                 scratch::with([room[0], room[1], sums * LANES], |[a_block, slots, sums]| {
-                    let finished =
-                        &mut |rows: Range<usize>, panels: Range<usize>, sums: Sums<T>| {
-                            let some = panels.start * LANES..columns.min(panels.end * LANES);
-                            let at = At { batch, row: row + rows.start, col: column + some.start };
-                            let kept =
-                                kept.as_mut().map(|kept| kept.part([rows.clone(), some.clone()]));
-                            writer.write(at, sums, out.part([rows, some]), kept);
-                        };
-                    make(To::Writer(finished, sums.as_chunks_mut().0), a_block, slots);
+                    let first = At { batch, row, col: column };
+                    let mut writing = Writing { writer, first, out, kept };
+                    make(To::Writer(&mut writing, sums.as_chunks_mut().0), a_block, slots);
                 });
             }
         }
+    }
+}
+
+/// A tile's part of the output, and who writes it.
+struct Writing<'a, T, O> {
+    writer: &'a dyn Writer<T, O>,
+    /// Where the tile lies.
+    first: At,
+    out: Cell<'a, O>,
+    kept: Option<Cell<'a, T>>,
+}
+
+impl<T: Real, O> Writing<'_, T, O> {
+    /// Where these rows and panels lie, and their parts of the output and of what is kept.
+    fn part(
+        &mut self,
+        rows: Range<usize>,
+        panels: Range<usize>,
+    ) -> (At, Cell<'_, O>, Option<Cell<'_, T>>) {
+        let some = panels.start * LANES..self.out.columns().end.min(panels.end * LANES);
+        let At { batch, row, col } = self.first;
+        let at = At { batch, row: row + rows.start, col: col + some.start };
+        let kept = self.kept.as_mut().map(|kept| kept.part([rows.clone(), some.clone()]));
+        (at, self.out.part([rows, some]), kept)
+    }
+}
+
+impl<T: Real, O> Finish<T> for Writing<'_, T, O> {
+    fn expect(&mut self, rows: Range<usize>, panels: Range<usize>) {
+        let writer = self.writer;
+        let (at, out, kept) = self.part(rows, panels);
+        writer.expect(at, out, kept);
+    }
+    fn finish(&mut self, rows: Range<usize>, panels: Range<usize>, sums: Sums<T>) {
+        let writer = self.writer;
+        let (at, out, kept) = self.part(rows, panels);
+        writer.write(at, sums, out, kept);
     }
 }
 

@@ -13,7 +13,7 @@ use super::read::Operand;
 use super::storage::Stored;
 use super::tile::{GROUP, KC, STRIP, blocks};
 use crate::lane::LANES;
-use crate::{Real, par};
+use crate::{Real, Simd, par};
 
 /// A right operand packed once, to be used many times: the weights of a frozen model.
 ///
@@ -331,4 +331,38 @@ pub(super) fn pack<T: Real>(
             (out, at) = (rest, at + number);
         }
     });
+}
+
+/// Packs columns that lie in memory side by side, steps along K `stride` numbers apart.
+#[inline(always)]
+pub(super) fn pack_columns<S: Simd>(
+    isa: S,
+    x: &[S::T],
+    stride: usize,
+    panels: &mut [&mut [[S::T; LANES]]],
+) {
+    if let Some(panels) = panels.first_chunk_mut::<STRIP>() {
+        return pack_panels(isa, x, stride, panels);
+    }
+    for (i, panel) in panels.iter_mut().enumerate() {
+        pack_panels(isa, &x[i * LANES..], stride, std::array::from_mut(panel));
+    }
+}
+
+/// Packs columns of N panels.
+#[inline(always)]
+fn pack_panels<S: Simd, const N: usize>(
+    isa: S,
+    x: &[S::T],
+    stride: usize,
+    panels: &mut [&mut [[S::T; LANES]]; N],
+) {
+    let depth = panels[0].len();
+    let panels = panels.each_mut().map(|panel| &mut panel[..depth]);
+    for k in 0..depth {
+        let columns = x[k * stride..].as_chunks().0.first_chunk::<N>().expect("columns");
+        for i in 0..N {
+            isa.store(isa.load(&columns[i]), &mut panels[i][k]);
+        }
+    }
 }

@@ -18,7 +18,8 @@
 use std::ops::Range;
 
 use super::micro::{Fresh, Left, Out, Ready, Tall, micro_tile};
-use super::pack::{Columns, Rows};
+use super::pack::{Columns, Rows, pack_columns};
+use super::packed::PackedTile;
 use crate::lane::LANES;
 use crate::par::Cell;
 use crate::{Real, Simd, Task};
@@ -51,10 +52,16 @@ pub trait Multiply: Sized {
     /// Makes the sums of a tile.
     #[doc(hidden)]
     fn multiply(tile: SumTile<'_, '_, Self>);
+    /// Makes those of a tile whose operands are packed.
+    #[doc(hidden)]
+    fn multiply_packed(tile: PackedTile<'_, Self>);
 }
 
 impl Multiply for f32 {
     fn multiply(tile: SumTile<'_, '_, f32>) {
+        f32::dispatch(tile);
+    }
+    fn multiply_packed(tile: PackedTile<'_, f32>) {
         f32::dispatch(tile);
     }
 }
@@ -63,17 +70,25 @@ impl Multiply for f64 {
     fn multiply(tile: SumTile<'_, '_, f64>) {
         f64::dispatch(tile);
     }
+    fn multiply_packed(tile: PackedTile<'_, f64>) {
+        f64::dispatch(tile);
+    }
 }
 
-/// Takes finished sums: of these rows and panels, counted from the tile's first.
-type Finished<'a, T> = dyn FnMut(Range<usize>, Range<usize>, Sums<T>) + 'a;
+/// Takes finished sums of some rows and panels, counted from the tile's first.
+pub(super) trait Finish<T> {
+    /// Says that they will be finished soon.
+    fn expect(&mut self, rows: Range<usize>, panels: Range<usize>);
+    /// Takes them.
+    fn finish(&mut self, rows: Range<usize>, panels: Range<usize>, sums: Sums<T>);
+}
 
 /// Where sums go.
 pub(super) enum To<'a, 'w, T> {
     /// Where they are made: to the output, of whole sixteens.
     Place(Cell<'a, T>),
     /// To a writer, from room for them.
-    Writer(&'a mut Finished<'w, T>, &'a mut [[T; LANES]]),
+    Writer(&'a mut (dyn Finish<T> + 'w), &'a mut [[T; LANES]]),
 }
 
 /// The sums of a tile, to be made.
@@ -165,22 +180,31 @@ impl<T: Real> SumTile<'_, '_, T> {
         let (columns, width) = (strip.start - panels.start..strip.end - panels.start, strip.len());
         let [stride, _] = sums_size(rows.len(), panels.len(), *k);
         let start = if *k > KC { chunk.start * stride + columns.start } else { 0 };
-        let cell = match to {
-            To::Place(out) => out.part([chunk.clone(), columns.start * LANES..columns.end * LANES]),
-            To::Writer(_, sums) => {
+        let is_last = depth.end == *k;
+        let (cell, mut finish) = match to {
+            To::Place(out) => {
+                (out.part([chunk.clone(), columns.start * LANES..columns.end * LANES]), None)
+            }
+            To::Writer(finish, sums) => {
                 let size = [chunk.len(), width * LANES];
-                Cell::new(sums[start..].as_flattened_mut(), size, stride * LANES)
+                let cell = Cell::new(sums[start..].as_flattened_mut(), size, stride * LANES);
+                (cell, is_last.then_some(finish))
             }
         };
-        let out = Out { cell, first: depth.start == 0 };
+        let mut expect = |rows: Range<usize>| {
+            if let Some(finish) = &mut finish {
+                finish.expect(chunk.start + rows.start..chunk.start + rows.end, columns.clone());
+            }
+        };
+        let out = Out { cell, first: depth.start == 0, expect: &mut expect };
         match a.block(*batch, [rows.start, rows.start + chunk.start], depth.clone(), a_block) {
             Left::Rows(a) => strip_sums(isa, a, b, out),
             Left::Groups(a) => strip_sums(isa, a, b, out),
         }
-        if let To::Writer(finished, sums) = to
-            && depth.end == *k
+        if let To::Writer(finish, sums) = to
+            && is_last
         {
-            finished(chunk, columns, Sums { all: &sums[start..], stride, width });
+            finish.finish(chunk, columns, Sums { all: &sums[start..], stride, width });
         }
     }
 }
@@ -189,9 +213,9 @@ impl<T: Real> SumTile<'_, '_, T> {
 fn no_sums<T: Real>(to: &mut To<T>, rows: usize, panels: usize) {
     match to {
         To::Place(out) => out.rows().for_each(|i| out.row(i).fill(T::ZERO)),
-        To::Writer(finished, _) => {
+        To::Writer(finish, _) => {
             let zeros = Sums { all: &[[T::ZERO; LANES]], stride: 0, width: 1 };
-            (0..panels).for_each(|panel| finished(0..rows, panel..panel + 1, zeros));
+            (0..panels).for_each(|panel| finish.finish(0..rows, panel..panel + 1, zeros));
         }
     }
 }
@@ -213,7 +237,7 @@ impl<'a, T> Sums<'a, T> {
 }
 
 /// A strip of B in a block of K.
-enum Strip<'a, T> {
+pub(super) enum Strip<'a, T> {
     /// It is packed: its panels, and those of the next strip, which are fetched meanwhile; empty
     /// where there is none, or they have been.
     Packed { panels: [&'a [[T; LANES]]; STRIP], next: [&'a [[T; LANES]]; STRIP] },
@@ -234,42 +258,19 @@ const fn packs_on_the_way<S: Simd>() -> bool {
     S::TILE_VECS > 1
 }
 
-/// Packs columns that lie in memory side by side, steps along K `stride` numbers apart.
-#[inline(always)]
-fn pack_columns<S: Simd>(isa: S, x: &[S::T], stride: usize, panels: &mut [&mut [[S::T; LANES]]]) {
-    if let Some(panels) = panels.first_chunk_mut::<STRIP>() {
-        return pack_panels(isa, x, stride, panels);
-    }
-    for (i, panel) in panels.iter_mut().enumerate() {
-        pack_panels(isa, &x[i * LANES..], stride, std::array::from_mut(panel));
-    }
-}
-
-/// Packs columns of N panels.
-#[inline(always)]
-fn pack_panels<S: Simd, const N: usize>(
-    isa: S,
-    x: &[S::T],
-    stride: usize,
-    panels: &mut [&mut [[S::T; LANES]]; N],
-) {
-    let depth = panels[0].len();
-    let panels = panels.each_mut().map(|panel| &mut panel[..depth]);
-    for k in 0..depth {
-        let columns = x[k * stride..].as_chunks().0.first_chunk::<N>().expect("columns");
-        for i in 0..N {
-            isa.store(isa.load(&columns[i]), &mut panels[i][k]);
-        }
-    }
-}
-
 /// Some rows of A against a strip of B.
 #[inline(always)]
-fn strip_sums<S: Simd, A: Tall<S::T>>(isa: S, a: A, mut b: Strip<S::T>, mut out: Out<S::T>) {
+pub(super) fn strip_sums<S: Simd, A: Tall<S::T>>(
+    isa: S,
+    a: A,
+    mut b: Strip<S::T>,
+    mut out: Out<S::T>,
+) {
     let (rows, panels) = (out.cell.rows(), out.cell.columns().len() / LANES);
     let mut number = 0;
     for group in rows.clone().step_by(GROUP) {
         let group = group..rows.end.min(group + GROUP);
+        (out.expect)(group.clone());
         let mut at = 0;
         while at < panels {
             if const { S::TILE_VECS == 2 } && at + 1 < panels {

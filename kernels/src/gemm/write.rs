@@ -36,6 +36,9 @@ pub trait Writer<T: Real, O = T>: Sync {
     /// where nobody asked for it.
     fn write(&self, at: At, sums: Sums<T>, out: Cell<O>, kept: Option<Cell<T>>);
 
+    /// Begins to fetch what [`write`](Self::write) will want of these elements.
+    fn expect(&self, _at: At, _out: Cell<O>, _kept: Option<Cell<T>>) {}
+
     /// The output itself, if sums can be made there: where they are only to be stored, and rows are
     /// whole sixteens. Then nothing is written, and nothing kept.
     fn place<'c>(&self, out: Cell<'c, O>) -> Result<Cell<'c, T>, Cell<'c, O>> {
@@ -60,11 +63,18 @@ trait ByRow<T: Real>: Sync {
         out: &mut [T],
         kept: Option<&mut [T]>,
     );
+
+    /// Begins to fetch what else is read for `len` elements of a row.
+    #[inline(always)]
+    fn fetch<S: Simd<T = T>>(&self, _isa: S, _at: At, _len: usize) {}
 }
 
 impl<T: Real, W: ByRow<T>> Writer<T> for W {
     fn write(&self, at: At, sums: Sums<T>, out: Cell<T>, kept: Option<Cell<T>>) {
         T::dispatch(Tile { writer: self, at, sums, out, kept });
+    }
+    fn expect(&self, at: At, out: Cell<T>, kept: Option<Cell<T>>) {
+        T::dispatch(Expect { writer: self, at, out, kept });
     }
     fn place<'c>(&self, out: Cell<'c, T>) -> Result<Cell<'c, T>, Cell<'c, T>> {
         if W::ONLY_STORES && out.columns().len().is_multiple_of(LANES) { Ok(out) } else { Err(out) }
@@ -89,6 +99,37 @@ impl<T: Real, W: ByRow<T>> Task<T> for Tile<'_, T, W> {
             let kept = self.kept.as_mut().map(|kept| kept.row(i));
             self.writer.row(isa, at, self.sums.row(i), self.out.row(i), kept);
         }
+    }
+}
+
+/// A tile that will be written.
+struct Expect<'a, T, W> {
+    writer: &'a W,
+    at: At,
+    out: Cell<'a, T>,
+    kept: Option<Cell<'a, T>>,
+}
+
+impl<T: Real, W: ByRow<T>> Task<T> for Expect<'_, T, W> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd<T = T>>(mut self, isa: S) {
+        let len = self.out.columns().len();
+        for i in self.out.rows() {
+            fetch(isa, self.out.row(i));
+            if let Some(kept) = &mut self.kept {
+                fetch(isa, kept.row(i));
+            }
+            self.writer.fetch(isa, At { row: self.at.row + i, ..self.at }, len);
+        }
+    }
+}
+
+/// Begins to fetch a row.
+#[inline(always)]
+fn fetch<T: Real, S: Simd<T = T>>(isa: S, row: &[T]) {
+    for j in (0..row.len()).step_by(LANES) {
+        isa.prefetch(row, j);
     }
 }
 
@@ -274,5 +315,9 @@ impl<T: Real> ByRow<T> for GateResidual<'_, T> {
             let residual = isa.load_head(&residual[first..][..len], T::ZERO);
             isa.store_head(Gated.at([residual, gate, x]), out);
         }
+    }
+    #[inline(always)]
+    fn fetch<S: Simd<T = T>>(&self, isa: S, at: At, len: usize) {
+        fetch(isa, &self.residual[at.row * self.cols + at.col..][..len]);
     }
 }
