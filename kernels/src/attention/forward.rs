@@ -3,7 +3,7 @@
 use super::head::{Gathered, Head, Tile, scatter};
 use super::product::{Weighed, scores, weigh};
 use super::softmax::{Finish, Step};
-use super::{KEY_TILE, Output, Problem, QUERY_CHUNK, QUERY_TILE};
+use super::{KEY_TILE, Output, Problem, QUERY_CHUNK, QUERY_TILE, TASKS};
 use crate::gemm::WIDTH;
 use crate::lane::LANES;
 use crate::par::{self, Cells};
@@ -18,27 +18,29 @@ pub fn forward<T: Real>(problem: &Problem<T>, outputs: &mut [Output<T>]) {
     count::add(problem.flops());
     assert_eq!(outputs.len(), problem.segments.len(), "attention: one output per segment");
     let channels = problem.heads * problem.width;
+    let answered = problem.segments.iter().filter(|segment| segment.q.is_some());
+    let longest = answered.map(|segment| segment.tokens).max().unwrap_or(0);
+    let heads = problem.batch * problem.heads;
+    let chunk = if heads < TASKS { QUERY_CHUNK } else { longest.max(1) };
     let mut cells = Vec::new();
-    let mut chunks = 0;
     for (segment, out) in problem.segments.iter().zip(outputs) {
         let tokens = if segment.q.is_some() { segment.tokens } else { 0 };
         assert_eq!(out.o.len(), problem.batch * tokens * channels, "attention: o");
         assert_eq!(out.lse.len(), problem.batch * tokens * problem.heads, "attention: lse");
         cells.push((
-            Cells::new(out.o, [tokens, channels], [QUERY_CHUNK, problem.width]),
-            Cells::new(out.lse, [problem.heads, tokens], [1, QUERY_CHUNK]),
+            Cells::new(out.o, [tokens, channels], [chunk, problem.width]),
+            Cells::new(out.lse, [problem.heads, tokens], [1, chunk]),
         ));
-        chunks = chunks.max(tokens.div_ceil(QUERY_CHUNK));
     }
-    let tasks = problem.batch * problem.heads * chunks;
-    par::for_each(tasks, problem.nanoseconds(problem.flops()), |task| {
-        let (chunk, task) = (task % chunks, task / chunks);
+    let chunks = longest.div_ceil(chunk);
+    par::for_each(heads * chunks, problem.nanoseconds(problem.flops()), |task| {
+        let (i, task) = (task % chunks, task / chunks);
         let at = [task / problem.heads, task % problem.heads];
-        let tokens = chunk * QUERY_CHUNK..(chunk + 1) * QUERY_CHUNK;
+        let tokens = i * chunk..(i + 1) * chunk;
         let head = Head::new(problem, at, tokens, |_| true);
         answer(&head, |segment| {
             let (o, lse) = &cells[segment];
-            (o.take(head.b, [chunk, head.h]), lse.take(head.b, [head.h, chunk]))
+            (o.take(head.b, [i, head.h]), lse.take(head.b, [head.h, i]))
         });
     });
 }

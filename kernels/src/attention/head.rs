@@ -136,7 +136,7 @@ impl<'v, T: Real + 'v, V: Fn(usize) -> View<'v, T>> Task<T> for Gather<'_, '_, T
                 rows[n] = view.row([b, s, h], problem.width);
                 // Each lies on another page, where the processor does not look by itself.
                 for d in (0..problem.width).step_by(LANES) {
-                    isa.prefetch(rows[n], (LANES * view.row_stride).wrapping_add(d));
+                    isa.prefetch(rows[n], LANES.wrapping_mul(view.row_stride).wrapping_add(d));
                 }
                 n += 1;
                 if n == LANES {
@@ -244,7 +244,9 @@ impl<T: Real> Task<T> for Scatter<'_, '_, T> {
         for i in out.rows() {
             if i + AHEAD < out.rows().end {
                 let next = out.row(i + AHEAD);
-                (0..next.len()).step_by(LANES).for_each(|j| isa.prefetch(next, j));
+                for j in (0..next.len()).step_by(LANES) {
+                    isa.prefetch(next, j);
+                }
             }
             let out = out.row(i);
             let Some(row) = rows.next() else {

@@ -15,7 +15,7 @@
 //!
 //! # Speed
 //!
-//! A task is one head of one sample. It gathers its rows into contiguous memory (a head's rows lie
+//! A task is one head of one sample, or some queries of it. It gathers its rows into contiguous memory (a head's rows lie
 //! a whole token apart, which in powers of two is always the same cache set), each operand in the
 //! forms in which it is multiplied, and then does nothing but products of tiles ([`product`]), by
 //! the micro-kernel of [`gemm`](crate::gemm), and rows of exponentials ([`softmax`]).
@@ -47,8 +47,10 @@ pub use reference::{Reference, reference};
 const QUERY_TILE: usize = 96;
 /// Keys of one tile of scores: a tile is 102 KiB in f32 and stays in a second-level cache.
 const KEY_TILE: usize = WIDTH - LANES;
-/// Queries of each segment that one forward task answers. Long sequences with few heads (a VAE has
-/// one) become several tasks, each of which packs the keys again: 1 % more work.
+/// Heads of all samples that keep a machine's threads about equally busy. Of fewer (a VAE has one)
+/// each becomes several tasks forward,
+const TASKS: usize = 24;
+/// of so many queries of each segment, and each task gathers the keys again.
 const QUERY_CHUNK: usize = 512;
 
 /// All heads of one operand: element (b, s, h, d) lies at
@@ -155,7 +157,7 @@ impl<T: Real> Problem<'_, T> {
         4 * self.batch * self.heads * self.width * self.queries() * self.keys()
     }
 
-    /// D in whole strips of lanes: the distance between gathered rows.
+    /// D in whole sixteens: the distance between gathered rows.
     fn padded(&self) -> usize {
         self.width.next_multiple_of(LANES)
     }

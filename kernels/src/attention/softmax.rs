@@ -10,6 +10,8 @@ use crate::{Real, Simd, Task};
 /// ```text
 /// m′ = max(m, max s)     s ← p = exp(s − m′)     l ← l·α + Σ p     o ← o·α,  α = exp(m − m′)
 /// ```
+///
+/// with zero for a p below e⁻⁸⁷.
 pub(super) struct Step<'a, 't, T> {
     /// Scores, replaced by p.
     pub tile: &'a mut Tile<'t, T>,
@@ -19,7 +21,7 @@ pub(super) struct Step<'a, 't, T> {
     pub sum: &'a mut [T],
     /// Unnormalised answers, `padded` for each row.
     pub o: &'a mut [T],
-    /// Distance between rows of `o`; whole strips.
+    /// Distance between rows of `o`; whole sixteens.
     pub padded: usize,
     /// Whether this is the rows' first tile: m, l and o hold nothing yet.
     pub first: bool,
@@ -66,7 +68,7 @@ pub(super) struct Finish<'a, T> {
     pub sum: &'a [T],
     /// Answers, `padded` for each row.
     pub o: &'a mut [T],
-    /// Distance between rows of `o`; whole strips.
+    /// Distance between rows of `o`; whole sixteens.
     pub padded: usize,
 }
 
@@ -83,7 +85,8 @@ impl<T: Real> Task<T> for Finish<'_, T> {
     }
 }
 
-/// The gradient of the scores, row by row: p = exp(s − LSE), ds = p·(dp − Δ).
+/// The gradient of the scores, row by row: p = exp(s − LSE), ds = p·(dp − Δ). Zero for a p below
+/// e⁻⁸⁷, as before.
 pub(super) struct Backward<'a, 't, T> {
     /// Scores, replaced by p.
     pub p: &'a mut Tile<'t, T>,
@@ -105,7 +108,7 @@ impl<T: Real> Task<T> for Backward<'_, '_, T> {
             let lse = isa.splat(finite(self.lse[i]));
             let delta = isa.splat(self.delta[i]);
             for (p, ds) in p.as_chunks_mut().0.iter_mut().zip(ds.as_chunks_mut().0) {
-                let e = (isa.load(p) - lse).exp();
+                let e = normal_exp(isa.load(p) - lse);
                 isa.store(e, p);
                 isa.store(e * (isa.load(ds) - delta), ds);
             }
@@ -119,7 +122,7 @@ pub(super) struct Delta<'a, T> {
     pub o: &'a [T],
     /// Their gradient.
     pub d_o: &'a [T],
-    /// Distance between rows of both; whole strips.
+    /// Distance between rows of both; whole sixteens.
     pub padded: usize,
     /// The sums.
     pub delta: &'a mut [T],
@@ -163,8 +166,8 @@ fn exponentials<T: Real, S: Simd<T = T>>(isa: S, row: &mut [[T; LANES]], shift: 
     isa.sum(sum)
 }
 
-/// eˣ, or zero where that is less than the least normal number of f32. For such a result an Intel
-/// core stops for a hundred cycles and more, and the room behind a row's last key has one.
+/// eˣ, or zero below e⁻⁸⁷, which is about the least normal number of f32. For a result below that
+/// an Intel core stops for a hundred cycles and more, and the room behind a row's last key has one.
 #[inline(always)]
 fn normal_exp<N: Num>(x: N) -> N {
     let least = x.lift(-87.0);

@@ -4,6 +4,7 @@ use super::*;
 use crate::lane::on_every_isa;
 use crate::par::with_threads;
 use crate::random::philox4x32;
+use crate::scratch;
 
 /// Uniform in [-1, 1).
 fn uniform(seed: u32, len: usize) -> Vec<f64> {
@@ -97,9 +98,10 @@ impl Case {
     }
 }
 
-/// Forward and backward into memory full of NaN, as float64: o, lse, dq, dk, dv of each segment,
+/// Forward and backward into memory full of NaN, scratch included, as float64: o, lse, dq, dk, dv of each segment,
 /// and dbias.
 fn run<T: Real>(problem: &Problem<T>, d_o: &[Vec<T>]) -> Vec<Vec<f64>> {
+    scratch::with([1 << 18], |[room]: [&mut [T]; 1]| room.fill(T::from_f64(f64::NAN)));
     let channels = problem.heads * problem.width;
     let unwritten = |queries: bool, per_token: usize| -> Vec<Vec<T>> {
         let tokens = |s: &Segment<T>| if queries && s.q.is_none() { 0 } else { s.tokens };
@@ -132,7 +134,7 @@ fn run<T: Real>(problem: &Problem<T>, d_o: &[Vec<T>]) -> Vec<Vec<f64>> {
     all.into_iter().map(|x| x.into_iter().map(T::to_f64).collect()).collect()
 }
 
-/// Shapes with every kind of edge: tiles, strips, chunks, empty segments, padding.
+/// Shapes with every kind of edge: tiles, sixteens, chunks, empty segments, padding.
 fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = [
         (1, &[(1, true)][..]),
@@ -153,7 +155,9 @@ fn cases() -> Vec<Case> {
         cases.push(Case { key_len: Some(lens.to_vec()), ..Case::new(5, &[(9, true)]) });
     }
     let long = Case::new(20, &[(530, true), (5, true)]);
-    cases.push(Case { batch: 1, heads: 1, ..long });
+    cases.push(Case { batch: 1, heads: 1, ..long.clone() });
+    cases.push(Case { batch: 1, heads: 24, ..long });
+    cases.push(Case { heads: 1, bias: true, ..Case::new(7, &[(90, true), (200, true)]) });
     cases.push(Case { first_has_gradient: false, ..Case::new(16, &[(20, true), (10, true)]) });
     cases.push(Case { first_has_gradient: false, bias: true, ..Case::new(16, &[(20, true)]) });
     cases.push(Case { batch: 0, ..Case::new(16, &[(20, true)]) });
@@ -209,6 +213,59 @@ fn a_sample_does_not_depend_on_its_batch() {
     };
     let (all, one) = (answer(&data), tokens * channels);
     assert_eq!(all[one..2 * one], answer(&data[one..2 * one]));
+}
+
+/// Answers of two queries that find these scores, by way of the bias, and their log-sum-exp; values
+/// count from one.
+fn answers<T: Real>(scores: [&[f64]; 2]) -> [Vec<f64>; 2] {
+    let keys = scores[0].len();
+    let bias: Vec<_> = scores.concat().into_iter().map(T::from_f64).collect();
+    let zeros = vec![T::ZERO; keys];
+    let values: Vec<_> = (1..=keys).map(|i| T::from_f64(i as f64)).collect();
+    let segment = |first: usize, tokens: usize, has_queries: bool| {
+        let [zeros, v] =
+            [&zeros, &values].map(|data| View::contiguous(&data[first..][..tokens], tokens, 1));
+        Segment { tokens, q: has_queries.then_some(zeros), k: zeros, v, key_len: None }
+    };
+    let segments = [segment(0, 2, true), segment(2, keys - 2, false)];
+    let bias = Some(&bias[..]);
+    let problem = Problem { batch: 1, heads: 1, width: 1, scale: 1.0, segments: &segments, bias };
+    let [mut o, mut lse] = [vec![T::ZERO; 2], vec![T::ZERO; 2]];
+    let unused = Output { o: &mut [], lse: &mut [] };
+    forward(&problem, &mut [Output { o: &mut o, lse: &mut lse }, unused]);
+    [o, lse].map(|x| x.into_iter().map(T::to_f64).collect())
+}
+
+#[test]
+fn scores_far_below_the_largest_weigh_nothing() {
+    fn check<T: Real>() {
+        let least = f64::NEG_INFINITY;
+        // A gap of a hundred, in either direction and across tiles, and keys that are impossible.
+        let far: Vec<f64> = (0..300).map(|i| if i == 270 { 100.0 } else { 0.0 }).collect();
+        let some: Vec<f64> = (0..300).map(|i| if i == 3 { -500.0 } else { least }).collect();
+        assert_eq!(answers::<T>([&far, &some]), [[271.0, 4.0], [100.0, -500.0]]);
+    }
+    on_every_isa("scores far apart", |_| {
+        check::<f32>();
+        check::<f64>();
+    });
+}
+
+#[test]
+fn a_score_that_is_not_a_number_spoils_its_row_alone() {
+    fn check<T: Real>() {
+        for at in [0, 5, 299] {
+            let mut one = [0.0; 300];
+            one[at] = f64::NAN;
+            let [o, lse] = answers::<T>([&one, &[0.0; 300]]);
+            assert!(o[0].is_nan() && lse[0].is_nan(), "key {at}: {o:?}, {lse:?}");
+            assert!((o[1] - 150.5).abs() < 1e-3 && lse[1].is_finite());
+        }
+    }
+    on_every_isa("scores that are not numbers", |_| {
+        check::<f32>();
+        check::<f64>();
+    });
 }
 
 #[test]

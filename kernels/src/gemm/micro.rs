@@ -255,8 +255,27 @@ pub(super) struct Out<'a, T> {
     pub cell: Cell<'a, T>,
     /// Whether this is the first block of K: sums are stored, not added.
     pub first: bool,
-    /// Is told of rows whose sums come next.
-    pub expect: &'a mut dyn FnMut(Range<usize>),
+    /// Is told of rows whose sums come next, if the cell is not where they stay.
+    pub expect: Option<&'a mut dyn FnMut(Range<usize>)>,
+}
+
+impl<T: Real> Out<'_, T> {
+    /// Begins to fetch what the sums of these rows will go to.
+    #[inline(always)]
+    pub fn fetch<S: Simd<T = T>>(&mut self, isa: S, rows: Range<usize>) {
+        match &mut self.expect {
+            Some(expect) => expect(rows),
+            None => rows.for_each(|i| prefetch_row(isa, self.cell.row(i))),
+        }
+    }
+}
+
+/// Begins to fetch a row.
+#[inline(always)]
+pub(super) fn prefetch_row<T: Real, S: Simd<T = T>>(isa: S, row: &[T]) {
+    for j in (0..row.len()).step_by(LANES) {
+        isa.prefetch(row, j);
+    }
 }
 
 /// `Σₖ a(i, k) · b(k, j)` by fused multiply-add in order of k, for at most TILE_ROWS `rows` and the

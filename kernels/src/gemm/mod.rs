@@ -21,7 +21,7 @@
 //! An element is the sum over blocks of [`KC`] along K, in order, of block sums, each begun at zero
 //! and continued by fused multiply-add in order of k. Nothing else has a say in it: not the number
 //! of rows or columns, the batch, the element's place, the instruction set or the threads. A row
-//! has the same bits computed alone or among thousands.
+//! has the same bits computed alone or among thousands. ([`PackedTile`], attention's, has one block.)
 //!
 //! # Speed
 //!
@@ -34,7 +34,7 @@
 //!   side by side, with AVX-512 by the micro-kernel itself, which stores what it has to load anyway
 //!   (AVX2 leaves it no registers for that). A strip of them stays in the second cache.
 //! * Sums that are only stored are made in the output. Other writers get them chunk by chunk, and
-//!   what they will write to, or read besides, is fetched while the sums are made.
+//!   output, what is kept and a residual are fetched while the sums are made.
 //!
 //! So tiles are tall: few columns, all rows. Only where A has to be packed and is too large for
 //! that to be done at once, or is one of a batch, tiles are wide, and B is packed before, for all

@@ -51,10 +51,13 @@ impl<T: Real> Task<T> for PackedTile<'_, T> {
             }
             let strip = Strip::Packed { panels: strip, next: [&[]; STRIP] };
             let cell = self.c.part([rows.clone(), some.start * LANES..some.end * LANES]);
-            let out = Out { cell, first: !self.adds, expect: &mut |_| () };
+            let out = Out { cell, first: !self.adds, expect: None };
             match self.a {
                 LeftTile::Rows(x, stride) => strip_sums(isa, AlongK { x, stride }, strip, out),
-                LeftTile::Columns(x) => strip_sums(isa, SideBySide { x, stride: 0 }, strip, out),
+                LeftTile::Columns(x) => {
+                    assert!(rows.end <= WIDTH, "{} rows side by side in {WIDTH}", rows.end);
+                    strip_sums(isa, SideBySide { x, stride: 0 }, strip, out);
+                }
             }
         }
     }
@@ -100,5 +103,15 @@ mod tests {
         }
 
         assert_eq!(sums(Wide, [4, 0, 1], false), [1.0; 64]);
+    }
+
+    #[test]
+    #[should_panic(expected = "276 rows side by side in 272")]
+    fn columns_have_no_more_rows_than_there_are() {
+        let across = vec![[0.0; WIDTH]; 2];
+        let mut c = vec![0.0; 276 * LANES];
+        let c = Cell::new(&mut c, [276, LANES], LANES);
+        let (a, b) = (LeftTile::Columns(&across), &[[0.0; LANES]; 2][..]);
+        PackedTile { a, b, panel_rows: 2, depth: 2, c, adds: false }.run(Portable::<f64>::new());
     }
 }

@@ -181,22 +181,25 @@ impl<T: Real> SumTile<'_, '_, T> {
         let [stride, _] = sums_size(rows.len(), panels.len(), *k);
         let start = if *k > KC { chunk.start * stride + columns.start } else { 0 };
         let is_last = depth.end == *k;
-        let (cell, mut finish) = match to {
+        let first = depth.start == 0;
+        let mut expect;
+        let out = match to {
             To::Place(out) => {
-                (out.part([chunk.clone(), columns.start * LANES..columns.end * LANES]), None)
+                let part = [chunk.clone(), columns.start * LANES..columns.end * LANES];
+                Out { cell: out.part(part), first, expect: None }
             }
             To::Writer(finish, sums) => {
                 let size = [chunk.len(), width * LANES];
                 let cell = Cell::new(sums[start..].as_flattened_mut(), size, stride * LANES);
-                (cell, is_last.then_some(finish))
+                expect = |rows: Range<usize>| {
+                    if is_last {
+                        let rows = chunk.start + rows.start..chunk.start + rows.end;
+                        finish.expect(rows, columns.clone());
+                    }
+                };
+                Out { cell, first, expect: Some(&mut expect) }
             }
         };
-        let mut expect = |rows: Range<usize>| {
-            if let Some(finish) = &mut finish {
-                finish.expect(chunk.start + rows.start..chunk.start + rows.end, columns.clone());
-            }
-        };
-        let out = Out { cell, first: depth.start == 0, expect: &mut expect };
         match a.block(*batch, [rows.start, rows.start + chunk.start], depth.clone(), a_block) {
             Left::Rows(a) => strip_sums(isa, a, b, out),
             Left::Groups(a) => strip_sums(isa, a, b, out),
@@ -270,7 +273,7 @@ pub(super) fn strip_sums<S: Simd, A: Tall<S::T>>(
     let mut number = 0;
     for group in rows.clone().step_by(GROUP) {
         let group = group..rows.end.min(group + GROUP);
-        (out.expect)(group.clone());
+        out.fetch(isa, group.clone());
         let mut at = 0;
         while at < panels {
             if const { S::TILE_VECS == 2 } && at + 1 < panels {

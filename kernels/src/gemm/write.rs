@@ -14,6 +14,7 @@ use crate::num::Num;
 use crate::par::Cell;
 use crate::{Real, Simd, Task};
 
+use super::micro::prefetch_row;
 use super::tile::Sums;
 
 /// Where sums lie in the product.
@@ -116,20 +117,12 @@ impl<T: Real, W: ByRow<T>> Task<T> for Expect<'_, T, W> {
     fn run<S: Simd<T = T>>(mut self, isa: S) {
         let len = self.out.columns().len();
         for i in self.out.rows() {
-            fetch(isa, self.out.row(i));
+            prefetch_row(isa, self.out.row(i));
             if let Some(kept) = &mut self.kept {
-                fetch(isa, kept.row(i));
+                prefetch_row(isa, kept.row(i));
             }
             self.writer.fetch(isa, At { row: self.at.row + i, ..self.at }, len);
         }
-    }
-}
-
-/// Begins to fetch a row.
-#[inline(always)]
-fn fetch<T: Real, S: Simd<T = T>>(isa: S, row: &[T]) {
-    for j in (0..row.len()).step_by(LANES) {
-        isa.prefetch(row, j);
     }
 }
 
@@ -318,6 +311,65 @@ impl<T: Real> ByRow<T> for GateResidual<'_, T> {
     }
     #[inline(always)]
     fn fetch<S: Simd<T = T>>(&self, isa: S, at: At, len: usize) {
-        fetch(isa, &self.residual[at.row * self.cols + at.col..][..len]);
+        prefetch_row(isa, &self.residual[at.row * self.cols + at.col..][..len]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::gemm::{Operand, Reader, Size, Strided, gemm_keeping};
+
+    /// Notes which elements it expects, which it writes, and that none comes before it is expected.
+    struct Notes {
+        size: [usize; 2],
+        expected: Mutex<Vec<bool>>,
+    }
+
+    impl Notes {
+        fn visit(&self, at: At, [rows, columns]: [usize; 2], is_written: bool) {
+            let mut expected = self.expected.lock().unwrap();
+            for i in 0..rows {
+                for j in 0..columns {
+                    let index = (at.batch * self.size[0] + at.row + i) * self.size[1] + at.col + j;
+                    assert_eq!(expected[index], is_written, "{at:?} + [{i}, {j}]");
+                    expected[index] = true;
+                }
+            }
+        }
+    }
+
+    impl Writer<f32> for Notes {
+        fn write(&self, at: At, _: Sums<f32>, mut out: Cell<f32>, kept: Option<Cell<f32>>) {
+            self.visit(at, [out.rows().len(), out.columns().len()], true);
+            assert_eq!(kept.map(|kept| kept.columns()), Some(out.columns()));
+            out.rows().for_each(|i| out.row(i).fill(1.0));
+        }
+        fn expect(&self, at: At, out: Cell<f32>, kept: Option<Cell<f32>>) {
+            self.visit(at, [out.rows().len(), out.columns().len()], false);
+            assert_eq!(kept.map(|kept| kept.rows()), Some(out.rows()));
+        }
+    }
+
+    #[test]
+    fn every_element_is_expected_once_before_it_is_written() {
+        for [m, n, k] in [[1, 1, 1], [13, 70, 5], [230, 64, 3], [100, 130, 1030], [25, 33, 2100]] {
+            let size = Size::new(m, n, k).batched(2);
+            let numbers = vec![0.0f32; 2 * (m + n) * k];
+            let matrix = |rows: usize, columns: usize| {
+                Strided::rows(&numbers, columns).batched(&[2], &[rows * columns])
+            };
+            let [a, b, b_turned] = [matrix(m, k), matrix(k, n), matrix(n, k)];
+            let operands: [Operand<f32>; 2] = [b.plain(), b_turned.transposed()];
+            for b in operands {
+                let expected = Mutex::new(vec![false; 2 * m * n]);
+                let notes = Notes { size: [m, n], expected };
+                let (mut out, mut kept) = (vec![0.0; 2 * m * n], vec![0.0; 2 * m * n]);
+                gemm_keeping(size, a.plain(), b, &notes, &mut out, &mut kept);
+                assert!(out.iter().all(|&x| x == 1.0), "{size:?}");
+            }
+        }
     }
 }
