@@ -103,6 +103,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn prefetch<E>(self, _x: &[E], _i: usize) {}
 
+    /// Begins to fetch a row, a line of the cache for each sixteen elements.
+    #[inline(always)]
+    fn prefetch_row(self, row: &[Self::T]) {
+        for i in (0..row.len()).step_by(LANES) {
+            self.prefetch(row, i);
+        }
+    }
+
     /// Loads a slice of at most sixteen elements; lanes beyond it are `fill`.
     #[inline(always)]
     fn load_head(self, x: &[Self::T], fill: Self::T) -> Self::V {

@@ -243,10 +243,7 @@ impl<T: Real> Task<T> for Scatter<'_, '_, T> {
         let mut rows = rows.chunks_exact(stride);
         for i in out.rows() {
             if i + AHEAD < out.rows().end {
-                let next = out.row(i + AHEAD);
-                for j in (0..next.len()).step_by(LANES) {
-                    isa.prefetch(next, j);
-                }
+                isa.prefetch_row(out.row(i + AHEAD));
             }
             let out = out.row(i);
             let Some(row) = rows.next() else {

@@ -265,16 +265,12 @@ impl<T: Real> Out<'_, T> {
     pub fn fetch<S: Simd<T = T>>(&mut self, isa: S, rows: Range<usize>) {
         match &mut self.expect {
             Some(expect) => expect(rows),
-            None => rows.for_each(|i| prefetch_row(isa, self.cell.row(i))),
+            None => {
+                for i in rows {
+                    isa.prefetch_row(self.cell.row(i));
+                }
+            }
         }
-    }
-}
-
-/// Begins to fetch a row.
-#[inline(always)]
-pub(super) fn prefetch_row<T: Real, S: Simd<T = T>>(isa: S, row: &[T]) {
-    for j in (0..row.len()).step_by(LANES) {
-        isa.prefetch(row, j);
     }
 }
 

@@ -14,7 +14,6 @@ use crate::num::Num;
 use crate::par::Cell;
 use crate::{Real, Simd, Task};
 
-use super::micro::prefetch_row;
 use super::tile::Sums;
 
 /// Where sums lie in the product.
@@ -117,9 +116,9 @@ impl<T: Real, W: ByRow<T>> Task<T> for Expect<'_, T, W> {
     fn run<S: Simd<T = T>>(mut self, isa: S) {
         let len = self.out.columns().len();
         for i in self.out.rows() {
-            prefetch_row(isa, self.out.row(i));
+            isa.prefetch_row(self.out.row(i));
             if let Some(kept) = &mut self.kept {
-                prefetch_row(isa, kept.row(i));
+                isa.prefetch_row(kept.row(i));
             }
             self.writer.fetch(isa, At { row: self.at.row + i, ..self.at }, len);
         }
@@ -311,7 +310,7 @@ impl<T: Real> ByRow<T> for GateResidual<'_, T> {
     }
     #[inline(always)]
     fn fetch<S: Simd<T = T>>(&self, isa: S, at: At, len: usize) {
-        prefetch_row(isa, &self.residual[at.row * self.cols + at.col..][..len]);
+        isa.prefetch_row(&self.residual[at.row * self.cols + at.col..][..len]);
     }
 }
 
