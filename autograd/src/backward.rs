@@ -26,6 +26,7 @@ mod product;
 pub use gradient::Gradient;
 pub(crate) use gradient::accumulate_part;
 pub use grads::Grads;
+pub(crate) use product::FEW_ROWS;
 pub use product::Product;
 
 /// A parameter, or one output of an operation, by its node's id.

@@ -152,9 +152,12 @@ impl Keep {
     /// The output, or all of them.
     pub const Y: Self = Self(1 << 63);
 
-    /// Input `i`, one of the first 63.
+    /// How many inputs there may be for each to be kept.
+    pub const MOST: usize = 63;
+
+    /// Input `i`, one of the first [`MOST`](Self::MOST).
     pub const fn x(i: usize) -> Self {
-        assert!(i < 63, "only one of the first 63 inputs can be kept");
+        assert!(i < Self::MOST, "only one of the first 63 inputs can be kept");
         Self(1 << i)
     }
 
@@ -164,7 +167,7 @@ impl Keep {
     }
 
     pub(crate) const fn has_x(self, i: usize) -> bool {
-        i < 63 && self.0 & (1 << i) != 0
+        i < Self::MOST && self.0 & (1 << i) != 0
     }
 
     pub(crate) const fn has_y(self) -> bool {

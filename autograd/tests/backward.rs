@@ -127,21 +127,22 @@ fn a_million_operations_need_no_stack() {
 }
 
 /// The second derivative of what has none is an error that says where, also where the value does
-/// not depend on what the operation keeps: ∂²/∂b² of Σ gelu(x·Wᵀ + b) with x and W constant.
+/// not depend on what the operation keeps: ∂²/∂b² of an MLP whose other operands are constants.
 #[test]
 fn a_missing_second_derivative_names_operation_module_and_line() {
     let constant = |shape: [usize; 2]| Var::constant(Tensor::ones(shape, DType::F64));
     let bias = Var::parameter(Tensor::full([3], 0.1, DType::F64));
-    let (x, weight) = (constant([2, 4]), constant([3, 4]));
+    let (x, up, down) = (constant([2, 4]), constant([3, 4]), constant([4, 3]));
+    let other_bias = Var::constant(Tensor::ones([4], DType::F64));
     let line = line!() + 1;
-    let layer = || x.linear_gelu(&weight, &bias);
+    let layer = || x.mlp_gate_residual([&up, &bias], [&down, &other_bias], &x, &x);
     let y = autograd::scope("blocks.1", || autograd::scope("mlp", layer)).unwrap();
     let loss = y.sum_all().unwrap();
     let one = Tensor::scalar(1.0, DType::F64);
     let grads = Backward::new().root(&loss, one).create_graph().run().unwrap();
     let slope = grads.get_var(&bias).unwrap().sum_all().unwrap();
     let error = slope.backward().unwrap_err();
-    assert_eq!((error.kind(), error.op()), (ErrorKind::OnceDifferentiable, "linear_gelu"));
+    assert_eq!((error.kind(), error.op()), (ErrorKind::OnceDifferentiable, "mlp_gate_residual"));
     assert_eq!((error.location().file(), error.location().line()), (file!(), line));
     assert!(error.to_string().contains("in     blocks.1.mlp"), "{error}");
 }

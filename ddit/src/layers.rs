@@ -20,6 +20,11 @@ impl Linear {
         Ok(Self { weight: params.get("weight")?, bias: params.get("bias")? })
     }
 
+    /// Weight and bias, as [`Var::linears`] takes them.
+    pub fn parameters(&self) -> (&Var, Option<&Var>) {
+        (&self.weight, Some(&self.bias))
+    }
+
     /// Shapes: `x` \[.., inputs\] → \[.., outputs\].
     #[track_caller]
     pub fn forward(&self, x: &Var) -> Result<Var> {

@@ -17,7 +17,7 @@ pub struct Product {
 
 /// The most rows: the product is made once, however many passes the rows came in, so what they cost
 /// is the [norm](Product::sum_squares), which grows with their square.
-const FEW_ROWS: usize = 64;
+pub(crate) const FEW_ROWS: usize = 64;
 
 /// How many times smaller than their product the two have to be.
 const SMALLER: usize = 4;

@@ -54,8 +54,8 @@ pub static OPS: &[&dyn Spec] = &[
     &attention::JointAttention,
     &matmul::Matmul,
     &linear::Linear,
-    &linear::LinearGelu,
     &linear::LinearGateResidual,
+    &linear::MlpGateResidual,
     &conv2d::Conv2d,
     &upsample_conv2d::UpsampleConv2d,
 ];

@@ -11,8 +11,8 @@ use super::{Case, Draw, Spec};
 pub const OTHER_BITS: [(&str, f64); 8] = [
     ("matmul", 1e-6),
     ("linear", 1e-6),
-    ("linear_gelu", 1e-6),
     ("linear_gate_residual", 1e-6),
+    ("mlp_gate_residual", 1e-6),
     ("attention", 2e-6),
     ("conv2d", 1e-6),
     ("upsample_conv2d", 1e-6),

@@ -247,6 +247,10 @@ fn product(
     Trial { make: Box::new(make), kernels }
 }
 
+fn mlp(x: &[Var]) -> Result<Var> {
+    x[0].mlp_gate_residual([&x[1], &x[2]], [&x[3], &x[4]], &x[5], &x[6])
+}
+
 /// Results enough for large tiles; and few, whose sums are cut.
 fn products_in_float32() -> Vec<Trial> {
     let product = |label, shapes, op, kernels| product(label, DType::F32, shapes, op, kernels);
@@ -270,9 +274,9 @@ fn products_in_float32() -> Vec<Trial> {
             &["gemm_exact_small_nt_f32_f32_store", "gemm_finish_bias"],
         ),
         product(
-            "long linear_gelu",
-            &[&[9, 1100], &[7, 1100], &[7]],
-            |x| x[0].linear_gelu(&x[1], &x[2]),
+            "long mlp_gate_residual",
+            &[&[2, 4, 1100], &[7, 1100], &[7], &[8, 7], &[8], &[2, 8], &[2, 4, 8]],
+            mlp,
             &["gemm_exact_small_nt_f32_f32_store", "gemm_finish_bias_gelu"],
         ),
         product(
@@ -320,9 +324,9 @@ fn products_of_bf16() -> Vec<Trial> {
             &["gemm_tensor_cores_small_nt_bf16_f32_bias"],
         ),
         product(
-            "linear_gelu",
-            &[&[2, 70, 136], &[40, 136], &[40]],
-            |x| x[0].linear_gelu(&x[1], &x[2]),
+            "mlp_gate_residual",
+            &[&[2, 70, 136], &[40, 136], &[40], &[24, 40], &[24], &[2, 24], &[2, 70, 24]],
+            mlp,
             &["gemm_tensor_cores_small_nt_bf16_f32_bias_gelu"],
         ),
         product(

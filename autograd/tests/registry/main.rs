@@ -36,8 +36,8 @@ const ONCE: [&str; 13] = [
     "rms_norm",
     "group_norm",
     "attention",
-    "linear_gelu",
     "linear_gate_residual",
+    "mlp_gate_residual",
     "conv2d",
     "upsample_conv2d",
 ];

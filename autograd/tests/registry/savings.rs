@@ -165,9 +165,13 @@ fn what_is_documented_as_saved_is_what_is_kept() {
 type Composed = fn(&[Var]) -> Result<Var>;
 
 /// Functions made of operations, and one of a list of operands, with operands of these shapes.
-const COMPOSED: [(&str, &[&[usize]], Composed); 17] = [
+const COMPOSED: [(&str, &[&[usize]], Composed); 18] = [
     ("attention", &[&[2, 5, 12], &[2, 5, 12], &[2, 5, 12], &[3, 5, 5]], |x| {
         Ok(attention(&[Segment::new(&x[0], &x[1], &x[2])], 3, 0.5, Some(&x[3]))?.remove(0))
+    }),
+    ("linears", &[&[3, 4], &[5, 4], &[5]], |x| {
+        let [y] = x[0].linears([(&x[1], Some(&x[2]))])?;
+        Ok(y)
     }),
     ("mean", &[&[3, 4]], |x| x[0].mean(&[0], false)),
     ("sum_all", &[&[3, 4]], |x| x[0].sum_all()),

@@ -58,7 +58,7 @@ fn find(name: &str) -> Result<&'static dyn Spec> {
     }
 }
 
-/// The names of which a part begins with `name`, as in `gelu_tanh` and `linear_gelu`; if there are
+/// The names of which a part begins with `name`, as `softmax` and `log_softmax` have; if there are
 /// none, the one spelt most like it.
 fn meant<'a>(name: &str, names: &[&'a str]) -> Vec<&'a str> {
     let has_part = |known: &&&str| known.split('_').any(|part| part.starts_with(name));

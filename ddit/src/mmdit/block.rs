@@ -152,8 +152,14 @@ impl Branch {
     fn project(&self, tokens: &Var, condition: &Var, queries: bool) -> Result<Projected> {
         let modulation = self.modulation.forward(condition)?.chunk(1, 6)?;
         let x = tokens.ada_layer_norm(&modulation[0], &modulation[1], EPS)?;
-        let query = queries.then(|| self.query.forward(&x)).transpose()?;
-        let (key, value) = (self.key.forward(&x)?, self.value.forward(&x)?);
+        let [q, k, v] = [&self.query, &self.key, &self.value].map(Linear::parameters);
+        let (query, key, value) = if queries {
+            let [query, key, value] = x.linears([q, k, v])?;
+            (Some(query), key, value)
+        } else {
+            let [key, value] = x.linears([k, v])?;
+            (None, key, value)
+        };
         Ok(Projected { modulation, query, key, value })
     }
 
@@ -164,8 +170,9 @@ impl Branch {
         };
         let (out, up, down) = (&self.out, &self.up, &self.down);
         let tokens = attended.linear_gate_residual(&out.weight, &out.bias, gate, tokens)?;
-        let hidden = tokens.ada_layer_norm(shift, scale, EPS)?.linear_gelu(&up.weight, &up.bias)?;
-        hidden.linear_gate_residual(&down.weight, &down.bias, ff_gate, &tokens)
+        let x = tokens.ada_layer_norm(shift, scale, EPS)?;
+        let (up, down) = ([&up.weight, &up.bias], [&down.weight, &down.bias]);
+        x.mlp_gate_residual(up, down, ff_gate, &tokens)
     }
 }
 

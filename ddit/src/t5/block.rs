@@ -79,16 +79,16 @@ impl Block {
     #[track_caller]
     pub fn forward(&self, x: &Var, bias: &Var) -> Result<Var> {
         let h = x.rms_norm(&self.attention_norm, self.eps)?;
-        let [query, key, value] = [&self.query, &self.key, &self.value].map(|w| h.linear(w, None));
-        let (query, key, value) = (query?, key?, value?);
+        let [query, key, value] =
+            h.linears([&self.query, &self.key, &self.value].map(|weight| (weight, None)))?;
         let segment = Segment::new(&query, &key, &value);
         let [attended] = &attention(&[segment], self.heads, 1.0, Some(bias))?[..] else {
             unreachable!("one segment of queries gives one of results")
         };
         let x = x.add(&attended.linear(&self.out, None)?)?;
         let h = x.rms_norm(&self.feed_forward_norm, self.eps)?;
-        let gate = h.linear(&self.gate, None)?.gelu_tanh()?;
-        let hidden = gate.mul(&h.linear(&self.up, None)?)?;
+        let [gate, up] = h.linears([(&self.gate, None), (&self.up, None)])?;
+        let hidden = gate.gelu_tanh()?.mul(&up)?;
         x.add(&hidden.linear(&self.down, None)?)
     }
 }

@@ -56,6 +56,7 @@ impl<E> PackedB<E> {
 }
 
 /// The right operand of a product.
+#[derive(Clone, Copy)]
 pub enum Right<'a, T> {
     /// To be packed by the product.
     Read(Operand<'a, T>),
@@ -105,7 +106,7 @@ impl<T: Real, E: Stored<T>> Panels<T> for PackedB<E> {
 pub(super) enum Rows<'a, T> {
     /// The operand itself: rows are read where they are, or else the tile packs them.
     Own(Operand<'a, T>),
-    /// All rows of a matrix, packed for this call.
+    /// Rows of a matrix, packed for this call.
     Packed(Packed<'a, T>),
 }
 
@@ -113,6 +114,8 @@ pub(super) enum Rows<'a, T> {
 #[derive(Clone, Copy)]
 pub(super) struct Packed<'a, T> {
     x: &'a [T],
+    /// The first of them in A.
+    first: usize,
     /// Numbers for a row.
     step: usize,
     side_by_side: bool,
@@ -120,6 +123,9 @@ pub(super) struct Packed<'a, T> {
 
 /// Groups of rows that are packed together, so that columns are read in runs of some length.
 const TOGETHER: usize = 8;
+
+/// Numbers that rows packed before tiles are made take at most, unless a dozen take more.
+const WHOLE_A: usize = 2 << 20;
 
 impl<'a, T: Real> Packed<'a, T> {
     /// How many numbers a packed row of length `k` takes. Rows that are adjacent along K must not
@@ -133,14 +139,20 @@ impl<'a, T: Real> Packed<'a, T> {
         m.next_multiple_of(GROUP).saturating_mul(Self::step(a, k))
     }
 
-    /// Packs all `m` rows of the first matrix.
-    pub fn new(a: Operand<T>, [m, k]: [usize; 2], out: &'a mut [T]) -> Self {
+    /// How many packed rows of length `k` take no more than [`WHOLE_A`] numbers: groups of them, one
+    /// at least.
+    pub fn most(a: &Operand<T>, k: usize) -> usize {
+        (WHOLE_A / Self::step(a, k).max(1) / GROUP).max(1) * GROUP
+    }
+
+    /// Packs some rows, each whole, of the first matrix.
+    pub fn new(a: Operand<T>, rows: Range<usize>, k: usize, out: &'a mut [T]) -> Self {
         let step = Self::step(&a, k);
-        par::chunks_mut(out, TOGETHER * GROUP * step, m * k / 2, |i, out| {
-            let row = i * TOGETHER * GROUP;
-            Packed::fill(a, 0, row..m.min(row + TOGETHER * GROUP), 0..k, out);
+        par::chunks_mut(out, TOGETHER * GROUP * step, rows.len() * k / 2, |i, out| {
+            let row = rows.start + i * TOGETHER * GROUP;
+            Packed::fill(a, 0, row..rows.end.min(row + TOGETHER * GROUP), 0..k, out);
         });
-        Packed { x: out, step, side_by_side: a.side_by_side() }
+        Packed { x: out, first: rows.start, step, side_by_side: a.side_by_side() }
     }
 
     /// Packs some rows, the first of them to the start of `out`.
@@ -153,9 +165,10 @@ impl<'a, T: Real> Packed<'a, T> {
         }
     }
 
-    /// Rows from `row` on, a multiple of [`GROUP`], and steps along K from `from` on.
+    /// Rows from `row` on, a multiple of [`GROUP`] behind the first, and steps along K from `from` on.
     fn block(self, row: usize, from: usize) -> Left<'a, T> {
-        let Packed { x, step, side_by_side } = self;
+        let Packed { x, first, step, side_by_side } = self;
+        let row = row - first;
         if side_by_side {
             let (x, _) = x[row * step..].as_chunks();
             Left::Groups(SideBySide { x: &x[from..], stride: step })
@@ -200,8 +213,8 @@ impl<'a, T: Real> Rows<'a, T> {
                 Some((x, stride)) => Left::Rows(AlongK { x, stride }),
                 None => {
                     let step = Packed::step(a, depth.len());
-                    let packed = Packed { x: room, step, side_by_side: a.side_by_side() };
-                    packed.block(row - first, 0)
+                    let packed = Packed { x: room, first, step, side_by_side: a.side_by_side() };
+                    packed.block(row, 0)
                 }
             },
         }

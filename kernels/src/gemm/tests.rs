@@ -1,24 +1,27 @@
 //! Every reader, on both sides, and every writer against plain loops; and the promise about bits.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
+use super::plan::TALL;
 use super::*;
-use crate::elementwise::{Unary, exprs::GeluTanh};
 use crate::lane::on_every_isa;
+use crate::par;
 
 /// A number in [-1, 1), with eight bits so that bfloat16 holds it; element i of stream `seed`.
-fn value(seed: u32, i: usize) -> f64 {
+pub(super) fn value(seed: u32, i: usize) -> f64 {
     let mixed = (i as u32 ^ seed << 24).wrapping_mul(0x9e37_79b1);
     let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca77);
     f64::from(mixed >> 24) / 128.0 - 1.0
 }
 
-fn values<T: Real>(seed: u32, n: usize) -> Vec<T> {
+pub(super) fn values<T: Real>(seed: u32, n: usize) -> Vec<T> {
     (0..n).map(|i| T::from_f64(value(seed, i))).collect()
 }
 
 /// Sizes around every edge there is: none, one, a panel, a register tile, a block of K, a tile.
-const SIZES: [[usize; 3]; 13] = [
+pub(super) const SIZES: [[usize; 3]; 13] = [
     [0, 3, 2],
     [3, 0, 2],
     [2, 3, 0],
@@ -41,7 +44,7 @@ fn tolerance<T: Real>(k: usize) -> f64 {
 }
 
 #[track_caller]
-fn assert_close<T: Real>(got: &[T], want: &[f64], k: usize) {
+pub(super) fn assert_close<T: Real>(got: &[T], want: &[f64], k: usize) {
     assert_eq!(got.len(), want.len());
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         let error = (got.to_f64() - want).abs();
@@ -51,7 +54,7 @@ fn assert_close<T: Real>(got: &[T], want: &[f64], k: usize) {
 
 /// A product of two operands against loops over what they are said to hold.
 #[track_caller]
-fn check<T: Real>(
+pub(super) fn check<T: Real>(
     size: Size,
     (a, a_at): (Operand<T>, &dyn Fn(usize, usize, usize) -> f64),
     (b, b_at): (Operand<T>, &dyn Fn(usize, usize, usize) -> f64),
@@ -218,9 +221,6 @@ fn writers<T: Real>() {
         assert_close(&run(&Bias(Some(&bias))).0, &biased, k);
         assert_close(&run(&Bias(None)).0, &sums, k);
         assert_close(&run(&RowBias(&bias)).0, &want(&|i, _, sum| sum + value(3, i)), k);
-        let (out, kept) = run(&BiasGelu(Some(&bias)));
-        assert_close(&out, &want(&|_, j, sum| GeluTanh.f(sum + value(3, j))), k);
-        assert_close(&kept, &biased, k);
         let (gate, residual) = (values::<T>(6, m * (n + 2)), values::<T>(7, m * n));
         let gated = GateResidual {
             bias: Some(&bias),
@@ -338,7 +338,7 @@ fn every_way_of_packing_makes_the_same_sums() {
         [2, 40, 1100, KC + 276],
         [2, 5, 1100, 1100],
         [7, 130, 200, 50],
-        [1, WHOLE_A / KC + 5, 20, KC],
+        [1, 2055, 20, KC],
         [3, 7, 64, 0],
     ];
     for [batch, m, n, k] in sizes {

@@ -7,8 +7,7 @@
 
 use half::bf16;
 
-use crate::elementwise::exprs::GeluTanh;
-use crate::elementwise::{Pointwise, Unary};
+use crate::elementwise::Pointwise;
 use crate::lane::LANES;
 use crate::num::Num;
 use crate::par::Cell;
@@ -48,7 +47,7 @@ pub trait Writer<T: Real, O = T>: Sync {
 
 /// A writer whose output is that of the products' own type: what it does to a row, sixteen sums at
 /// a time.
-trait ByRow<T: Real>: Sync {
+pub(super) trait ByRow<T: Real>: Sync {
     /// Whether a sum is stored as it is, and nothing else.
     const ONLY_STORES: bool = false;
 
@@ -225,30 +224,6 @@ impl<T: Real> ByRow<T> for RowBias<'_, T> {
         let bias = isa.splat(self.0[at.row]);
         for (sum, out) in sums.iter().zip(out.chunks_mut(LANES)) {
             isa.store_head(isa.load(sum) + bias, out);
-        }
-    }
-}
-
-/// `out = gelu(sum + bias[col])`, tanh form; keeps `sum + bias`.
-#[derive(Clone, Copy, Debug)]
-pub struct BiasGelu<'a, T>(pub Option<&'a [T]>);
-
-impl<T: Real> ByRow<T> for BiasGelu<'_, T> {
-    #[inline(always)]
-    fn row<S: Simd<T = T>>(
-        &self,
-        isa: S,
-        at: At,
-        sums: &[[T; LANES]],
-        out: &mut [T],
-        mut kept: Option<&mut [T]>,
-    ) {
-        for (j, (sum, out)) in sums.iter().zip(out.chunks_mut(LANES)).enumerate() {
-            let x = Bias(self.0).add(isa, at.col + j * LANES, out.len(), sum);
-            if let Some(kept) = &mut kept {
-                isa.store_head(x, &mut kept[j * LANES..][..out.len()]);
-            }
-            isa.store_head(GeluTanh.f(x), out);
         }
     }
 }

@@ -93,8 +93,7 @@ fn formulas(all: &mut Vec<Kernel>) {
     each!(unary: Neg, MulScalar(0.5), AddScalar(0.5), Clamp { low: -1.0, high: 1.0 }, Exp, Ln, Sqrt,
         Square, Recip, Abs, Relu, Tanh, Sigmoid, Silu, GeluTanh, Softplus);
     each!(binary: Add, Sub, Mul, Div, Maximum, Minimum);
-    // What linear layers do again or backward, under the operation's name.
-    pointwise("linear_gelu", &Chain(GeluTanh), all);
+    // What linear layers do again, under the operation's name.
     pointwise("linear_gate_residual", &Gated, all);
 }
 

@@ -1,9 +1,10 @@
 //! Matrix products.
 
 use half::bf16;
+use kernels::elementwise::{exprs::GeluTanh, map};
 use kernels::gemm::ptx::{Gemm, Squares, Tiles, Writing};
 use kernels::gemm::{
-    Bias, BiasGelu, GateResidual, Reader, RowBias, Size, Store, Strided, Writer, gemm_keeping,
+    Bias, GateResidual, Reader, RowBias, Size, Store, Strided, Writer, gemm_keeping,
 };
 use kernels::ptx::{Kernel, Storage};
 use ptx_vm::{Arg, Buffer, Fault, Machine, Statistics};
@@ -71,14 +72,17 @@ impl Case {
             };
             let writer: &dyn Writer<f32> = match writing {
                 Writing::Store => &Store,
-                Writing::Bias => &Bias(bias),
+                Writing::Bias | Writing::BiasGelu => &Bias(bias),
                 Writing::RowBias => &RowBias(&self.bias),
-                Writing::BiasGelu => &BiasGelu(bias),
                 Writing::GateResidual => &gate,
             };
             let part = i * m * n..(i + 1) * m * n;
             let (out, kept) = (&mut out[part.clone()], &mut kept[part]);
             gemm_keeping(Size::new(m, n, k), a, b, writer, out, kept);
+        }
+        if writing == Writing::BiasGelu {
+            kept.clone_from(&out);
+            map(&GeluTanh, &[kept.len()], [(&kept, &[1])], &mut out);
         }
         [out, kept]
     }

@@ -15,12 +15,23 @@ fn misfits_are_errors() {
     assert!(x.linear(&ones(&[4, 5]), None).is_err());
     assert!(x.linear(&w, Some(&ones(&[4]))).is_err());
     assert!(ones(&[]).linear(&w, None).is_err());
-    assert!(x.linear_gelu(&w, &ones(&[1])).is_err());
+    assert!(x.linears([(&w, Some(&b)), (&ones(&[5, 3]), None)]).is_err());
     let (gate, residual) = (ones(&[2, 5]), ones(&[2, 3, 5]));
     assert!(x.linear_gate_residual(&w, &b, &gate, &residual).is_ok());
     let error = x.linear_gate_residual(&w, &b, &ones(&[3, 5]), &residual).unwrap_err();
     assert!(error.to_string().contains("should be [2, 5]"), "{error}");
     assert!(x.linear_gate_residual(&w, &b, &gate, &ones(&[2, 1, 5])).is_err());
+    let (square, short) = (ones(&[5, 5]), ones(&[4]));
+    let [up, down] = [[&w, &b], [&square, &b]];
+    assert!(x.mlp_gate_residual(up, down, &gate, &residual).is_ok());
+    let error =
+        |up, down, gate| x.mlp_gate_residual(up, down, gate, &residual).unwrap_err().to_string();
+    let text = error([&w, &short], down, &gate);
+    assert!(text.contains("expected x [.., C]") && text.contains("[2, 3, 4]"), "{text}");
+    let text = error(up, [&w, &b], &gate);
+    assert!(text.contains("expected hidden [.., C]") && text.contains("[2, 3, 5]"), "{text}");
+    let text = error(up, down, &residual);
+    assert!(text.contains("should be [2, 5]"), "{text}");
     let row = ones(&[4]);
     assert!(row.linear_gate_residual(&w, &b, &ones(&[5]), &ones(&[5])).is_err());
 }
@@ -33,9 +44,11 @@ fn empty_axes_are_no_trouble() {
         let (w, b) = (ones(&[outputs, inputs]), ones(&[outputs]));
         let (gate, residual) = (ones(&[samples, outputs]), ones(&[samples, rows, outputs]));
         let y = x.linear_gate_residual(&w, &b, &gate, &residual).unwrap();
-        let y = y.linear_gelu(&ones(&[2, outputs]), &ones(&[2])).unwrap();
+        let (up, down) = ([&ones(&[inputs, outputs]), &ones(&[inputs])], [&w, &b]);
+        let y = y.mlp_gate_residual(up, down, &gate, &residual).unwrap();
+        let [y, _] = y.linears([(&ones(&[2, outputs]), None), (up[0], Some(up[1]))]).unwrap();
         let grads = y.sum_all().unwrap().backward().unwrap();
-        for operand in [&x, &w, &b, &gate, &residual] {
+        for operand in [&x, &w, &b, &gate, &residual, up[0], up[1]] {
             assert_eq!(grads.get(operand).unwrap().shape(), operand.shape());
         }
     }
@@ -43,14 +56,12 @@ fn empty_axes_are_no_trouble() {
 
 #[test]
 fn inference_gives_the_same_bits() {
-    let random = |seed, shape: &[usize]| {
-        Var::parameter(Rng::new(seed).normal(shape, DType::F32).expect("the shape is small"))
-    };
     let (x, w, b) = (random(1, &[2, 3, 40]), random(2, &[50, 40]), random(3, &[50]));
     let (gate, residual) = (random(4, &[2, 50]), random(5, &[2, 3, 50]));
+    let square = random(6, &[50, 50]);
     let layers: [&dyn Fn() -> Result<Var>; 3] =
-        [&|| x.linear(&w, Some(&b)), &|| x.linear_gelu(&w, &b), &|| {
-            x.linear_gate_residual(&w, &b, &gate, &residual)
+        [&|| x.linear(&w, Some(&b)), &|| x.linear_gate_residual(&w, &b, &gate, &residual), &|| {
+            x.mlp_gate_residual([&w, &b], [&square, &b], &gate, &residual)
         }];
     for layer in layers {
         let bits = |y: Var| y.value().to_vec::<f32>().unwrap();
@@ -66,4 +77,113 @@ fn a_trace_lists_both_products_of_a_vjp() {
     let run = || x.linear(&w, None).unwrap().sum_all().unwrap().backward().unwrap();
     let events = kernels::par::with_threads(2, || crate::profile(true, || drop(run())).1.events);
     assert_eq!(events.iter().filter(|event| event.op == "matmul").count(), 2);
+}
+
+fn random(seed: u64, shape: &[usize]) -> Var {
+    Var::parameter(Rng::new(seed).normal(shape, DType::F32).expect("the shape is small"))
+}
+
+/// Values and gradients of all outputs' squares.
+fn bits(y: &[&Var], operands: &[&Var]) -> Vec<Option<Vec<u32>>> {
+    let terms = y.iter().map(|y| y.square()?.mul_scalar(1e-3)?.sum_all());
+    let loss = terms.reduce(|a, b| a?.add(&b?)).unwrap().unwrap();
+    let grads = loss.backward().unwrap();
+    let values = y.iter().map(|y| Some(y.value()));
+    let all = values.chain(operands.iter().map(|x| grads.get(x)));
+    let bits = |x: Tensor| x.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect();
+    all.map(|x| x.map(bits)).collect()
+}
+
+/// Layers at once and one by one, of which all outputs are used or some, with one thread or two, as
+/// they run and where a trace lists the products.
+#[test]
+fn layers_at_once_have_the_bits_of_separate_ones() {
+    let rows = random(1, &[3, 200, 72]);
+    let weights = [2, 3, 4].map(|seed| random(seed, &[32 * seed as usize, 72]));
+    let biases = [2, 3, 4].map(|seed| random(10 + seed, &[32 * seed as usize]));
+    let layers = || [0, 1, 2].map(|i| (&weights[i], (i != 1).then_some(&biases[i])));
+    let operands: Vec<&Var> = [&rows].into_iter().chain(&weights).chain(&biases).collect();
+    for used in [&[0, 1, 2][..], &[0, 2], &[1]] {
+        let run = |y: [Var; 3]| bits(&used.iter().map(|&i| &y[i]).collect::<Vec<_>>(), &operands);
+        let x = || rows.mul_scalar(0.5).unwrap();
+        let separate = || {
+            let x = x();
+            run(layers().map(|(w, b)| x.linear(w, b).unwrap()))
+        };
+        let at_once = || run(x().linears(layers()).unwrap());
+        let want = separate();
+        for threads in [1, 2] {
+            assert!(kernels::par::with_threads(threads, at_once) == want, "{used:?}");
+        }
+        assert!(crate::profile(true, at_once).0 == want, "{used:?}");
+    }
+}
+
+/// The second derivative of layers at once is that of separate ones.
+#[test]
+fn layers_at_once_can_be_differentiated_twice() {
+    let [x, v, w] = [1, 2, 3].map(|i| random(i, &[4, 4]));
+    let second = |layers: &dyn Fn() -> [Var; 2]| {
+        let [a, b] = layers();
+        let loss = a.mul(&b).unwrap().square().unwrap().sum_all().unwrap();
+        let one = Tensor::ones([], DType::F32);
+        let grads = crate::Backward::new().root(&loss, one).create_graph().run().unwrap();
+        let slope = grads.get_var(&x).unwrap();
+        bits(&[slope], &[&x, &v, &w])
+    };
+    let separate = second(&|| [x.linear(&v, None).unwrap(), x.linear(&w, None).unwrap()]);
+    let at_once = second(&|| x.linears([(&v, None), (&w, None)]).unwrap());
+    assert_eq!(at_once.len(), separate.len());
+    for (a, b) in at_once.iter().zip(&separate) {
+        let [a, b] = [a, b].map(|x| x.as_ref().unwrap().iter().map(|&x| f32::from_bits(x)));
+        assert!(a.zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + b.abs())));
+    }
+}
+
+#[test]
+fn too_many_layers_are_an_error() {
+    let (x, w, b) = (ones(&[2, 3]), ones(&[4, 3]), ones(&[4]));
+    assert!(x.linears([(&w, Some(&b)); 31]).is_ok());
+    let error = x.linears([(&w, Some(&b)); 32]).unwrap_err().to_string();
+    assert!(error.contains("no more than 62"), "{error}");
+}
+
+/// An MLP has the bits of the operations it is made of: of many rows and few, of halves, and with
+/// sums longer than a block.
+#[test]
+fn an_mlp_has_the_bits_of_its_pieces() {
+    for [samples, tokens, inputs, hidden, outputs] in
+        [[2, 130, 40, 72, 24], [2, 500, 24, 1100, 40], [1, 9, 40, 136, 24]]
+    {
+        let operands = [
+            random(1, &[samples, tokens, inputs]),
+            random(2, &[hidden, inputs]),
+            random(3, &[hidden]),
+            random(4, &[outputs, hidden]),
+            random(5, &[outputs]),
+            random(6, &[samples, outputs]),
+            random(7, &[samples, tokens, outputs]),
+        ];
+        let all: Vec<&Var> = operands.iter().collect();
+        for dtype in [DType::F32, DType::BF16] {
+            let x = || {
+                let x = operands.iter().map(|x| x.mul_scalar(0.3)?.to_dtype(dtype));
+                x.collect::<Result<Vec<Var>>>().unwrap()
+            };
+            let fused = || {
+                let x = x();
+                x[0].mlp_gate_residual([&x[1], &x[2]], [&x[3], &x[4]], &x[5], &x[6]).unwrap()
+            };
+            let pieces = || {
+                let x = x();
+                let hidden = x[0].linear(&x[1], Some(&x[2])).unwrap().gelu_tanh().unwrap();
+                hidden.linear_gate_residual(&x[3], &x[4], &x[5], &x[6]).unwrap()
+            };
+            let want = kernels::par::with_threads(1, || bits(&[&pieces()], &all));
+            for threads in [1, 2] {
+                let got = kernels::par::with_threads(threads, || bits(&[&fused()], &all));
+                assert!(got == want, "{tokens} tokens, {dtype}");
+            }
+        }
+    }
 }

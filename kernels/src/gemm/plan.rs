@@ -1,0 +1,329 @@
+//! How a product is cut into tiles, and who packs what.
+
+use std::ops::Range;
+
+use super::Size;
+use super::pack::{self, Columns, Packed, Right, Rows};
+use super::read::Operand;
+use super::tile::{self, Finish, GROUP, KC, STRIP, SumTile, Sums, To};
+use super::write::{At, Writer};
+use crate::lane::LANES;
+use crate::par::{self, Cell, Cells};
+use crate::{Real, scratch};
+
+/// Where a result goes.
+pub(super) struct Target<'a, T, O> {
+    pub writer: &'a dyn Writer<T, O>,
+    /// Cells as large as a tile,
+    pub out: &'a Cells<'a, O>,
+    /// and as many for what the writer keeps.
+    pub kept: Option<&'a Cells<'a, T>>,
+}
+
+/// How a product is cut. Tiles are a matter of the problem's size and of how A lies in memory,
+/// never of the number of threads.
+pub(super) struct Plan {
+    size: Size,
+    /// Rows and columns of a tile; the last ones may be smaller.
+    pub tile: [usize; 2],
+    /// Which tiles down a matrix.
+    down: Range<usize>,
+    /// Whether rows of A are packed before tiles are made,
+    pub packs_rows: bool,
+    /// and columns of B by each tile.
+    packs_columns: bool,
+}
+
+/// Most rows of a tall tile: packing its columns of B takes a thousandth part of its time,
+pub(super) const TALL: usize = 1536;
+/// and fewest rows of one that is cut in two for want of tiles.
+const CUT: usize = 384;
+/// Most rows and columns of a wide tile: a block of A is packed once for all of them, and stays in
+/// the second cache.
+const WIDE: [usize; 2] = [96, 1024];
+/// Tiles that keep a machine's threads about equally busy,
+const TILES: usize = 12;
+/// and how many wide ones are enough for that.
+const MANY: usize = 8;
+/// Multiply-adds below which a tile is not worth cutting: 40 µs.
+const TILE_WORK: usize = 5 << 20;
+/// Elements of B packed at a time where tiles share them.
+const BAND: usize = 1 << 20;
+
+impl Plan {
+    /// Where no tile has to pack rows of A, tiles are tall and pack columns of B.
+    pub fn new<T: Real>(size: Size, a: &Operand<T>) -> Self {
+        if a.is_lent() {
+            return Self::tall(size, TALL);
+        }
+        let wide = Self::wide(size);
+        // A tile that has all columns packs what no other one does.
+        let is_good = wide.down.len() >= MANY && wide.tile[1] >= size.n;
+        if size.batch > 1 || size.k == 0 || is_good {
+            return wide;
+        }
+        let most = Packed::most(a, size.k);
+        // A part of the rows has to be worth packing columns for, and enough tiles by itself.
+        let by_parts = most >= 3 * WIDE[0] && size.n >= TILES * STRIP * LANES;
+        if size.m <= most || (by_parts && !a.side_by_side()) {
+            Plan { packs_rows: true, ..Self::tall(size, TALL.min(most)) }
+        } else {
+            wide
+        }
+    }
+
+    /// Tiles of few columns and of all rows, as far as there are no more than `most`, and that
+    /// leaves enough of them.
+    fn tall(size: Size, most: usize) -> Self {
+        let Size { batch, m, n, k } = size;
+        let rows = |pieces: usize| m.div_ceil(pieces).next_multiple_of(GROUP);
+        let tiles = |[rows, columns]: [usize; 2]| batch * m.div_ceil(rows) * n.div_ceil(columns);
+        let mut pieces = m.div_ceil(most);
+        let mut tile = [rows(pieces), STRIP * LANES];
+        while tile[1] < n && tile[0] * tile[1] * k < TILE_WORK && tiles(tile) > TILES {
+            tile[1] *= 2;
+        }
+        while tiles(tile) < TILES && tile[0].min(m) * tile[1].min(n) * k >= TILE_WORK {
+            if tile[0] >= CUT {
+                pieces *= 2;
+                tile[0] = rows(pieces);
+            } else if tile[1] == STRIP * LANES {
+                tile[1] /= 2;
+            } else {
+                break;
+            }
+        }
+        let down = 0..m.div_ceil(tile[0]);
+        Plan { size, tile, down, packs_rows: false, packs_columns: true }
+    }
+
+    /// Tiles of few rows and many columns.
+    fn wide(size: Size) -> Self {
+        let Size { batch, m, n, k } = size;
+        let widest = (BAND / k.max(1)).clamp(2 * LANES, WIDE[1]);
+        let mut pieces = n.div_ceil(widest);
+        while batch * m.div_ceil(WIDE[0]) * pieces < TILES && n.div_ceil(pieces) > 256 {
+            pieces *= 2;
+        }
+        let rows = m.div_ceil(m.div_ceil(WIDE[0])).next_multiple_of(GROUP);
+        let tile = [rows, n.div_ceil(pieces).next_multiple_of(2 * LANES)];
+        let down = 0..m.div_ceil(rows);
+        Plan { size, tile, down, packs_rows: false, packs_columns: false }
+    }
+
+    /// Rows whose tiles are made together, all or, where they are packed, as many as there is room
+    /// for, and the plan for those.
+    pub fn parts<T: Real>(&self, a: &Operand<T>) -> impl Iterator<Item = (Range<usize>, Plan)> {
+        let all = self.down.end;
+        let at_once = match self.packs_rows {
+            true => Packed::most(a, self.size.k) / self.tile[0],
+            false => all,
+        };
+        (0..all).step_by(at_once).map(move |first| {
+            let down = first..all.min(first + at_once);
+            let rows = first * self.tile[0]..self.size.m.min(down.end * self.tile[0]);
+            (rows, Plan { down, ..*self })
+        })
+    }
+
+    /// All tiles. Columns of B are packed by each, or for all of them, unless they are packed.
+    pub fn columns<T: Real, O: Send>(&self, a: Rows<T>, b: Right<T>, to: &Target<T, O>) {
+        let Size { batch, n, k, .. } = self.size;
+        match b {
+            Right::Packed(b) => self.run(a, Columns::Packed(b), to, 0..batch, 0..n),
+            Right::Read(b) if self.packs_columns => {
+                self.run(a, Columns::Own { b, n }, to, 0..batch, 0..n)
+            }
+            Right::Read(b) => self.bands(|matrices, columns| {
+                let panels = columns.start / LANES..columns.end.div_ceil(LANES);
+                let len = matrices.len() * panels.len() * k * LANES;
+                scratch::with([len], |[shared]| {
+                    pack::pack(b, matrices.clone(), [k, n], panels.clone(), shared);
+                    let packed = Columns::Shared {
+                        rows: shared.as_chunks().0,
+                        k,
+                        first: [matrices.start, panels.start],
+                        panels: panels.len(),
+                    };
+                    self.run(a, packed, to, matrices, columns);
+                });
+            }),
+        }
+    }
+
+    /// Calls `f` for matrices and columns, whole tiles of them, whose packed B is of bounded size.
+    fn bands(&self, mut f: impl FnMut(Range<usize>, Range<usize>)) {
+        let Size { batch, n, k, .. } = self.size;
+        let tiles = (BAND / (k * self.tile[1]).max(1)).max(1);
+        let columns_at_once = tiles * self.tile[1];
+        let matrices_at_once = (columns_at_once / n.next_multiple_of(LANES)).max(1);
+        for first in (0..batch).step_by(matrices_at_once) {
+            let matrices = first..batch.min(first + matrices_at_once);
+            for column in (0..n).step_by(columns_at_once) {
+                f(matrices.clone(), column..n.min(column + columns_at_once));
+            }
+        }
+    }
+
+    /// The tiles of some matrices and columns, each by one thread.
+    fn run<T: Real, O: Send>(
+        &self,
+        a: Rows<T>,
+        b: Columns<T>,
+        to: &Target<T, O>,
+        matrices: Range<usize>,
+        columns: Range<usize>,
+    ) {
+        let [down, across] = [self.down.len(), columns.len().div_ceil(self.tile[1])];
+        let m = self.size.m.min(down * self.tile[0]);
+        let ns = Size { batch: matrices.len(), m, n: columns.len(), ..self.size }.ns();
+        par::for_each(matrices.len() * down * across, ns, |i| {
+            let row = self.down.start + i / across % down;
+            let place = [row, columns.start / self.tile[1] + i % across];
+            self.tile(a, b, to, matrices.start + i / (down * across), place);
+        });
+    }
+
+    /// One tile of one matrix; `place` counts tiles.
+    fn tile<T: Real, O: Send>(
+        &self,
+        a: Rows<T>,
+        b: Columns<T>,
+        to: &Target<T, O>,
+        batch: usize,
+        place: [usize; 2],
+    ) {
+        let Target { writer, out, kept } = *to;
+        let out = out.take(batch, place);
+        let kept = kept.map(|kept| kept.take(batch, place));
+        let (row, column) = (place[0] * self.tile[0], place[1] * self.tile[1]);
+        let (rows, columns) = (out.rows().len(), out.columns().len());
+        let (panels, k) = (column / LANES..(column + columns).div_ceil(LANES), self.size.k);
+        let make = |to: To<T>, a_block: &mut [T], slots: &mut [T]| {
+            let (rows, slots) = (row..row + rows, slots.as_chunks_mut().0);
+            T::multiply(SumTile {
+                a,
+                b,
+                batch,
+                k,
+                rows,
+                panels: panels.clone(),
+                a_block,
+                slots,
+                to,
+            });
+        };
+        let room = [a.room(rows, k), STRIP * KC * LANES];
+        match writer.place(out) {
+            Ok(out) => scratch::with(room, |[a_block, slots]| make(To::Place(out), a_block, slots)),
+            Err(out) => {
+                let sums: usize = tile::sums_size(rows, panels.len(), k).iter().product();
+                scratch::with([room[0], room[1], sums * LANES], |[a_block, slots, sums]| {
+                    let first = At { batch, row, col: column };
+                    let mut writing = Writing { writer, first, out, kept };
+                    make(To::Writer(&mut writing, sums.as_chunks_mut().0), a_block, slots);
+                });
+            }
+        }
+    }
+}
+
+/// A tile's part of the output, and who writes it.
+struct Writing<'a, T, O> {
+    writer: &'a dyn Writer<T, O>,
+    /// Where the tile lies.
+    first: At,
+    out: Cell<'a, O>,
+    kept: Option<Cell<'a, T>>,
+}
+
+impl<T: Real, O> Writing<'_, T, O> {
+    /// Where these rows and panels lie, and their parts of the output and of what is kept.
+    fn part(
+        &mut self,
+        rows: Range<usize>,
+        panels: Range<usize>,
+    ) -> (At, Cell<'_, O>, Option<Cell<'_, T>>) {
+        let some = panels.start * LANES..self.out.columns().end.min(panels.end * LANES);
+        let At { batch, row, col } = self.first;
+        let at = At { batch, row: row + rows.start, col: col + some.start };
+        let kept = self.kept.as_mut().map(|kept| kept.part([rows.clone(), some.clone()]));
+        (at, self.out.part([rows, some]), kept)
+    }
+}
+
+impl<T: Real, O> Finish<T> for Writing<'_, T, O> {
+    fn expect(&mut self, rows: Range<usize>, panels: Range<usize>) {
+        let writer = self.writer;
+        let (at, out, kept) = self.part(rows, panels);
+        writer.expect(at, out, kept);
+    }
+    fn finish(&mut self, rows: Range<usize>, panels: Range<usize>, sums: Sums<T>) {
+        let writer = self.writer;
+        let (at, out, kept) = self.part(rows, panels);
+        writer.write(at, sums, out, kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elementwise::exprs::GeluTanh;
+    use crate::elementwise::map;
+    use crate::gemm::{GateResidual, Mapped, Reader, Sloped, Strided, gemm_keeping};
+
+    fn plan(mapped: &Mapped<f32, GeluTanh>, [m, n, k]: [usize; 3]) -> (usize, Plan) {
+        let (size, a) = (Size::new(m, n, k), mapped.plain());
+        let plan = Plan::new(size, &a);
+        (plan.parts(&a).count(), plan)
+    }
+
+    /// Rows that come through a function, packed before or by each tile, beside the same rows in
+    /// memory: every writer finds its place, whichever part and tile it is in.
+    #[test]
+    fn rows_packed_in_parts_have_the_bits_of_rows_in_memory() {
+        let sizes = [[700, 770, 6000], [1100, 770, 2600], [40, 770, 6000], [800, 200, 70]];
+        for (size, want) in sizes.into_iter().zip([3, 2, 1, 1]) {
+            let [m, n, k] = size;
+            let numbers = |seed: usize, len: usize| -> Vec<f32> {
+                (0..len).map(|i| ((i * 29 + seed * 7) % 113) as f32 / 50.0 - 1.1).collect()
+            };
+            let (x, w) = (numbers(1, m * k), numbers(2, n * k));
+            let mapped = Mapped { f: GeluTanh, x: &x, cols: k };
+            let (parts, plan) = plan(&mapped, size);
+            assert_eq!((parts, plan.packs_rows), (want, n > 200), "{size:?}");
+            let mut gelu = vec![0.0; m * k];
+            map(&GeluTanh, &[m * k], [(&x, &[1])], &mut gelu);
+            let (rows, weights) = (Strided::rows(&gelu, k), Strided::rows(&w, k));
+            let (gate, residual) = (numbers(3, m.div_ceil(7) * n), numbers(4, m * n));
+            let joins = GateResidual {
+                bias: None,
+                gate: &gate,
+                gate_stride: n,
+                rows_per_sample: 7,
+                residual: &residual,
+                cols: n,
+            };
+            let sloped = Sloped { f: GeluTanh, x: &residual, cols: n };
+            for writer in [&joins as &dyn Writer<f32>, &sloped] {
+                let product = |a: Operand<f32>| {
+                    let (mut out, mut kept) = (vec![f32::NAN; m * n], vec![0.0; m * n]);
+                    let size = Size::new(m, n, k);
+                    gemm_keeping(size, a, weights.transposed(), writer, &mut out, &mut kept);
+                    [out, kept]
+                };
+                assert!(product(mapped.plain()) == product(rows.plain()), "{size:?}");
+            }
+        }
+    }
+
+    /// Long sums leave room for a few rows at a time: then columns are not packed for each few.
+    #[test]
+    fn a_few_rows_are_no_part() {
+        let mapped = Mapped { f: GeluTanh, x: &[], cols: 0 };
+        for size in [[1152, 128, 1 << 18], [1152, 900, 1 << 14], [700, 400, 6000]] {
+            let (parts, plan) = plan(&mapped, size);
+            assert_eq!((parts, plan.packs_rows), (1, false), "{size:?}");
+        }
+    }
+}
