@@ -38,10 +38,10 @@ impl Var {
     /// Linear layers of the same rows, each of weight and bias: queries, keys and values of tokens,
     /// say.
     ///
-    /// yᵢ = x·Wᵢᵀ + bᵢ. Values have the bits of as many calls of [`linear`](Self::linear), and so have
-    /// gradients, unless sums have other terms before: x is used again, or a parameter twice. One
-    /// vjp makes all of them: where x is [made again](crate::Op::AGAIN), it is once, and on the CPU
-    /// x̄ = Σᵢ ȳᵢ·Wᵢ adds up in place.
+    /// yᵢ = x·Wᵢᵀ + bᵢ. Values have the bits of as many calls of [`linear`](Self::linear), and so
+    /// have gradients, unless sums have other terms before: x is used again, or a parameter twice.
+    /// One vjp makes all of them: where x is [made again](crate::Op::AGAIN), it is once, and on the
+    /// CPU x̄ = Σᵢ ȳᵢ·Wᵢ adds up in place.
     /// Source: elementary.
     ///
     /// Shapes: x \[.., C\], Wᵢ \[Oᵢ, C\], bᵢ \[Oᵢ\] → yᵢ \[.., Oᵢ\]. Saves: x, Wᵢ. Cost: as
@@ -73,8 +73,8 @@ impl Var {
     ///
     /// Shapes: x \[B, .., C\], W \[O, C\], b \[O\], gate \[B, O\] (a chunk of a modulation is read
     /// in place), residual \[B, .., O\] → like residual. Saves: x, W, gate, residual, x·Wᵀ + b
-    /// \[B, .., O\] (both if the gate wants a gradient). Cost: as [`linear`](Self::linear), and a read
-    /// of the residual. Errors: other shapes; not floats.
+    /// \[B, .., O\] (both if the gate wants a gradient). Cost: as [`linear`](Self::linear), and a
+    /// read of the residual. Errors: other shapes; not floats.
     #[track_caller]
     pub fn linear_gate_residual(
         &self,
@@ -95,12 +95,12 @@ impl Var {
     /// Source: Vaswani et al. 2017, §3.3; Hendrycks & Gimpel 2016, §2; Peebles & Xie 2023, §3.2
     /// (adaLN-Zero).
     ///
-    /// Shapes: x \[B, .., C\], W₁ \[H, C\], b₁ \[H\], W₂ \[O, H\], b₂ \[O\], gate \[B, O\] (a chunk of
-    /// a modulation is read in place), residual \[B, .., O\] → like residual. Saves: x, W₁, W₂, gate,
-    /// residual, h \[B, .., H\], gelu(h)·W₂ᵀ + b₂ \[B, .., O\] (the last and residual if the gate
-    /// wants a gradient). Cost: 2·H·(C + O) flop and a GELU of h a row, twice that backward. On the
-    /// CPU gelu(h) is never whole in memory: it is made where h goes into a product. Errors: other
-    /// shapes; not floats.
+    /// Shapes: x \[B, .., C\], W₁ \[H, C\], b₁ \[H\], W₂ \[O, H\], b₂ \[O\], gate \[B, O\] (a chunk
+    /// of a modulation is read in place), residual \[B, .., O\] → like residual. Saves: x, W₁, W₂,
+    /// gate, residual, h \[B, .., H\], gelu(h)·W₂ᵀ + b₂ \[B, .., O\] (the last and residual if the
+    /// gate wants a gradient). Cost: 2·H·(C + O) flop and a GELU of h a row, twice that backward.
+    /// On the CPU gelu(h) is never whole in memory: it is made where h goes into a product. Errors:
+    /// other shapes; not floats.
     #[track_caller]
     pub fn mlp_gate_residual(
         &self,

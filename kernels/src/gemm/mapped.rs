@@ -2,7 +2,7 @@
 //! product's gradient out.
 //!
 //! y = f(x)·B needs f(x) for y and for B̄ᵀ = ȳᵀ·f(x), and its slope for x̄ = (ȳ·Bᵀ)∘f′(x). Made where
-//! an operand is packed and where a sum is written, none of them is ever whole in memory: only x is.
+//! an operand is packed and where a sum is written, none of the three is ever whole in memory.
 
 use std::ops::Range;
 

@@ -1,8 +1,8 @@
 //! Matrix products, fused at both ends: `C = writer(A · B)`.
 //!
-//! One kernel serves every product of the engine. Operands come through [`Reader`]s (strided,
-//! half precision, normalised or through a function on the way, patches of a convolution; each plain
-//! or transposed), the right one perhaps packed before ([`PackedB`]); results leave through
+//! One kernel serves every product of the engine. Operands come through [`Reader`]s (strided, half
+//! precision, normalised or through a function on the way, patches of a convolution; each plain or
+//! transposed), the right one perhaps packed before ([`PackedB`]); results leave through
 //! [`Writer`]s (stored, added, with bias, gate and residual, or a function's slope).
 //!
 //! ```
@@ -21,7 +21,8 @@
 //! An element is the sum over blocks of [`KC`] along K, in order, of block sums, each begun at zero
 //! and continued by fused multiply-add in order of k. Nothing else has a say in it: not the number
 //! of rows or columns, the batch, the element's place, the instruction set or the threads. A row
-//! has the same bits computed alone or among thousands. ([`PackedTile`], attention's, has one block.)
+//! has the same bits computed alone or among thousands. ([`PackedTile`], attention's, has one
+//! block.)
 //!
 //! # Speed
 //!
@@ -36,9 +37,9 @@
 //! * Sums that are only stored are made in the output. Other writers get them chunk by chunk, and
 //!   output, what is kept and a residual are fetched while the sums are made.
 //!
-//! So tiles are tall: few columns, all rows. Only where each packs its own rows of A tiles are wide,
-//! and B is packed before, for all of them: with few columns none packs what another one does, and
-//! the rows stay in the second cache.
+//! So tiles are tall: few columns, all rows. Only where each packs its own rows of A tiles are
+//! wide, and B is packed before, for all of them: with few columns none packs what another one
+//! does, and the rows stay in the second cache.
 //!
 //! What did not help: fetching rows of A, or columns of B that are not packed, before their turn in
 //! another tile; strips of 96 or 128 columns; whole rows of the product as tiles, for a B that fits

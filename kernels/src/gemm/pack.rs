@@ -139,8 +139,8 @@ impl<'a, T: Real> Packed<'a, T> {
         m.next_multiple_of(GROUP).saturating_mul(Self::step(a, k))
     }
 
-    /// How many packed rows of length `k` take no more than [`WHOLE_A`] numbers: groups of them, one
-    /// at least.
+    /// How many packed rows of length `k` take no more than [`WHOLE_A`] numbers: groups of them,
+    /// one at least.
     pub fn most(a: &Operand<T>, k: usize) -> usize {
         (WHOLE_A / Self::step(a, k).max(1) / GROUP).max(1) * GROUP
     }
@@ -165,7 +165,8 @@ impl<'a, T: Real> Packed<'a, T> {
         }
     }
 
-    /// Rows from `row` on, a multiple of [`GROUP`] behind the first, and steps along K from `from` on.
+    /// Rows from `row` on, a multiple of [`GROUP`] behind the first, and steps along K from `from`
+    /// on.
     fn block(self, row: usize, from: usize) -> Left<'a, T> {
         let Packed { x, first, step, side_by_side } = self;
         let row = row - first;

@@ -11,7 +11,8 @@ use crate::backward::Gradient;
 use crate::{Keep, Kept, OpMany, Var, compute_dtype};
 
 impl Layer<'_> {
-    /// residual + gate·(x·Wᵀ + b) for these rows x, and the branch before its gate, if it is wanted.
+    /// residual + gate·(x·Wᵀ + b) for these rows x, and the branch before its gate, if it is
+    /// wanted.
     pub(super) fn run_gate_residual<T: Float>(
         &self,
         rows: Operand<T>,

@@ -81,8 +81,8 @@ fn is_plain(dy: &Var) -> bool {
     !(scope::is_recording() || is_seen || dy.value().cuda().is_some())
 }
 
-/// Runs both, at once where they are [plain](is_plain): at the end of a product threads wait for its
-/// last tile, and so they do it once for both. `ns` is the time of the shorter one, 0 if it has
+/// Runs both, at once where they are [plain](is_plain): at the end of a product threads wait for
+/// its last tile, and so they do it once for both. `ns` is the time of the shorter one, 0 if it has
 /// nothing to do.
 pub(super) fn at_once<A: Send, B: Send>(
     dy: &Var,
