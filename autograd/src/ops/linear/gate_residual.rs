@@ -41,7 +41,7 @@ impl Layer<'_> {
         gate: &Tensor,
         residual: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
-        check_gate(self.name, shape, gate, residual)?;
+        check_gate(self.name, self.x, shape, gate, residual)?;
         let dtype = compute_dtype(self.x.dtype());
         let mut gate = gate.to_dtype(dtype);
         let wide = WIDE as usize;
@@ -53,9 +53,10 @@ impl Layer<'_> {
     }
 }
 
-/// Errors unless gate and residual fit a branch of this shape.
+/// Errors unless gate and residual fit a branch of this shape, made of x.
 pub(super) fn check_gate(
     name: &'static str,
+    x: &Tensor,
     shape: &Shape,
     gate: &Tensor,
     residual: &Tensor,
@@ -63,6 +64,7 @@ pub(super) fn check_gate(
     let samples_and_outputs = [shape[0], shape[shape.rank() - 1]];
     if shape.rank() < 2 || gate.shape()[..] != samples_and_outputs || residual.shape() != shape {
         return Err(Error::shape(name, format!("expected an output {shape}"))
+            .operand("x", x)
             .operand("gate", (gate, format!("should be {samples_and_outputs:?}")))
             .operand("residual", (residual, format!("should be {shape}"))));
     }

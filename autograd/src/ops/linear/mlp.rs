@@ -48,7 +48,7 @@ impl OpMany for MlpGateResidualOp {
         let (_, hidden) = up(x).check()?;
         let hidden = ("hidden", &hidden, compute_dtype(x[0].dtype()));
         let (_, branch) = layer_sizes(Self::NAME, hidden, x[DOWN], Some(x[DOWN + 1]))?;
-        check_gate(Self::NAME, &branch, x[GATE], x[RESIDUAL])?;
+        check_gate(Self::NAME, x[0], &branch, x[GATE], x[RESIDUAL])?;
         match (x[0].cuda(), x[0].dtype()) {
             (Some(gpu), _) => self.run_on(gpu, x),
             (None, DType::F64) => self.run::<f64>(x),

@@ -140,6 +140,18 @@ fn layers_at_once_can_be_differentiated_twice() {
     }
 }
 
+/// The rows once, however many layers, and every weight.
+#[test]
+fn layers_at_once_keep_rows_once() {
+    let made = |seed, shape: &[usize]| random(seed, shape).mul_scalar(0.5).unwrap();
+    let (x, v, w, b) = (made(1, &[5, 6]), made(2, &[3, 6]), made(3, &[3, 6]), made(4, &[3]));
+    let [y, z] = x.linears([(&v, Some(&b)), (&w, None)]).unwrap();
+    let rows = crate::SavedReport::of(&y.add(&z).unwrap()).rows;
+    let linear = rows.iter().filter(|row| row.op == "linear");
+    let (buffers, bytes) = linear.fold((0, 0), |sum, row| (sum.0 + row.buffers, sum.1 + row.bytes));
+    assert_eq!((buffers, bytes), (3, (5 * 6 + 2 * 3 * 6) * size_of::<f32>()));
+}
+
 #[test]
 fn too_many_layers_are_an_error() {
     let (x, w, b) = (ones(&[2, 3]), ones(&[4, 3]), ones(&[4]));
