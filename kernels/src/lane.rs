@@ -106,8 +106,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Begins to fetch a row, a line of the cache for each sixteen elements.
     #[inline(always)]
     fn prefetch_row(self, row: &[Self::T]) {
-        for i in (0..row.len()).step_by(LANES) {
-            self.prefetch(row, i);
+        for line in row.chunks(LANES) {
+            self.prefetch(line, 0);
         }
     }
 

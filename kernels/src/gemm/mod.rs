@@ -46,6 +46,7 @@
 //! the second cache; handing sums to writers by the dozen of rows. Measurements are in
 //! `docs/speed.md`.
 
+mod feed;
 mod mapped;
 mod micro;
 mod modulated;

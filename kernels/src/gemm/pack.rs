@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-use super::micro::{AlongK, Left, SideBySide};
+use super::feed::{AlongK, Left, SideBySide};
 use super::read::Operand;
 use super::storage::Stored;
 use super::tile::{GROUP, KC, STRIP, blocks};

@@ -1,6 +1,7 @@
 //! Products of packed operands by one thread, without a plan: those of attention's tiles.
 
-use super::micro::{AlongK, Out, SideBySide};
+use super::feed::{AlongK, SideBySide};
+use super::micro::Out;
 use super::tile::{STRIP, Strip, strip_sums};
 use crate::lane::LANES;
 use crate::par::Cell;

@@ -8,8 +8,8 @@
 //!             is multiplied if columns are side by side     second cache
 //!             and registers to spare
 //!         for each 96 rows of A, in groups of 12
-//!             for each 16·TILE_VECS columns of the strip
-//!                 micro-kernel: TILE_ROWS × 16·TILE_VECS sums in registers, KC fused steps
+//!             micro-kernel: for each 16·TILE_VECS columns of the strip, and TILE_ROWS of the group,
+//!                 their sums in registers, KC fused steps
 //!             hand the sums on, after the last block       still in the first cache
 //! ```
 //!
@@ -17,7 +17,8 @@
 
 use std::ops::Range;
 
-use super::micro::{Fresh, Left, Out, Ready, Tall, micro_tile};
+use super::feed::{Fresh, Left, Ready, Tall};
+use super::micro::{Out, micro_tiles};
 use super::pack::{Columns, Rows, pack_columns};
 use super::packed::PackedTile;
 use crate::lane::LANES;
@@ -258,7 +259,7 @@ fn slices<T>(slots: &mut [[T; LANES]], depth: usize) -> [&mut [[T; LANES]]; STRI
 /// Whether the micro-kernel can pack columns and multiply at once: where it leaves registers for
 /// that. With sixteen, the compiler would save sums to memory at every step.
 const fn packs_on_the_way<S: Simd>() -> bool {
-    S::TILE_VECS > 1
+    S::TILE_VECS > 1 && S::TILE_ROWS == GROUP
 }
 
 /// Some rows of A against a strip of B.
@@ -270,63 +271,44 @@ pub(super) fn strip_sums<S: Simd, A: Tall<S::T>>(
     mut out: Out<S::T>,
 ) {
     let (rows, panels) = (out.cell.rows(), out.cell.columns().len() / LANES);
-    let mut number = 0;
-    for group in rows.clone().step_by(GROUP) {
+    let pairs = if const { S::TILE_VECS == 2 } { panels - panels % 2 } else { 0 };
+    for (number, group) in rows.clone().step_by(GROUP).enumerate() {
         let group = group..rows.end.min(group + GROUP);
         out.fetch(isa, group.clone());
-        let mut at = 0;
-        while at < panels {
-            if const { S::TILE_VECS == 2 } && at + 1 < panels {
-                group_sums::<S, A, 2>(isa, a, group.clone(), &mut b, at, number, &mut out);
-                at += 2;
-            } else {
-                group_sums::<S, A, 1>(isa, a, group.clone(), &mut b, at, number, &mut out);
-                at += 1;
-            }
-            number += 1;
+        if pairs > 0 {
+            group_sums::<S, A, 2>(isa, a, group.clone(), &mut b, 0..pairs, number, &mut out);
+        }
+        if pairs < panels {
+            group_sums::<S, A, 1>(isa, a, group, &mut b, pairs..panels, number, &mut out);
         }
     }
 }
 
-/// A group of rows against NV panels, from panel `at` of the strip on.
+/// The `number`th group of rows against panels of the strip, NV at once.
 #[inline(always)]
 fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
     isa: S,
     a: A,
     rows: Range<usize>,
     b: &mut Strip<S::T>,
-    at: usize,
+    panels: Range<usize>,
     number: usize,
     out: &mut Out<S::T>,
 ) {
-    // A group is shared out evenly: a micro-tile of one or two rows would wait for its own
-    // multiply-adds, so that eight rows are 4 + 4 and not 6 + 2.
-    let tiles = rows.len().div_ceil(S::TILE_ROWS);
-    let (height, taller) = (rows.len() / tiles, rows.len() % tiles);
-    let mut row = rows.start;
-    for tile in 0..tiles {
-        let rows = row..row + height + usize::from(tile < taller);
-        row = rows.end;
-        match b {
-            Strip::Packed { panels, next } => {
-                let panels = *panels[at..].first_chunk::<NV>().expect("panels of the strip");
-                let next = next.get(number).copied().unwrap_or_default();
-                micro_tile(isa, a, Ready { panels, next }, out, rows, at);
-            }
-            Strip::Unpacked(x, stride, slots) if packs_on_the_way::<S>() => {
-                let slots = slots[at..].first_chunk_mut::<NV>().expect("panels of the strip");
-                if tile == 0 {
-                    let panels = slots.each_mut().map(|slot| &mut **slot);
-                    let fresh = Fresh { x: &x[at * LANES..], stride: *stride, panels };
-                    micro_tile(isa, a, fresh, out, rows, at);
-                } else {
-                    let panels = slots.each_ref().map(|slot| &**slot);
-                    let ready = Ready { panels, next: &[] };
-                    micro_tile(isa, a, ready, out, rows, at);
-                }
-            }
-            Strip::Unpacked(..) => unreachable!("columns packed on the way"),
+    let first = panels.start;
+    match b {
+        Strip::Packed { panels: all, next } => {
+            // A panel of the next strip for each micro-tile, until all are fetched.
+            let next = &next[STRIP.min((number * all.len() + first) / NV)..];
+            let panels = all[panels].as_chunks::<NV>().0;
+            micro_tiles(isa, a, Ready { panels, next }, out, rows, first);
         }
+        Strip::Unpacked(x, stride, slots) if const { packs_on_the_way::<S>() } => {
+            let panels = slots[panels].as_chunks_mut::<NV>().0;
+            let fresh = Fresh { x: &x[first * LANES..], stride: *stride, panels };
+            micro_tiles(isa, a, fresh, out, rows, first);
+        }
+        Strip::Unpacked(..) => unreachable!("columns packed on the way"),
     }
 }
 
