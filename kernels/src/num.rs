@@ -47,6 +47,12 @@ pub trait Num:
     fn select(mask: Self::Mask, a: Self, b: Self) -> Self;
     /// eˣ.
     fn exp(self) -> Self;
+    /// The same bits for x in [-87.33, 88.37], with nothing spent on what lies beyond, where the
+    /// result has no meaning. NaN stays NaN.
+    #[inline(always)]
+    fn exp_normal(self) -> Self {
+        self.exp()
+    }
     /// Natural logarithm.
     fn ln(self) -> Self;
     /// Hyperbolic tangent.
@@ -83,6 +89,11 @@ pub trait Single: Num {
     fn scale(self, n: Self) -> Self {
         let half = (n * n.lift(0.5)).round_ties_even();
         self * half.exp2_int() * (n - half).exp2_int()
+    }
+    /// [`scale`](Self::scale) for n in [-126, 127] and a normal result.
+    #[inline(always)]
+    fn scale_normal(self, n: Self) -> Self {
+        self * n.exp2_int()
     }
     /// (m, e) with `self` = m · 2ᵉ and m in [√½, √2), for a normal positive `self`.
     fn split(self) -> (Self, Self);
@@ -159,6 +170,10 @@ impl Num for f32 {
         single::exp(self)
     }
     #[inline(always)]
+    fn exp_normal(self) -> f32 {
+        single::exp_normal(self)
+    }
+    #[inline(always)]
     fn ln(self) -> f32 {
         single::ln(self)
     }
@@ -175,7 +190,7 @@ impl Single for f32 {
     }
     #[inline(always)]
     fn exp2_int(self) -> f32 {
-        f32::from_bits(((self as i32 + 127) << 23) as u32)
+        f32::from_bits(((self as i32).wrapping_add(127) << 23) as u32)
     }
     #[inline(always)]
     fn split(self) -> (f32, f32) {

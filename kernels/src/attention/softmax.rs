@@ -102,13 +102,14 @@ impl<T: Real> Task<T> for Backward<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
-        let padded = self.p.columns.next_multiple_of(LANES);
+        let (columns, padded) = (self.p.columns, self.p.columns.next_multiple_of(LANES));
         for i in 0..self.p.rows {
             let (p, ds) = (&mut self.p.data[i][..padded], &mut self.ds.data[i][..padded]);
+            p[columns..].fill(T::NEG_INFINITY);
             let lse = isa.splat(finite(self.lse[i]));
             let delta = isa.splat(self.delta[i]);
             for (p, ds) in p.as_chunks_mut().0.iter_mut().zip(ds.as_chunks_mut().0) {
-                let e = normal_exp(isa.load(p) - lse);
+                let e = exp_or_zero(isa.load(p) - lse);
                 isa.store(e, p);
                 isa.store(e * (isa.load(ds) - delta), ds);
             }
@@ -159,19 +160,20 @@ fn exponentials<T: Real, S: Simd<T = T>>(isa: S, row: &mut [[T; LANES]], shift: 
     let shift = isa.splat(shift);
     let mut sum = isa.splat(T::ZERO);
     for x in row {
-        let p = normal_exp(isa.load(x) - shift);
+        let p = exp_or_zero(isa.load(x) - shift);
         isa.store(p, x);
         sum = sum + p;
     }
     isa.sum(sum)
 }
 
-/// eˣ, or zero below e⁻⁸⁷, which is about the least normal number of f32. For a result below that
-/// an Intel core stops for a hundred cycles and more, and the room behind a row's last key has one.
+/// eˣ for x that is not above zero, or zero below e⁻⁸⁷, which is about the least normal number of
+/// f32. For a result below that an Intel core stops for a hundred cycles and more, and the room
+/// behind a row's last key has one.
 #[inline(always)]
-fn normal_exp<N: Num>(x: N) -> N {
+fn exp_or_zero<N: Num>(x: N) -> N {
     let least = x.lift(-87.0);
-    N::select(x.lt(least), x.lift(0.0), least.max(x).exp())
+    N::select(x.lt(least), x.lift(0.0), least.max(x).exp_normal())
 }
 
 /// Multiplies each element by a number.

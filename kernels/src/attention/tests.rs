@@ -98,8 +98,8 @@ impl Case {
     }
 }
 
-/// Forward and backward into memory full of NaN, scratch included, as float64: o, lse, dq, dk, dv of each segment,
-/// and dbias.
+/// Forward and backward into memory full of NaN, scratch included, as float64: o, lse, dq, dk, dv
+/// of each segment, and dbias.
 fn run<T: Real>(problem: &Problem<T>, d_o: &[Vec<T>]) -> Vec<Vec<f64>> {
     scratch::with([1 << 18], |[room]: [&mut [T]; 1]| room.fill(T::from_f64(f64::NAN)));
     let channels = problem.heads * problem.width;
@@ -280,4 +280,23 @@ fn a_row_of_impossible_scores_attends_to_nothing() {
     assert_eq!(all[0], [0.0; 2]);
     assert_eq!(all[1], [f64::NEG_INFINITY; 2]);
     assert!(all[2..].concat().iter().all(|&x| x == 0.0));
+}
+
+/// The room behind the last key is no key, however far below it the scores are.
+#[test]
+fn scores_far_below_zero_weigh_alike() {
+    const KEYS: usize = 9;
+    let (q, bias) = ([1.0f32; KEYS], [-1e10f32; KEYS * KEYS]);
+    let view = View::contiguous(&q, KEYS, 1);
+    let segments = [Segment { tokens: KEYS, q: Some(view), k: view, v: view, key_len: None }];
+    let bias = Some(&bias[..]);
+    let problem = Problem { batch: 1, heads: 1, width: 1, scale: 1.0, segments: &segments, bias };
+    on_every_isa("scores far below zero", |_| {
+        let [o, lse, gradients @ ..]: [_; 6] =
+            run(&problem, &[vec![1.0; KEYS]]).try_into().unwrap();
+        assert!(o.iter().all(|o| (o - 1.0).abs() < 1e-6) && lse == [-1e10; KEYS]);
+        // Beside such a score there is no room for ln 9: each key's share has become one.
+        let [dq, dk, dv, dbias] = gradients;
+        assert!(dv == [9.0; KEYS] && [dq, dk, dbias].concat().iter().all(|x| x.abs() < 1e-5));
+    });
 }

@@ -1,8 +1,8 @@
 //! Every elementwise formula, once.
 //!
-//! To add one: a struct with an `impl` here, or beside it in `binary` if it has two operands, and one
-//! line in the list of `autograd`'s `ops/elementwise.rs`. Kernel, derivatives, method, tests and
-//! benchmark follow.
+//! To add one: a struct with an `impl` here, or beside it in `binary` if it has two operands, and
+//! one line in the list of `autograd`'s `ops/elementwise.rs`. Kernel, derivatives, method, tests
+//! and benchmark follow.
 //!
 //! Bodies are straight-line: a choice is [`Num::select`], a constant is lifted from a value, and a
 //! number that the formula holds is a [`Num::parameter`].
@@ -243,14 +243,20 @@ impl Unary for Sigmoid {
     const SLOPE_OF: SlopeOf = SlopeOf::Output;
     #[inline(always)]
     fn f<N: Num>(&self, x: N) -> N {
-        // Further down e⁻ˣ overflows float32 and its derivative becomes 0·∞; σ(−80) is 2e-35.
-        let x = x.lift(-80.0).max(x);
-        ((-x).exp() + x.lift(1.0)).recip()
+        // Further down e⁻ˣ overflows float32 and its derivative becomes 0·∞; σ(−80) is 2e-35. So
+        // far up σ is 1, and e⁻ˣ would not be a normal number.
+        sigmoid(x.lift(-80.0).max(x.lift(80.0).min(x)))
     }
     #[inline(always)]
     fn slope<N: Num>(&self, y: N) -> N {
         y * (y.lift(1.0) - y)
     }
+}
+
+/// σ(x) for x in [-87.33, 87.33].
+#[inline(always)]
+fn sigmoid<N: Num>(x: N) -> N {
+    ((-x).exp_normal() + x.lift(1.0)).recip()
 }
 
 /// SiLU, also called Swish, y = x·σ(x).
@@ -263,7 +269,15 @@ impl Unary for Silu {
     const EQUATION: &'static str = "x/(1 + e⁻ˣ)";
     #[inline(always)]
     fn f<N: Num>(&self, x: N) -> N {
-        x * Sigmoid.f(x)
+        // Further down σ(x) would stay at σ(−80), and x grow.
+        let x = x.lift(-80.0).max(x);
+        x * sigmoid(x.lift(80.0).min(x))
+    }
+    #[inline(always)]
+    fn slope<N: Num>(&self, x: N) -> N {
+        let x = x.lift(-80.0).max(x.lift(80.0).min(x));
+        let s = sigmoid(x);
+        x.mul_add(Sigmoid.slope(s), s)
     }
 }
 
@@ -284,15 +298,15 @@ impl Unary for GeluTanh {
     const EQUATION: &'static str = "½x(1 + tanh(√(2/π)(x + 0.044715x³)))";
     #[inline(always)]
     fn f<N: Num>(&self, x: N) -> N {
-        // Further down σ(u) would stay at σ(−80), and x grow.
+        // Beyond ±10, where u is ±87.3, σ(u) is as good as 0 or 1.
         let x = x.lift(-10.0).max(x);
-        x * Sigmoid.f(gelu_inner(x)[0])
+        x * sigmoid(gelu_inner(x.lift(10.0).min(x))[0])
     }
     #[inline(always)]
     fn slope<N: Num>(&self, x: N) -> N {
         let x = x.lift(-10.0).max(x.lift(10.0).min(x));
         let [u, slope] = gelu_inner(x);
-        let s = Sigmoid.f(u);
+        let s = sigmoid(u);
         (x * slope).mul_add(Sigmoid.slope(s), s)
     }
 }

@@ -1,4 +1,5 @@
-//! What the micro-kernel reads: rows of A and panels of B, their lengths looked at once.
+//! What the micro-kernel reads: rows of A and panels of B. Their lengths are looked at before a
+//! loop along K, not in it.
 
 use std::ops::Range;
 
@@ -107,7 +108,7 @@ pub(super) trait Wide<T, const NV: usize> {
     type Steps<'s, const N: usize>
     where
         Self: 's;
-    /// How many NV panels there are.
+    /// How many times NV panels there are.
     fn len(&self) -> usize;
     /// How many steps.
     fn depth(&self) -> usize;
@@ -128,10 +129,9 @@ pub(super) trait Wide<T, const NV: usize> {
 }
 
 /// Packed panels, and what to fetch meanwhile.
-#[derive(Clone, Copy)]
 pub(super) struct Ready<'a, T, const NV: usize> {
     pub panels: &'a [[&'a [[T; LANES]]; NV]],
-    /// A panel, if not empty, for each of the NVs.
+    /// For each NV panels another one to fetch meanwhile; empty or missing for none.
     pub next: &'a [&'a [[T; LANES]]],
 }
 

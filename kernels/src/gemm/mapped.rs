@@ -1,8 +1,8 @@
 //! A function of a matrix's elements, on their way into a product; and its slope, on the way of the
 //! product's gradient out.
 //!
-//! y = f(x)·B needs f(x) for y and for B̄ᵀ = ȳᵀ·f(x), and its slope for x̄ = (ȳ·Bᵀ)∘f′(x). Made where
-//! an operand is packed and where a sum is written, none of the three is ever whole in memory.
+//! y = f(x)·B needs f(x) for y and for B̄ᵀ = ȳᵀ·f(x), and its slope for x̄ = (ȳ·Bᵀ)∘f′(x). Made
+//! where an operand is packed and where a sum is written, none of the three is ever whole in memory.
 
 use std::ops::Range;
 

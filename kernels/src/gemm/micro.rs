@@ -14,8 +14,8 @@ use super::tile::GROUP;
 /// `out`.
 ///
 /// It is a task of its own, and so a function of its own, because the compiler is to give its loop
-/// all registers. It makes many micro-tiles, because to call it and to look at the lengths of rows
-/// takes as long as thirty fused steps.
+/// all registers. It makes many micro-tiles, because a call and what goes with it, as looking at
+/// the lengths of rows, takes as long as ten fused steps.
 struct MicroTiles<'a, 'o, T, A, B, const MR: usize, const NV: usize, const TILES: usize> {
     a: A,
     b: &'a mut B,
@@ -48,8 +48,8 @@ impl<T: Real> Out<'_, T> {
     }
 }
 
-/// `Σₖ a(i, k) · b(k, j)` by fused multiply-add in order of k, for a group of `rows` or fewer and
-/// the panels from `panel` on.
+/// `Σₖ a(i, k) · b(k, j)` by fused multiply-add in order of k, for `rows`, which are a group or the
+/// last part of one, and the panels from `panel` on.
 #[inline(always)]
 pub(super) fn micro_tiles<S: Simd, A: Tall<S::T>, B: Wide<S::T, NV>, const NV: usize>(
     isa: S,
@@ -59,17 +59,18 @@ pub(super) fn micro_tiles<S: Simd, A: Tall<S::T>, B: Wide<S::T, NV>, const NV: u
     rows: Range<usize>,
     panel: usize,
 ) {
-    // A group is shared out evenly: a micro-tile of one or two rows would wait for its own
+    const { assert!(GROUP.is_multiple_of(S::TILE_ROWS)) };
+    // A part is shared out evenly: a micro-tile of one or two rows would wait for its own
     // multiply-adds, so that eight rows are 4 + 4 and not 6 + 2.
     let calls = if rows.len() == GROUP { 1 } else { rows.len().div_ceil(S::TILE_ROWS) };
-    let (height, taller) = (rows.len() / calls, rows.len() % calls);
+    let (least, taller) = (rows.len() / calls, rows.len() % calls);
     let mut row = rows.start;
     for call in 0..calls {
-        let (rows, b) = (height + usize::from(call < taller), &mut b);
+        let (height, b) = (least + usize::from(call < taller), &mut b);
         // Registers need constants; those that do not exist are not even compiled.
         macro_rules! of_rows {
             ($($rows:literal)*) => {
-                match rows {
+                match height {
                     $(GROUP if const { $rows == S::TILE_ROWS } => {
                         const TILES: usize = GROUP / $rows;
                         isa.call(MicroTiles::<_, _, _, $rows, NV, TILES> { a, b, out, row, panel });
@@ -77,12 +78,12 @@ pub(super) fn micro_tiles<S: Simd, A: Tall<S::T>, B: Wide<S::T, NV>, const NV: u
                     $($rows if const { B::READY && $rows <= S::TILE_ROWS } => {
                         isa.call(MicroTiles::<_, _, _, $rows, NV, 1> { a, b, out, row, panel });
                     })*
-                    _ => unreachable!("{rows} rows in tiles of {}", S::TILE_ROWS),
+                    _ => unreachable!("{height} rows in tiles of {}", S::TILE_ROWS),
                 }
             };
         }
         of_rows!(1 2 3 4 5 6 7 8 9 10 11 12);
-        row += rows;
+        row += height;
     }
 }
 
@@ -92,6 +93,7 @@ impl<T: Real, A: Tall<T>, B: Wide<T, NV>, const MR: usize, const NV: usize, cons
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
+        assert!(B::READY || TILES == 1, "columns are packed once");
         let MicroTiles { a, b, out, row, panel } = self;
         for i in 0..b.len() {
             for tile in 0..TILES {

@@ -358,8 +358,13 @@ pub(super) fn pack_columns<S: Simd>(
     if let Some(panels) = panels.first_chunk_mut::<STRIP>() {
         return pack_panels(isa, x, stride, panels);
     }
-    for (i, panel) in panels.iter_mut().enumerate() {
-        pack_panels(isa, &x[i * LANES..], stride, std::array::from_mut(panel));
+    let (pairs, last) = panels.as_chunks_mut::<2>();
+    let after = pairs.len() * 2 * LANES;
+    for (i, pair) in pairs.iter_mut().enumerate() {
+        pack_panels(isa, &x[i * 2 * LANES..], stride, pair);
+    }
+    for panel in last {
+        pack_panels(isa, &x[after..], stride, std::array::from_mut(panel));
     }
 }
 

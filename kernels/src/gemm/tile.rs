@@ -8,8 +8,8 @@
 //!             is multiplied if columns are side by side     second cache
 //!             and registers to spare
 //!         for each 96 rows of A, in groups of 12
-//!             micro-kernel: for each 16·TILE_VECS columns of the strip, and TILE_ROWS of the group,
-//!                 their sums in registers, KC fused steps
+//!             micro-kernel: for each 16·TILE_VECS columns and TILE_ROWS of these, their sums in
+//!                 registers, KC fused steps
 //!             hand the sums on, after the last block       still in the first cache
 //! ```
 //!
@@ -120,7 +120,6 @@ impl<T: Real> Task<T> for SumTile<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(mut self, isa: S) {
-        const { assert!(GROUP.is_multiple_of(S::TILE_ROWS)) };
         if self.k == 0 {
             return no_sums(&mut self.to, self.rows.len(), self.panels.len());
         }
@@ -257,7 +256,8 @@ fn slices<T>(slots: &mut [[T; LANES]], depth: usize) -> [&mut [[T; LANES]]; STRI
 }
 
 /// Whether the micro-kernel can pack columns and multiply at once: where it leaves registers for
-/// that. With sixteen, the compiler would save sums to memory at every step.
+/// that, with sixteen the compiler would save sums to memory at every step; and where a micro-tile
+/// has all rows of a group, for the next one would pack once more.
 const fn packs_on_the_way<S: Simd>() -> bool {
     S::TILE_VECS > 1 && S::TILE_ROWS == GROUP
 }
@@ -272,19 +272,20 @@ pub(super) fn strip_sums<S: Simd, A: Tall<S::T>>(
 ) {
     let (rows, panels) = (out.cell.rows(), out.cell.columns().len() / LANES);
     let pairs = if const { S::TILE_VECS == 2 } { panels - panels % 2 } else { 0 };
-    for (number, group) in rows.clone().step_by(GROUP).enumerate() {
+    let mut made = 0;
+    for group in rows.clone().step_by(GROUP) {
         let group = group..rows.end.min(group + GROUP);
         out.fetch(isa, group.clone());
-        if pairs > 0 {
-            group_sums::<S, A, 2>(isa, a, group.clone(), &mut b, 0..pairs, number, &mut out);
+        if const { S::TILE_VECS == 2 } && pairs > 0 {
+            group_sums::<S, A, 2>(isa, a, group.clone(), &mut b, 0..pairs, &mut made, &mut out);
         }
         if pairs < panels {
-            group_sums::<S, A, 1>(isa, a, group, &mut b, pairs..panels, number, &mut out);
+            group_sums::<S, A, 1>(isa, a, group, &mut b, pairs..panels, &mut made, &mut out);
         }
     }
 }
 
-/// The `number`th group of rows against panels of the strip, NV at once.
+/// A group of rows against panels of the strip, NV at once; so many times NV were `made` before.
 #[inline(always)]
 fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
     isa: S,
@@ -292,15 +293,16 @@ fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
     rows: Range<usize>,
     b: &mut Strip<S::T>,
     panels: Range<usize>,
-    number: usize,
+    made: &mut usize,
     out: &mut Out<S::T>,
 ) {
     let first = panels.start;
     match b {
         Strip::Packed { panels: all, next } => {
-            // A panel of the next strip for each micro-tile, until all are fetched.
-            let next = &next[STRIP.min((number * all.len() + first) / NV)..];
             let panels = all[panels].as_chunks::<NV>().0;
+            // With each NV a panel of the next strip, until all are fetched.
+            let next = &next[STRIP.min(*made)..];
+            *made += panels.len();
             micro_tiles(isa, a, Ready { panels, next }, out, rows, first);
         }
         Strip::Unpacked(x, stride, slots) if const { packs_on_the_way::<S>() } => {

@@ -135,6 +135,10 @@ impl<T: Real> Num for Array<T> {
         lanewise!(self, i => self.0[i].exp())
     }
     #[inline(always)]
+    fn exp_normal(self) -> Self {
+        lanewise!(self, i => self.0[i].exp_normal())
+    }
+    #[inline(always)]
     fn ln(self) -> Self {
         lanewise!(self, i => self.0[i].ln())
     }

@@ -250,6 +250,10 @@ impl Num for F32x16 {
         single::exp(self)
     }
     #[inline(always)]
+    fn exp_normal(self) -> Self {
+        single::exp_normal(self)
+    }
+    #[inline(always)]
     fn ln(self) -> Self {
         single::ln(self)
     }

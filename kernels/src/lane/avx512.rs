@@ -190,6 +190,10 @@ impl Num for F32x16 {
         single::exp(self)
     }
     #[inline(always)]
+    fn exp_normal(self) -> Self {
+        single::exp_normal(self)
+    }
+    #[inline(always)]
     fn ln(self) -> Self {
         single::ln(self)
     }
@@ -229,6 +233,11 @@ impl Single for F32x16 {
     fn scale(self, n: Self) -> Self {
         // SAFETY: lanes exist only where AVX-512 does.
         unsafe { F32x16(_mm512_scalef_ps(self.0, n.0)) }
+    }
+    /// One instruction for four.
+    #[inline(always)]
+    fn scale_normal(self, n: Self) -> Self {
+        self.scale(n)
     }
     #[inline(always)]
     fn split(self) -> (Self, Self) {

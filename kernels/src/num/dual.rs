@@ -109,6 +109,11 @@ impl<N: Num> Num for Dual<N> {
         Dual { v, d: self.d * v }
     }
     #[inline(always)]
+    fn exp_normal(self) -> Self {
+        let v = self.v.exp_normal();
+        Dual { v, d: self.d * v }
+    }
+    #[inline(always)]
     fn ln(self) -> Self {
         Dual { v: self.v.ln(), d: self.d / self.v }
     }

@@ -5,13 +5,27 @@
 
 use super::Single;
 
-/// eˣ to 1 ulp: x = n·ln 2 + r by Cody and Waite's two-part ln 2, a degree-6 polynomial in r, times
-/// 2ⁿ; the result may be denormal.
+/// eˣ to 1 ulp; the result may be denormal.
 #[inline(always)]
 pub fn exp<N: Single>(x: N) -> N {
-    let c = |v: f64| x.lift(v);
     // A NaN passes both bounds: `max` and `min` answer their second operand.
-    let x = c(-104.0).max(c(89.0).min(x));
+    let x = x.lift(-104.0).max(x.lift(89.0).min(x));
+    let (m, n) = exp_parts(x);
+    m.scale(n)
+}
+
+/// The same bits as [`exp`] for x in [-87.33, 88.37], where the result is a normal number.
+#[inline(always)]
+pub fn exp_normal<N: Single>(x: N) -> N {
+    let (m, n) = exp_parts(x);
+    m.scale_normal(n)
+}
+
+/// (m, n) with eˣ = m·2ⁿ and m about in [√½, √2]: x = n·ln 2 + r by Cody and Waite's two-part ln 2,
+/// m by a degree-6 polynomial in r.
+#[inline(always)]
+fn exp_parts<N: Single>(x: N) -> (N, N) {
+    let c = |v: f64| x.lift(v);
     let n = (x * c(std::f64::consts::LOG2_E)).round_ties_even();
     let r = n.mul_add(c(-0.693_359_375), x);
     let r = n.mul_add(c(2.121_944_4e-4), r);
@@ -21,7 +35,7 @@ pub fn exp<N: Single>(x: N) -> N {
         .mul_add(r, c(4.166_579_6e-2))
         .mul_add(r, c(1.666_666_55e-1))
         .mul_add(r, c(5.000_000_1e-1));
-    (p.mul_add(r * r, r) + c(1.0)).scale(n)
+    (p.mul_add(r * r, r) + c(1.0), n)
 }
 
 /// ln x to 1 ulp; −∞ at 0, NaN below.
@@ -98,6 +112,14 @@ mod tests {
         assert!(worst_ulp(ln, f64::ln, grid(1e-6, 4.0, 2_000_003)) < 1.0);
         assert!(worst_ulp(ln, f64::ln, grid(1.0, 3e38, 200_003)) < 1.0);
         assert!(worst_ulp(tanh, f64::tanh, grid(-10.0, 10.0, 2_000_003)) < 3.0);
+    }
+
+    #[test]
+    fn a_normal_exponential_is_the_exponential() {
+        for x in grid(-87.33, 88.37, 2_000_003) {
+            assert_eq!(exp_normal(x).to_bits(), exp(x).to_bits(), "{x}");
+        }
+        assert!(exp_normal(-87.33f32).is_normal() && exp_normal(f32::NAN).is_nan());
     }
 
     #[test]

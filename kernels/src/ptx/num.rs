@@ -35,6 +35,9 @@ impl<'k> Num for Reg<'k, F32> {
     fn exp(self) -> Self {
         single::exp(self)
     }
+    fn exp_normal(self) -> Self {
+        single::exp_normal(self)
+    }
     fn ln(self) -> Self {
         single::ln(self)
     }

@@ -83,6 +83,18 @@ fn extremes_stay_finite() {
         assert!((GeluTanh.f(x) - x.max(0.0)).abs() < 1e-30, "gelu({x})");
         assert!((Chain(GeluTanh).at([x, 1.0]) - slope).abs() < 1e-30, "gelu'({x})");
     }
+    for x in [-10.0f32, -9.99, 9.99, 10.0, 10.01, 1e3] {
+        assert!((GeluTanh.f(x) - x.max(0.0)).abs() < 1e-35, "gelu({x})");
+        assert!((GeluTanh.slope(x) - x.max(0.0).min(1.0)).abs() < 1e-33, "gelu'({x})");
+    }
+    for x in [80.0f32, 81.0, 89.0, 1e4, f32::MAX, f32::INFINITY] {
+        assert_eq!((Sigmoid.f(x), Silu.f(x), Silu.slope(x)), (1.0, x, 1.0), "{x}");
+        assert_eq!(Sigmoid.f(f64::from(x)), 1.0);
+        let (least, silu) = (Sigmoid.f(-x), Silu.f(-x));
+        assert!(least > 0.0 && least < 2e-35 && silu.abs() < 2e-33, "{least:e} {silu:e} at -{x}");
+        assert!(Silu.slope(-x).abs() < 2e-33, "silu'(-{x})");
+    }
+    assert!(Silu.f(f32::NAN).is_nan() && Silu.slope(f32::NAN).is_nan());
     assert!(Sigmoid.f(f32::NAN).is_nan() && Chain(GeluTanh).at([f32::NAN, 1.0]).is_nan());
     assert!(Relu.f(f32::NAN).is_nan() && Clamp { low: 0.0, high: 1.0 }.f(f32::NAN).is_nan());
     assert_eq!((Relu.slope(0.0f32), Abs.slope(0.0f32)), (0.0, 0.0));

@@ -1,6 +1,7 @@
 //! What becomes of finished sums: the CPU's writers, for the GPU.
 
-use crate::elementwise::{Unary, exprs::GeluTanh};
+use crate::elementwise::{Pointwise, Unary, exprs::GeluTanh};
+use crate::gemm::Gated;
 use crate::ptx::{Body, F32, Global, Reg, U32};
 
 /// A writer, as [`gemm`](crate::gemm) has them.
@@ -149,8 +150,9 @@ impl<'k> Writer<'k> {
                 let gate = gate.expect("a gated writer has a gate");
                 let sample = row / gate.rows_per_sample;
                 let gates = gate.gate.at(sample.mad(gate.stride, column)).load_n(count);
-                let gated: Vec<_> = gates.iter().zip(biased).map(|(&gate, x)| gate * x).collect();
-                add(&gate.residual.at(at).load_n(count), &gated)
+                let residuals = gate.residual.at(at).load_n(count);
+                let operands = residuals.into_iter().zip(gates).zip(biased);
+                operands.map(|((residual, gate), x)| Gated.at([residual, gate, x])).collect()
             }
         });
     }
