@@ -102,10 +102,9 @@ impl<T: Real> Task<T> for Backward<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
-        let (columns, padded) = (self.p.columns, self.p.columns.next_multiple_of(LANES));
+        let padded = self.p.columns.next_multiple_of(LANES);
         for i in 0..self.p.rows {
             let (p, ds) = (&mut self.p.data[i][..padded], &mut self.ds.data[i][..padded]);
-            p[columns..].fill(T::NEG_INFINITY);
             let lse = isa.splat(finite(self.lse[i]));
             let delta = isa.splat(self.delta[i]);
             for (p, ds) in p.as_chunks_mut().0.iter_mut().zip(ds.as_chunks_mut().0) {
@@ -169,7 +168,8 @@ fn exponentials<T: Real, S: Simd<T = T>>(isa: S, row: &mut [[T; LANES]], shift: 
 
 /// eˣ for x that is not above zero, or zero below e⁻⁸⁷, which is about the least normal number of
 /// f32. For a result below that an Intel core stops for a hundred cycles and more, and the room
-/// behind a row's last key has one.
+/// behind a row's last key has one. (On the way back that room holds any number, and so does the
+/// answer, which nobody reads.)
 #[inline(always)]
 fn exp_or_zero<N: Num>(x: N) -> N {
     let least = x.lift(-87.0);
