@@ -255,9 +255,9 @@ fn slices<T>(slots: &mut [[T; LANES]], depth: usize) -> [&mut [[T; LANES]]; STRI
     std::array::from_fn(|_| &mut slots.next().expect("slots of a strip")[..depth])
 }
 
-/// Whether the micro-kernel can pack columns and multiply at once. It needs registers for that: with
-/// sixteen, the compiler would save sums to memory at every step. And a micro-tile has to have all
-/// rows of a group: the next one would pack once more.
+/// Whether the micro-kernel can pack columns and multiply at once. It needs registers for that:
+/// with sixteen, the compiler would save sums to memory at every step. And a micro-tile has to have
+/// all rows of a group: the next one would pack once more.
 const fn packs_on_the_way<S: Simd>() -> bool {
     S::TILE_VECS > 1 && S::TILE_ROWS == GROUP
 }
