@@ -5,9 +5,13 @@ use std::cell::RefCell;
 use crate::Real;
 
 /// A cache line: the alignment of all scratch.
-#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+#[derive(Clone, Copy, Debug, bytemuck::Zeroable, bytemuck::Pod)]
 #[repr(C, align(64))]
-struct Line([u64; 8]);
+pub(crate) struct Line([u64; 8]);
+
+impl Line {
+    pub const EMPTY: Self = Self([0; 8]);
+}
 
 thread_local! {
     /// The thread's buffers that are not in use. Several, because uses nest.
@@ -42,7 +46,7 @@ fn take(lines: usize) -> Vec<Line> {
     });
     if buffer.len() < lines {
         // A new buffer, not a resized one: nobody needs the old contents copied.
-        buffer = vec![Line([0; 8]); lines];
+        buffer = vec![Line::EMPTY; lines];
     }
     buffer
 }

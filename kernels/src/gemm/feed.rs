@@ -112,8 +112,12 @@ pub(super) trait Wide<T, const NV: usize> {
     fn len(&self) -> usize;
     /// How many steps.
     fn depth(&self) -> usize;
-    /// Steps `depth` of the `i`th NV panels.
-    fn steps<const N: usize>(&mut self, i: usize, depth: Range<usize>) -> Self::Steps<'_, N>;
+    /// Steps `depth` of the `place[0]`th NV panels, for the `place[1]`th micro-tile of a call.
+    fn steps<const N: usize>(
+        &mut self,
+        place: [usize; 2],
+        depth: Range<usize>,
+    ) -> Self::Steps<'_, N>;
     /// Begins to fetch what has its turn a while after the `j`th N.
     fn fetch<'s, S: Simd<T = T>, const N: usize>(steps: &Self::Steps<'s, N>, isa: S, j: usize)
     where
@@ -131,7 +135,7 @@ pub(super) trait Wide<T, const NV: usize> {
 /// Packed panels, and what to fetch meanwhile.
 pub(super) struct Ready<'a, T, const NV: usize> {
     pub panels: &'a [[&'a [[T; LANES]]; NV]],
-    /// For each NV panels another one to fetch meanwhile; empty or missing for none.
+    /// For each micro-tile of a call a panel to fetch meanwhile; empty or missing for none.
     pub next: &'a [&'a [[T; LANES]]],
 }
 
@@ -150,8 +154,12 @@ impl<'a, T: Real, const NV: usize> Wide<T, NV> for Ready<'a, T, NV> {
         self.panels[0][0].len()
     }
     #[inline(always)]
-    fn steps<const N: usize>(&mut self, i: usize, depth: Range<usize>) -> Self::Steps<'_, N> {
-        let next = self.next.get(i).copied().unwrap_or_default();
+    fn steps<const N: usize>(
+        &mut self,
+        [i, turn]: [usize; 2],
+        depth: Range<usize>,
+    ) -> Self::Steps<'_, N> {
+        let next = self.next.get(turn).copied().unwrap_or_default();
         (self.panels[i].map(|panel| panel[depth.clone()].as_chunks().0), next, depth.start)
     }
     #[inline(always)]
@@ -209,7 +217,11 @@ impl<T: Real, const NV: usize> Wide<T, NV> for Fresh<'_, '_, T, NV> {
         self.panels[0][0].len()
     }
     #[inline(always)]
-    fn steps<const N: usize>(&mut self, i: usize, depth: Range<usize>) -> Self::Steps<'_, N> {
+    fn steps<const N: usize>(
+        &mut self,
+        [i, _]: [usize; 2],
+        depth: Range<usize>,
+    ) -> Self::Steps<'_, N> {
         let panels = self.panels[i].each_mut();
         let panels = panels.map(|panel| panel[depth.clone()].as_chunks_mut().0);
         (&self.x[depth.start * self.stride + i * NV * LANES..], self.stride, panels)

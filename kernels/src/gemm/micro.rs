@@ -59,10 +59,10 @@ pub(super) fn micro_tiles<S: Simd, A: Tall<S::T>, B: Wide<S::T, NV>, const NV: u
     rows: Range<usize>,
     panel: usize,
 ) {
-    const { assert!(GROUP.is_multiple_of(S::TILE_ROWS)) };
+    let most = const { tile_rows::<S>(NV) };
     // A part is shared out evenly: a micro-tile of one or two rows would wait for its own
     // multiply-adds, so that eight rows are 4 + 4 and not 6 + 2.
-    let calls = if rows.len() == GROUP { 1 } else { rows.len().div_ceil(S::TILE_ROWS) };
+    let calls = if rows.len() == GROUP { 1 } else { rows.len().div_ceil(most) };
     let (least, taller) = (rows.len() / calls, rows.len() % calls);
     let mut row = rows.start;
     for call in 0..calls {
@@ -71,14 +71,14 @@ pub(super) fn micro_tiles<S: Simd, A: Tall<S::T>, B: Wide<S::T, NV>, const NV: u
         macro_rules! of_rows {
             ($($rows:literal)*) => {
                 match height {
-                    $(GROUP if const { $rows == S::TILE_ROWS } => {
+                    $(GROUP if const { B::READY && $rows == tile_rows::<S>(NV) } => {
                         const TILES: usize = GROUP / $rows;
                         isa.call(MicroTiles::<_, _, _, $rows, NV, TILES> { a, b, out, row, panel });
                     })*
-                    $($rows if const { B::READY && $rows <= S::TILE_ROWS } => {
+                    $($rows if const { is_tile(B::READY, $rows, tile_rows::<S>(NV)) } => {
                         isa.call(MicroTiles::<_, _, _, $rows, NV, 1> { a, b, out, row, panel });
                     })*
-                    _ => unreachable!("{height} rows in tiles of {}", S::TILE_ROWS),
+                    _ => unreachable!("{height} rows in tiles of {most}"),
                 }
             };
         }
@@ -93,26 +93,25 @@ impl<T: Real, A: Tall<T>, B: Wide<T, NV>, const MR: usize, const NV: usize, cons
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
-        assert!(B::READY || TILES == 1, "columns are packed once");
         let MicroTiles { a, b, out, row, panel } = self;
         for i in 0..b.len() {
             for tile in 0..TILES {
                 let place = [row + tile * MR, panel + i * NV];
-                micro_tile::<S, A, B, MR, NV>(isa, a, (b, i), out, place);
+                micro_tile::<S, A, B, MR, NV>(isa, a, (b, [i, i * TILES + tile]), out, place);
             }
         }
     }
 }
 
-/// A micro-tile: MR rows from a row on against the `i`th NV panels, which are those from a panel on
-/// in `out`.
+/// A micro-tile: MR rows from a row on against the `i[0]`th NV panels, which are those from a panel
+/// on in `out`; it is the `i[1]`th of its call.
 ///
 /// Everything but the depth is known to the compiler: the sums live in registers.
 #[inline(always)]
 fn micro_tile<S, A, B, const MR: usize, const NV: usize>(
     isa: S,
     a: A,
-    (b, i): (&mut B, usize),
+    (b, i): (&mut B, [usize; 2]),
     out: &mut Out<S::T>,
     [row, panel]: [usize; 2],
 ) where
@@ -141,6 +140,21 @@ fn micro_tile<S, A, B, const MR: usize, const NV: usize>(
     }
 }
 
+/// Most rows of a micro-tile of so many panels: it has no more sums than the instruction set's own
+/// tile, and as many rows as share out a group evenly.
+pub(super) const fn tile_rows<S: Simd>(vectors: usize) -> usize {
+    let mut rows = GROUP;
+    while rows * vectors > S::TILE_ROWS * S::TILE_VECS || !GROUP.is_multiple_of(rows) {
+        rows -= 1;
+    }
+    rows
+}
+
+/// Whether there is a micro-tile of so many rows: of fewer than most only where panels are ready.
+const fn is_tile(is_ready: bool, rows: usize, most: usize) -> bool {
+    rows == most || (is_ready && rows < most)
+}
+
 /// Steps along K that are taken at once, for a tile of so many vectors: as many as the compiler
 /// unrolls, for what it leaves a loop finds the place of each row anew at every step, a third of
 /// all instructions. A large tile that packs on the way stays one: unrolled, it would have to save
@@ -155,7 +169,7 @@ fn steps<S, A, B, const MR: usize, const NV: usize, const N: usize>(
     isa: S,
     a: A,
     row: usize,
-    (b, i): (&mut B, usize),
+    (b, i): (&mut B, [usize; 2]),
     depth: Range<usize>,
     sums: &mut [[S::V; NV]; MR],
 ) where

@@ -37,14 +37,13 @@
 //! * Sums that are only stored are made in the output. Other writers get them chunk by chunk, and
 //!   output, what is kept and a residual are fetched while the sums are made.
 //!
-//! So tiles are tall: few columns, all rows. Only where each packs its own rows of A tiles are
-//! wide, and B is packed before, for all of them: with few columns none packs what another one
-//! does, and the rows stay in the second cache.
+//! So tiles are tall: few columns, all rows. Where each packs its own rows of A, or where sums are
+//! short and rows many, tiles are wide, and B is packed before, for all of them: then rows stay in
+//! the second cache for all columns, or B for all rows.
 //!
 //! What did not help: fetching rows of A, or columns of B that are not packed, before their turn in
-//! another tile; strips of 96 or 128 columns; whole rows of the product as tiles, for a B that fits
-//! the second cache; handing sums to writers by the dozen of rows. Measurements are in
-//! `docs/speed.md`.
+//! another tile; strips of 96 or 128 columns; all strips for a dozen rows and then for the next;
+//! handing sums to writers by the dozen of rows. Measurements are in `docs/speed.md`.
 
 mod feed;
 mod mapped;
@@ -149,7 +148,7 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
     if let Right::Packed(b) = &b {
         assert_eq!(b.size(), [k, n], "packed operand of {size:?}");
     }
-    let plan = Plan::new(size, &a);
+    let plan = Plan::new(size, &a, &b);
     let kept = (!kept.is_empty()).then(|| Cells::new(kept, [m, n], plan.tile));
     let out = Cells::new(out, [m, n], plan.tile);
     let to = Target { writer, out: &out, kept: kept.as_ref() };

@@ -1,9 +1,10 @@
 //! Operands in the forms the micro-kernel reads: the left one by rows or in groups of rows side by
 //! side, the right one in panels of sixteen columns.
 //!
-//! A panel holds rows of sixteen adjacent columns, one row after the other along K; the last panel
-//! is filled up with zeros. The layout is the same on every instruction set.
+//! A panel holds rows of sixteen adjacent columns, one row after the other along K, and a few more
+//! before the next; the last one is filled up with zeros. All instruction sets have one layout.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use bytemuck::Pod;
@@ -11,8 +12,9 @@ use bytemuck::Pod;
 use super::feed::{AlongK, Left, SideBySide};
 use super::read::Operand;
 use super::storage::Stored;
-use super::tile::{GROUP, KC, STRIP, blocks};
+use super::tile::{GROUP, KC, SLOT, STRIP, blocks, panel_rows};
 use crate::lane::LANES;
+use crate::scratch::Line;
 use crate::{Real, Simd, par};
 
 /// A right operand packed once, to be used many times: the weights of a frozen model.
@@ -21,25 +23,36 @@ use crate::{Real, Simd, par};
 /// panels at a time, inside the second cache.
 #[derive(Clone, Debug)]
 pub struct PackedB<E> {
-    panels: Vec<E>,
+    /// Panels of `k` rows, [`panel_rows`] apart; a row must not lie in two cache lines.
+    panels: Vec<Line>,
     k: usize,
     n: usize,
+    stored_as: PhantomData<E>,
 }
 
 impl<E: Pod + Send + Sync> PackedB<E> {
     /// Packs the `k` × `n` matrix with element (i, j) at `b[i·strides[0] + j·strides[1]]`.
     pub fn new(k: usize, n: usize, b: &[E], strides: [usize; 2]) -> Self {
-        let mut panels = vec![E::zeroed(); n.div_ceil(LANES) * k * LANES];
-        let ns = panels.len();
-        par::chunks_mut(&mut panels, (k * LANES).max(1), ns, |panel, rows| {
+        let len = n.div_ceil(LANES) * panel_rows(k) * LANES;
+        let lines = (len * size_of::<E>()).div_ceil(size_of::<Line>());
+        let mut panels = vec![Line::EMPTY; lines];
+        let numbers = &mut bytemuck::cast_slice_mut(&mut panels)[..len];
+        par::chunks_mut(numbers, panel_rows(k) * LANES, len, |panel, rows| {
             let columns = panel * LANES..n.min((panel + 1) * LANES);
-            for (i, row) in rows.chunks_mut(LANES).enumerate() {
+            for (i, row) in rows.chunks_mut(LANES).take(k).enumerate() {
                 for (out, j) in row.iter_mut().zip(columns.clone()) {
                     *out = b[i * strides[0] + j * strides[1]];
                 }
             }
         });
-        PackedB { panels, k, n }
+        PackedB { panels, k, n, stored_as: PhantomData }
+    }
+
+    /// Rows `depth` of panel `j`.
+    fn rows(&self, j: usize, depth: Range<usize>) -> &[E] {
+        let first = j * panel_rows(self.k);
+        let (first, last) = (first + depth.start, first + depth.end);
+        &bytemuck::cast_slice(&self.panels)[first * LANES..last * LANES]
     }
 }
 
@@ -91,13 +104,13 @@ impl<T: Real, E: Stored<T>> Panels<T> for PackedB<E> {
         [self.k, self.n]
     }
     fn ready(&self, j: usize, depth: Range<usize>) -> Option<&[[T; LANES]]> {
-        let (rows, _) = self.panels.as_chunks::<LANES>();
-        E::as_real(rows[j * self.k..][depth].as_flattened()).map(|rows| rows.as_chunks().0)
+        E::as_real(self.rows(j, depth)).map(|rows| rows.as_chunks().0)
     }
     fn widen(&self, j: usize, depth: Range<usize>, out: &mut [[T; LANES]]) {
-        let (rows, _) = self.panels.as_chunks::<LANES>();
-        let rows = rows[j * self.k..][depth].as_flattened();
-        rows.iter().zip(out.as_flattened_mut()).for_each(|(x, out)| *out = x.widen());
+        self.rows(j, depth)
+            .iter()
+            .zip(out.as_flattened_mut())
+            .for_each(|(x, out)| *out = x.widen());
     }
 }
 
@@ -234,7 +247,7 @@ pub(super) enum Columns<'a, T> {
 }
 
 impl<T: Real> Columns<'_, T> {
-    /// Fills slots, of [`KC`] rows each, with panels that the tile has to pack, or to widen.
+    /// Fills slots, of [`SLOT`] rows each, with panels that the tile has to pack, or to widen.
     pub fn prepare(
         &self,
         batch: usize,
@@ -244,10 +257,10 @@ impl<T: Real> Columns<'_, T> {
     ) {
         match self {
             Columns::Own { b, n } => {
-                read_panels(*b, batch, panels, depth, *n, slots.as_flattened_mut(), KC);
+                read_panels(*b, batch, panels, depth, *n, slots.as_flattened_mut(), SLOT);
             }
             Columns::Packed(b) => {
-                for (j, slot) in panels.zip(slots.chunks_mut(KC)) {
+                for (j, slot) in panels.zip(slots.chunks_mut(SLOT)) {
                     if b.ready(j, depth.clone()).is_none() {
                         b.widen(j, depth.clone(), slot);
                     }
@@ -288,7 +301,7 @@ impl<T: Real> Columns<'_, T> {
                 let before = (batch - first[0]) * panels;
                 let those = wanted.start..wanted.end.min(first[1] + panels);
                 for (panel, j) in ready.iter_mut().zip(those) {
-                    *panel = &rows[(before + j - first[1]) * k..][depth.clone()];
+                    *panel = &rows[(before + j - first[1]) * panel_rows(*k)..][depth.clone()];
                 }
             }
             Columns::Packed(b) => {
@@ -328,7 +341,7 @@ pub(super) fn pack<T: Real>(
     panels: Range<usize>,
     out: &mut [T],
 ) {
-    let panel_len = (k * LANES).max(1);
+    let panel_len = panel_rows(k) * LANES;
     // About half a nanosecond an element, most of it waiting for memory.
     let ns = out.len() / 2;
     par::chunks_mut(out, STRIP * panel_len, ns, |chunk, mut out| {
@@ -340,7 +353,7 @@ pub(super) fn pack<T: Real>(
             let (these, rest) = std::mem::take(&mut out).split_at_mut(number * panel_len);
             for depth in blocks(k) {
                 let out = &mut these[depth.start * LANES..];
-                read_panels(b, matrix, some.clone(), depth, n, out, k);
+                read_panels(b, matrix, some.clone(), depth, n, out, panel_rows(k));
             }
             (out, at) = (rest, at + number);
         }

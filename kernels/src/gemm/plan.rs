@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Size;
 use super::pack::{self, Columns, Packed, Right, Rows};
 use super::read::Operand;
-use super::tile::{self, Finish, GROUP, KC, STRIP, SumTile, Sums, To};
+use super::tile::{self, Finish, GROUP, SLOT, STRIP, SumTile, Sums, To, panel_rows};
 use super::write::{At, Writer};
 use crate::lane::LANES;
 use crate::par::{self, Cell, Cells};
@@ -38,8 +38,7 @@ pub(super) struct Plan {
 pub(super) const TALL: usize = 1536;
 /// and fewest rows of one that is cut in two for want of tiles.
 const CUT: usize = 384;
-/// Most rows and columns of a wide tile: a block of A is packed once for all of them, and stays in
-/// the second cache.
+/// Most rows and columns of a wide tile: its rows of A stay in the second cache for all of them.
 const WIDE: [usize; 2] = [96, 1024];
 /// Tiles that keep a machine's threads about equally busy,
 const TILES: usize = 12;
@@ -47,16 +46,26 @@ const TILES: usize = 12;
 const MANY: usize = 8;
 /// Multiply-adds below which a tile is not worth cutting: 40 µs.
 const TILE_WORK: usize = 5 << 20;
-/// Elements of B packed at a time where tiles share them.
+/// Elements of B packed at a time where tiles share them,
 const BAND: usize = 1 << 20;
+/// and how many a tile reads at most if they are to stay in the second cache for the next one.
+const CACHED: usize = 1 << 18;
+/// Longest sums for which that is better than tall tiles: with longer ones these pass A by as often
+/// and keep a strip of B at hand.
+const SHORT: usize = 768;
 
 impl Plan {
-    /// Where no tile has to pack rows of A, tiles are tall and pack columns of B.
-    pub fn new<T: Real>(size: Size, a: &Operand<T>) -> Self {
+    /// Where no tile has to pack rows of A, tiles are tall and pack columns of B, unless sums are
+    /// short and rows many: then B, if it is not packed, is so once for all tiles.
+    pub fn new<T: Real>(size: Size, a: &Operand<T>, b: &Right<T>) -> Self {
         if a.is_lent() {
-            return Self::tall(size, TALL);
+            let wide = Self::wide(size, CACHED);
+            let work = wide.tile[0] * wide.tile[1].min(size.n) * size.k;
+            let is_good = size.k <= SHORT && wide.down.len() >= MANY && work >= TILE_WORK / 2;
+            let shares = matches!(b, Right::Read(_)) && size.batch == 1 && is_good;
+            return if shares { wide } else { Self::tall(size, TALL) };
         }
-        let wide = Self::wide(size);
+        let wide = Self::wide(size, BAND);
         // A tile that has all columns packs what no other one does.
         let is_good = wide.down.len() >= MANY && wide.tile[1] >= size.n;
         if size.batch > 1 || size.k == 0 || is_good {
@@ -97,16 +106,16 @@ impl Plan {
         Plan { size, tile, down, packs_rows: false, packs_columns: true }
     }
 
-    /// Tiles of few rows and many columns.
-    fn wide(size: Size) -> Self {
+    /// Tiles of few rows and many columns, that read so many elements of B at most.
+    fn wide(size: Size, most: usize) -> Self {
         let Size { batch, m, n, k } = size;
-        let widest = (BAND / k.max(1)).clamp(2 * LANES, WIDE[1]);
+        let widest = (most / k.max(1)).clamp(STRIP * LANES, WIDE[1]);
         let mut pieces = n.div_ceil(widest);
         while batch * m.div_ceil(WIDE[0]) * pieces < TILES && n.div_ceil(pieces) > 256 {
             pieces *= 2;
         }
         let rows = m.div_ceil(m.div_ceil(WIDE[0])).next_multiple_of(GROUP);
-        let tile = [rows, n.div_ceil(pieces).next_multiple_of(2 * LANES)];
+        let tile = [rows, n.div_ceil(pieces).next_multiple_of(STRIP * LANES)];
         let down = 0..m.div_ceil(rows);
         Plan { size, tile, down, packs_rows: false, packs_columns: false }
     }
@@ -136,7 +145,7 @@ impl Plan {
             }
             Right::Read(b) => self.bands(|matrices, columns| {
                 let panels = columns.start / LANES..columns.end.div_ceil(LANES);
-                let len = matrices.len() * panels.len() * k * LANES;
+                let len = matrices.len() * panels.len() * panel_rows(k) * LANES;
                 scratch::with([len], |[shared]| {
                     pack::pack(b, matrices.clone(), [k, n], panels.clone(), shared);
                     let packed = Columns::Shared {
@@ -154,7 +163,7 @@ impl Plan {
     /// Calls `f` for matrices and columns, whole tiles of them, whose packed B is of bounded size.
     fn bands(&self, mut f: impl FnMut(Range<usize>, Range<usize>)) {
         let Size { batch, n, k, .. } = self.size;
-        let tiles = (BAND / (k * self.tile[1]).max(1)).max(1);
+        let tiles = (BAND / (panel_rows(k) * self.tile[1])).max(1);
         let columns_at_once = tiles * self.tile[1];
         let matrices_at_once = (columns_at_once / n.next_multiple_of(LANES)).max(1);
         for first in (0..batch).step_by(matrices_at_once) {
@@ -177,9 +186,13 @@ impl Plan {
         let [down, across] = [self.down.len(), columns.len().div_ceil(self.tile[1])];
         let m = self.size.m.min(down * self.tile[0]);
         let ns = Size { batch: matrices.len(), m, n: columns.len(), ..self.size }.ns();
+        // What a tile does not pack stays in a cache for the next one: columns, or else rows.
+        let packs = self.packs_columns || a.room(self.tile[0], self.size.k) > 0;
         par::for_each(matrices.len() * down * across, ns, |i| {
-            let row = self.down.start + i / across % down;
-            let place = [row, columns.start / self.tile[1] + i % across];
+            let at = i % (down * across);
+            let [row, column] =
+                if packs { [at / across, at % across] } else { [at % down, at / down] };
+            let place = [self.down.start + row, columns.start / self.tile[1] + column];
             self.tile(a, b, to, matrices.start + i / (down * across), place);
         });
     }
@@ -213,7 +226,7 @@ impl Plan {
                 to,
             });
         };
-        let room = [a.room(rows, k), STRIP * KC * LANES];
+        let room = [a.room(rows, k), STRIP * SLOT * LANES];
         match writer.place(out) {
             Ok(out) => scratch::with(room, |[a_block, slots]| make(To::Place(out), a_block, slots)),
             Err(out) => {
@@ -270,11 +283,11 @@ mod tests {
     use super::*;
     use crate::elementwise::exprs::GeluTanh;
     use crate::elementwise::map;
-    use crate::gemm::{GateResidual, Mapped, Reader, Sloped, Strided, gemm_keeping};
+    use crate::gemm::{GateResidual, Mapped, PackedB, Reader, Sloped, Strided, gemm_keeping};
 
     fn plan(mapped: &Mapped<f32, GeluTanh>, [m, n, k]: [usize; 3]) -> (usize, Plan) {
         let (size, a) = (Size::new(m, n, k), mapped.plain());
-        let plan = Plan::new(size, &a);
+        let plan = Plan::new(size, &a, &Right::Read(a));
         (plan.parts(&a).count(), plan)
     }
 
@@ -314,6 +327,22 @@ mod tests {
                 };
                 assert!(product(mapped.plain()) == product(rows.plain()), "{size:?}");
             }
+        }
+    }
+
+    /// Many rows and short sums: unless B is packed, or tiles would be too small.
+    #[test]
+    fn short_sums_share_packed_columns() {
+        let (rows, packed) = (Strided::rows(&[0.0], 1), PackedB::new(1, 1, &[0.0], [1, 1]));
+        let a = rows.plain();
+        let shares = |[m, n, k]: [usize; 3], b: Right<f32>| {
+            !Plan::new(Size::new(m, n, k), &a, &b).packs_columns
+        };
+        for size in [[2048, 192, 192], [768, 768, 192], [1024, 384, 384], [1178, 3072, 768]] {
+            assert!(shares(size, a.into()) && !shares(size, (&packed).into()), "{size:?}");
+        }
+        for size in [[672, 192, 192], [1024, 1024, 1024], [100_000, 16, 64], [2048, 16, 1]] {
+            assert!(!shares(size, a.into()), "{size:?}");
         }
     }
 

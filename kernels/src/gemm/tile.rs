@@ -18,7 +18,7 @@
 use std::ops::Range;
 
 use super::feed::{Fresh, Left, Ready, Tall};
-use super::micro::{Out, micro_tiles};
+use super::micro::{Out, micro_tiles, tile_rows};
 use super::pack::{Columns, Rows, pack_columns};
 use super::packed::PackedTile;
 use crate::lane::LANES;
@@ -27,8 +27,11 @@ use crate::{Real, Simd, Task};
 
 /// Depth of a block of K. The micro-kernel is longer at its work, between one set of sums and the
 /// next, than in a block that lets a panel of B stay in the first cache; and reading one row of a
-/// panel for each dozen of fused steps, it does not need that: the second cache is fast enough.
+/// panel for six fused steps or more, it does not need that: the second cache is fast enough.
 pub const KC: usize = 1024;
+
+/// Rows of the room for a panel.
+pub(super) const SLOT: usize = panel_rows(KC);
 
 /// Rows of A that belong together: a multiple of every instruction set's `TILE_ROWS`.
 pub(super) const GROUP: usize = 12;
@@ -39,6 +42,12 @@ pub(super) const STRIP: usize = 4;
 /// Rows whose sums are handed on together: enough to be worth a call, and few enough for their sums
 /// to stay in the first cache.
 const CHUNK: usize = 8 * GROUP;
+
+/// Rows from a packed panel of `k` rows to the next: the panels of a strip, which are read side by
+/// side, must not compete for the same places of the first cache. An odd number of fours.
+pub(super) const fn panel_rows(k: usize) -> usize {
+    (k.div_ceil(4) | 1) * 4
+}
 
 /// The blocks of K.
 pub(super) fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
@@ -103,7 +112,7 @@ pub struct SumTile<'a, 'w, T> {
     pub(super) panels: Range<usize>,
     /// Room for a block of A, if the tile has to pack it,
     pub(super) a_block: &'a mut [T],
-    /// and for a strip of B, [`KC`] rows a panel.
+    /// and for a strip of B, [`SLOT`] rows a panel.
     pub(super) slots: &'a mut [[T; LANES]],
     pub(super) to: To<'a, 'w, T>,
 }
@@ -153,7 +162,7 @@ impl<T: Real> SumTile<'_, '_, T> {
             None => b.prepare(batch, strip.clone(), depth.clone(), slots),
         }
         let mut panels = b.ready(batch, strip.clone(), depth.clone());
-        for (panel, slot) in panels.iter_mut().zip(slots.chunks(KC)) {
+        for (panel, slot) in panels.iter_mut().zip(slots.chunks(SLOT)) {
             *panel = if panel.is_empty() { &slot[..depth.len()] } else { panel };
         }
         let mut next = b.ready(batch, strip.end..strip.end + STRIP, depth.clone());
@@ -251,15 +260,14 @@ pub(super) enum Strip<'a, T> {
 
 /// So much of each slot.
 fn slices<T>(slots: &mut [[T; LANES]], depth: usize) -> [&mut [[T; LANES]]; STRIP] {
-    let mut slots = slots.chunks_mut(KC);
+    let mut slots = slots.chunks_mut(SLOT);
     std::array::from_fn(|_| &mut slots.next().expect("slots of a strip")[..depth])
 }
 
-/// Whether the micro-kernel can pack columns and multiply at once. It needs registers for that:
-/// with sixteen, the compiler would save sums to memory at every step. And a micro-tile has to have
-/// all rows of a group: the next one would pack once more.
+/// Whether the micro-kernel can pack columns and multiply at once: it has to be as wide as a strip,
+/// and with sixteen registers the compiler would save sums to memory at every step.
 const fn packs_on_the_way<S: Simd>() -> bool {
-    S::TILE_VECS > 1 && S::TILE_ROWS == GROUP
+    S::TILE_VECS == STRIP
 }
 
 /// Some rows of A against a strip of B.
@@ -271,21 +279,27 @@ pub(super) fn strip_sums<S: Simd, A: Tall<S::T>>(
     mut out: Out<S::T>,
 ) {
     let (rows, panels) = (out.cell.rows(), out.cell.columns().len() / LANES);
-    let pairs = if const { S::TILE_VECS == 2 } { panels - panels % 2 } else { 0 };
+    let whole = |vectors: usize| panels - panels % vectors;
     let mut made = 0;
     for group in rows.clone().step_by(GROUP) {
         let group = group..rows.end.min(group + GROUP);
         out.fetch(isa, group.clone());
-        if const { S::TILE_VECS == 2 } && pairs > 0 {
-            group_sums::<S, A, 2>(isa, a, group.clone(), &mut b, 0..pairs, &mut made, &mut out);
+        // Four at once, then by two and by one what is left, as far as there are registers.
+        macro_rules! at_once {
+            ($($vectors:literal)*) => {$(
+                let done = if 2 * $vectors <= S::TILE_VECS { whole(2 * $vectors) } else { 0 };
+                let some = done..whole($vectors);
+                if const { $vectors <= S::TILE_VECS } && !some.is_empty() {
+                    let rows = group.clone();
+                    group_sums::<S, A, $vectors>(isa, a, rows, &mut b, some, &mut made, &mut out);
+                }
+            )*};
         }
-        if pairs < panels {
-            group_sums::<S, A, 1>(isa, a, group, &mut b, pairs..panels, &mut made, &mut out);
-        }
+        at_once!(4 2 1);
     }
 }
 
-/// A group of rows against panels of the strip, NV at once; so many times NV were `made` before.
+/// A group of rows against panels of the strip, NV at once; so many micro-tiles were `made` before.
 #[inline(always)]
 fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
     isa: S,
@@ -300,15 +314,22 @@ fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
     match b {
         Strip::Packed { panels: all, next } => {
             let panels = all[panels].as_chunks::<NV>().0;
-            // With each NV a panel of the next strip, until all are fetched.
+            // With each micro-tile a panel of the next strip, until all are fetched.
             let next = &next[STRIP.min(*made)..];
-            *made += panels.len();
+            *made += panels.len() * (GROUP / const { tile_rows::<S>(NV) });
             micro_tiles(isa, a, Ready { panels, next }, out, rows, first);
         }
         Strip::Unpacked(x, stride, slots) if const { packs_on_the_way::<S>() } => {
-            let panels = slots[panels].as_chunks_mut::<NV>().0;
-            let fresh = Fresh { x: &x[first * LANES..], stride: *stride, panels };
-            micro_tiles(isa, a, fresh, out, rows, first);
+            assert_eq!(panels.len(), NV, "a strip is no wider than a micro-tile");
+            let (slots, x) = (&mut slots[panels], &x[first * LANES..]);
+            let fresh = Fresh { x, stride: *stride, panels: slots.as_chunks_mut::<NV>().0 };
+            let packed = rows.start + const { tile_rows::<S>(NV) };
+            micro_tiles(isa, a, fresh, out, rows.start..packed, first);
+            if packed < rows.end {
+                let panels: [&[[S::T; LANES]]; NV] = std::array::from_fn(|i| &*slots[i]);
+                let ready = Ready { panels: &[panels], next: &[] };
+                micro_tiles(isa, a, ready, out, packed..rows.end, first);
+            }
         }
         Strip::Unpacked(..) => unreachable!("columns packed on the way"),
     }
@@ -339,7 +360,7 @@ mod tests {
         let b: Vec<f64> = (0..k * n).map(|i| (i as f64).cos()).collect();
         let (by_rows, by_columns) = (Strided::rows(&a, k), Strided::rows(&turned, rows));
         let b = Strided::rows(&b, n);
-        let mut packed = vec![0.0; k * n];
+        let mut packed = vec![0.0; panel_rows(k) * n];
         pack::pack(b.plain(), 0..1, [k, n], 0..panels, &mut packed);
         let shared = Columns::Shared { rows: packed.as_chunks().0, k, first: [0, 0], panels };
         let (a, b) = match way {
@@ -348,7 +369,8 @@ mod tests {
             Way::Groups => (by_columns.transposed(), shared),
         };
         let a = Rows::Own(a);
-        let (mut a_block, mut slots) = (vec![0.0; a.room(rows, k)], vec![[0.0; LANES]; STRIP * KC]);
+        let (mut a_block, mut slots) =
+            (vec![0.0; a.room(rows, k)], vec![[0.0; LANES]; STRIP * SLOT]);
         let mut c = vec![f64::NAN; rows * n];
         let to = To::Place(Cell::new(&mut c, [rows, n], n));
         let (a_block, slots, batch) = (&mut a_block[..], &mut slots[..], 0);
@@ -358,7 +380,7 @@ mod tests {
 
     #[test]
     fn tiles_of_any_size_make_the_same_sums() {
-        for rows in [1, 4, 9, 10, 11, 12, 13, 25] {
+        for rows in [1, 2, 3, 4, 7, 8, 9, 11, 12, 13, 25] {
             for panels in 1..=5 {
                 for k in [0, 1, 3, 4, 5, 8, 11, KC + 3] {
                     let size = [rows, panels, k];

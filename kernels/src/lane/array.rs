@@ -157,8 +157,8 @@ pub(crate) struct Wide;
 impl Simd for Wide {
     type T = f64;
     type V = Array<f64>;
-    const TILE_ROWS: usize = 12;
-    const TILE_VECS: usize = 2;
+    const TILE_ROWS: usize = 6;
+    const TILE_VECS: usize = 4;
     fn call<K: Task<f64>>(self, task: K) -> K::Output {
         task.run(self)
     }

@@ -29,9 +29,10 @@ pub(super) unsafe fn run<K: Task<f32>>(task: K) -> K::Output {
 impl Simd for Avx512 {
     type T = f32;
     type V = F32x16;
-    // Twenty-four accumulators, two vectors of B and a broadcast of A: 27 of 32 registers.
-    const TILE_ROWS: usize = 12;
-    const TILE_VECS: usize = 2;
+    // Twenty-four accumulators, four vectors of B and a broadcast of A: 29 of 32 registers. So many
+    // have no shape with fewer loads: ten a step along K, where 12 rows by two vectors have 14.
+    const TILE_ROWS: usize = 6;
+    const TILE_VECS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> F32x16 {
