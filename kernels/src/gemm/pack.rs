@@ -23,7 +23,7 @@ use crate::{Real, Simd, par};
 /// panels at a time, inside the second cache.
 #[derive(Clone, Debug)]
 pub struct PackedB<E> {
-    /// Panels of `k` rows, [`panel_rows`] apart; a row must not lie in two cache lines.
+    /// Panels of `k` rows, [`panel_rows`] apart; a vector must not lie in two cache lines.
     panels: Vec<Line>,
     k: usize,
     n: usize,
