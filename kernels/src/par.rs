@@ -1,45 +1,53 @@
-//! Work split over threads: the only door to the thread pool.
+//! Work split over threads: the only door to the pool of them.
 //!
 //! A call is cut into tasks by the problem alone, never by the number of threads, and every task
-//! writes its own part of the output: results do not depend on how many threads there are.
-//! Work too small to pay for waking a thread stays on the caller's.
+//! writes its own part of the output. How many tasks a thread takes at once is a matter of chance,
+//! and none of results': they do not depend on how many threads there are. Work too small to pay
+//! for a second thread stays on the caller's.
 
-use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Mutex;
 
 mod cells;
+mod pool;
+mod region;
 
 pub use cells::{Cell, Cells};
+pub use pool::threads;
 
 /// Nanoseconds of work below which a second thread costs more than it saves.
 const WORTH_SPLITTING: usize = 30_000;
 
-/// Runs `f` inside a pool of `threads` threads, so that every kernel below finds itself in it.
-///
-/// Entering a pool costs microseconds; a program does it once.
-pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .expect("the operating system gives us threads")
-        .install(f)
-}
+/// Nanoseconds of work that are taken at once where tasks are smaller.
+const WORTH_TAKING: usize = 10_000;
 
-/// Threads of the pool that the caller is in.
-pub fn threads() -> usize {
-    rayon::current_num_threads()
+/// Runs `f` as the first of `threads` threads, among which every kernel below is split.
+///
+/// They are started here and end here: a program does it once.
+pub fn with_threads<R>(threads: usize, f: impl FnOnce() -> R) -> R {
+    pool::Pool::new(threads).enter(f)
 }
 
 /// Whether a call of about `ns` nanoseconds should be split.
 fn split(ns: usize) -> bool {
-    ns > WORTH_SPLITTING && rayon::current_num_threads() > 1
+    ns > WORTH_SPLITTING && threads() > 1
 }
 
 /// `f(i)` for i in 0..n, about `ns` nanoseconds in all.
-pub fn for_each(n: usize, ns: usize, f: impl Fn(usize) + Sync + Send) {
+pub fn for_each(n: usize, ns: usize, f: impl Fn(usize) + Sync) {
+    let most = n.saturating_mul(WORTH_TAKING) / ns.max(1);
+    for_ranges(n, most, ns, |range| range.for_each(&f));
+}
+
+/// `f` for ranges that make up 0..n, about `ns` nanoseconds in all: of `most` as long as there are
+/// many left, then of fewer, so that threads end at about the same time. What `f` does must not
+/// depend on where it is cut.
+pub fn for_ranges(n: usize, most: usize, ns: usize, f: impl Fn(Range<usize>) + Sync) {
+    let most = most.clamp(1, n.max(1));
     if n > 1 && split(ns) {
-        (0..n).into_par_iter().with_max_len(1).for_each(f);
+        pool::run(n, most, &f);
     } else {
-        (0..n).for_each(f);
+        (0..n).step_by(most).for_each(|start| f(start..n.min(start + most)));
     }
 }
 
@@ -48,13 +56,10 @@ pub fn chunks_mut<T: Send>(
     out: &mut [T],
     len: usize,
     ns: usize,
-    f: impl Fn(usize, &mut [T]) + Sync + Send,
+    f: impl Fn(usize, &mut [T]) + Sync,
 ) {
-    if out.len() > len && split(ns) {
-        out.par_chunks_mut(len).with_max_len(1).enumerate().for_each(|(i, c)| f(i, c));
-    } else {
-        out.chunks_mut(len).enumerate().for_each(|(i, c)| f(i, c));
-    }
+    let (n, out) = chunks(out, len);
+    for_each(n, ns, |i| f(i, out.take(0, [0, i]).row(0)));
 }
 
 /// `f(i, a, b)` for the i-th chunks of two outputs, about `ns` nanoseconds in all.
@@ -62,17 +67,10 @@ pub fn chunks2_mut<A: Send, B: Send>(
     (a, a_len): (&mut [A], usize),
     (b, b_len): (&mut [B], usize),
     ns: usize,
-    f: impl Fn(usize, &mut [A], &mut [B]) + Sync + Send,
+    f: impl Fn(usize, &mut [A], &mut [B]) + Sync,
 ) {
-    if a.len() > a_len && split(ns) {
-        (a.par_chunks_mut(a_len), b.par_chunks_mut(b_len))
-            .into_par_iter()
-            .with_max_len(1)
-            .enumerate()
-            .for_each(|(i, (a, b))| f(i, a, b));
-    } else {
-        a.chunks_mut(a_len).zip(b.chunks_mut(b_len)).enumerate().for_each(|(i, (a, b))| f(i, a, b));
-    }
+    let ((n, a), (_, b)) = (chunks(a, a_len), chunks(b, b_len));
+    for_each(n, ns, |i| f(i, a.take(0, [0, i]).row(0), b.take(0, [0, i]).row(0)));
 }
 
 /// `f(i, a, b, c)` for the i-th chunks of three outputs, about `ns` nanoseconds in all.
@@ -81,18 +79,18 @@ pub fn chunks3_mut<A: Send, B: Send, C: Send>(
     (b, b_len): (&mut [B], usize),
     (c, c_len): (&mut [C], usize),
     ns: usize,
-    f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync + Send,
+    f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync,
 ) {
-    if a.len() > a_len && split(ns) {
-        (a.par_chunks_mut(a_len), b.par_chunks_mut(b_len), c.par_chunks_mut(c_len))
-            .into_par_iter()
-            .with_max_len(1)
-            .enumerate()
-            .for_each(|(i, (a, b, c))| f(i, a, b, c));
-    } else {
-        let chunks = a.chunks_mut(a_len).zip(b.chunks_mut(b_len)).zip(c.chunks_mut(c_len));
-        chunks.enumerate().for_each(|(i, ((a, b), c))| f(i, a, b, c));
-    }
+    let ((n, a), (_, b), (_, c)) = (chunks(a, a_len), chunks(b, b_len), chunks(c, c_len));
+    for_each(n, ns, |i| {
+        f(i, a.take(0, [0, i]).row(0), b.take(0, [0, i]).row(0), c.take(0, [0, i]).row(0));
+    });
+}
+
+/// Chunks of `len` elements, the cells of a matrix of one row, and how many there are.
+fn chunks<T>(out: &mut [T], len: usize) -> (usize, Cells<'_, T>) {
+    let size = [1, out.len()];
+    (out.len().div_ceil(len), Cells::new(out, size, [1, len]))
 }
 
 /// Runs both closures, perhaps at once; `ns` is the time of the shorter one.
@@ -101,16 +99,33 @@ pub fn join<A: Send, B: Send>(
     a: impl FnOnce() -> A + Send,
     b: impl FnOnce() -> B + Send,
 ) -> (A, B) {
-    if split(ns) { rayon::join(a, b) } else { (a(), b()) }
+    let (a, b) = (Once::new(a), Once::new(b));
+    for_each(2, ns, |i| if i == 0 { a.call() } else { b.call() });
+    (a.result(), b.result())
+}
+
+/// A closure before its call, and its result afterwards.
+struct Once<F, R>(Mutex<Option<F>>, Mutex<Option<R>>);
+
+impl<R, F: FnOnce() -> R> Once<F, R> {
+    fn new(f: F) -> Self {
+        Once(Mutex::new(Some(f)), Mutex::new(None))
+    }
+    fn call(&self) {
+        let f = self.0.lock().expect("nobody panics with it").take().expect("it is called once");
+        let result = f();
+        *self.1.lock().expect("nobody panics with it") = Some(result);
+    }
+    fn result(self) -> R {
+        self.1.into_inner().expect("nobody panics with it").expect("it has been called")
+    }
 }
 
 /// `f(i)` for i in 0..n, collected in order, about `ns` nanoseconds in all.
-pub fn map<R: Send>(n: usize, ns: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
-    if n > 1 && split(ns) {
-        (0..n).into_par_iter().with_max_len(1).map(f).collect()
-    } else {
-        (0..n).map(f).collect()
-    }
+pub fn map<R: Send>(n: usize, ns: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    let mut results: Vec<Option<R>> = (0..n).map(|_| None).collect();
+    chunks_mut(&mut results, 1, ns, |i, result| result[0] = Some(f(i)));
+    results.into_iter().map(|result| result.expect("every task has run")).collect()
 }
 
 #[cfg(test)]

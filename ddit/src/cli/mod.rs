@@ -163,7 +163,7 @@ fn execute(cli: &Cli) -> Result<Outcome> {
         Some(threads) => threads,
         None => std::thread::available_parallelism().map_or(1, NonZero::get),
     };
-    // Every kernel finds itself in the pool: entering it costs microseconds each time.
+    // Threads are started once, for every kernel below.
     par::with_threads(threads, || {
         let output = Output::new(cli.json);
         let run = || cli.command.run(&output);

@@ -26,6 +26,8 @@ pub(super) struct Plan {
     size: Size,
     /// Rows and columns of a tile; the last ones may be smaller.
     pub tile: [usize; 2],
+    /// How many, below each other, are made as one as long as there are many left.
+    together: usize,
     /// Which tiles down a matrix.
     down: Range<usize>,
     /// Whether rows of A are packed before tiles are made,
@@ -46,6 +48,8 @@ const TILES: usize = 12;
 const MANY: usize = 8;
 /// Multiply-adds below which a tile is not worth cutting: 40 µs.
 const TILE_WORK: usize = 5 << 20;
+/// Multiply-adds of a wide tile of one group of rows, 8 µs, from which it may be as small.
+const LEAST: usize = 1 << 20;
 /// Elements of B packed at a time where tiles share them,
 const BAND: usize = 1 << 20;
 /// and how many a tile reads at most if they are to stay in the second cache for the next one.
@@ -63,13 +67,13 @@ impl Plan {
             let work = wide.tile[0] * wide.tile[1].min(size.n) * size.k;
             let is_good = size.k <= SHORT && wide.down.len() >= MANY && work >= TILE_WORK / 2;
             let shares = matches!(b, Right::Read(_)) && size.batch == 1 && is_good;
-            return if shares { wide } else { Self::tall(size, TALL) };
+            return if shares { wide.cut() } else { Self::tall(size, TALL) };
         }
         let wide = Self::wide(size, BAND);
         // A tile that has all columns packs what no other one does.
         let is_good = wide.down.len() >= MANY && wide.tile[1] >= size.n;
         if size.batch > 1 || size.k == 0 || is_good {
-            return wide;
+            return if is_good { wide.cut() } else { wide };
         }
         let most = Packed::most(a, size.k);
         // A part of the rows has to be worth packing columns for, and enough tiles by itself.
@@ -103,7 +107,7 @@ impl Plan {
             }
         }
         let down = 0..m.div_ceil(tile[0]);
-        Plan { size, tile, down, packs_rows: false, packs_columns: true }
+        Plan { size, tile, together: 1, down, packs_rows: false, packs_columns: true }
     }
 
     /// Tiles of few rows and many columns, that read so many elements of B at most.
@@ -117,7 +121,17 @@ impl Plan {
         let rows = m.div_ceil(m.div_ceil(WIDE[0])).next_multiple_of(GROUP);
         let tile = [rows, n.div_ceil(pieces).next_multiple_of(STRIP * LANES)];
         let down = 0..m.div_ceil(rows);
-        Plan { size, tile, down, packs_rows: false, packs_columns: false }
+        Plan { size, tile, together: 1, down, packs_rows: false, packs_columns: false }
+    }
+
+    /// Tiles of fewer rows, made as one with those below them while there are many: threads end at
+    /// about the same time.
+    fn cut(mut self) -> Self {
+        let work = GROUP * self.tile[1].min(self.size.n) * self.size.k;
+        self.tile[0] = if work >= LEAST { GROUP } else { 2 * GROUP };
+        self.together = WIDE[0] / self.tile[0];
+        self.down = 0..self.size.m.div_ceil(self.tile[0]);
+        self
     }
 
     /// Rows whose tiles are made together, all or, where they are packed, as many as there is room
@@ -188,28 +202,37 @@ impl Plan {
         let ns = Size { batch: matrices.len(), m, n: columns.len(), ..self.size }.ns();
         // What a tile does not pack stays in a cache for the next one: columns, or else rows.
         let packs = self.packs_columns || a.room(self.tile[0], self.size.k) > 0;
-        par::for_each(matrices.len() * down * across, ns, |i| {
-            let at = i % (down * across);
-            let [row, column] =
-                if packs { [at / across, at % across] } else { [at % down, at / down] };
-            let place = [self.down.start + row, columns.start / self.tile[1] + column];
-            self.tile(a, b, to, matrices.start + i / (down * across), place);
+        debug_assert!(!packs || self.together == 1 || across == 1, "rows packed more than once");
+        par::for_ranges(matrices.len() * down * across, self.together, ns, |tiles| {
+            // Several tiles lie below each other, as far as they have the same columns.
+            let mut next = tiles.start;
+            while next < tiles.end {
+                let (matrix, at) = (next / (down * across), next % (down * across));
+                let [row, column] =
+                    if packs { [at / across, at % across] } else { [at % down, at / down] };
+                let row = self.down.start + row;
+                let rows = row..self.down.end.min(row + tiles.end - next);
+                next += rows.len();
+                let column = columns.start / self.tile[1] + column;
+                self.tile(a, b, to, matrices.start + matrix, rows, column);
+            }
         });
     }
 
-    /// One tile of one matrix; `place` counts tiles.
+    /// Some tiles of one matrix below each other, as one; `down` and `across` count tiles.
     fn tile<T: Real, O: Send>(
         &self,
         a: Rows<T>,
         b: Columns<T>,
         to: &Target<T, O>,
         batch: usize,
-        place: [usize; 2],
+        down: Range<usize>,
+        across: usize,
     ) {
         let Target { writer, out, kept } = *to;
-        let out = out.take(batch, place);
-        let kept = kept.map(|kept| kept.take(batch, place));
-        let (row, column) = (place[0] * self.tile[0], place[1] * self.tile[1]);
+        let (row, column) = (down.start * self.tile[0], across * self.tile[1]);
+        let out = out.take_below(batch, down.clone(), across);
+        let kept = kept.map(|kept| kept.take_below(batch, down, across));
         let (rows, columns) = (out.rows().len(), out.columns().len());
         let (panels, k) = (column / LANES..(column + columns).div_ceil(LANES), self.size.k);
         let make = |to: To<T>, a_block: &mut [T], slots: &mut [T]| {
@@ -283,7 +306,9 @@ mod tests {
     use super::*;
     use crate::elementwise::exprs::GeluTanh;
     use crate::elementwise::map;
-    use crate::gemm::{GateResidual, Mapped, PackedB, Reader, Sloped, Strided, gemm_keeping};
+    use crate::gemm::{
+        GateResidual, Mapped, PackedB, Reader, Sloped, Store, Strided, gemm, gemm_keeping,
+    };
 
     fn plan(mapped: &Mapped<f32, GeluTanh>, [m, n, k]: [usize; 3]) -> (usize, Plan) {
         let (size, a) = (Size::new(m, n, k), mapped.plain());
@@ -344,6 +369,23 @@ mod tests {
         for size in [[672, 192, 192], [1024, 1024, 1024], [100_000, 16, 64], [2048, 16, 1]] {
             assert!(!shares(size, a.into()), "{size:?}");
         }
+    }
+
+    /// As many rows at once as are left for it, across columns too: the bits of tall tiles.
+    #[test]
+    fn bits_of_short_sums_depend_on_neither_tiles_nor_threads() {
+        let (n, k) = (900, 300);
+        let numbers = |len: usize| (0..len).map(|i| (i * 29 % 113) as f32 / 50.0 - 1.1).collect();
+        let (a, b): (Vec<f32>, Vec<f32>) = (numbers(1100 * k), numbers(n * k));
+        let (a, b) = (Strided::<f32>::rows(&a, k), Strided::<f32>::rows(&b, n));
+        let product = |m: usize| {
+            let mut c = vec![0.0; m * n];
+            gemm(Size::new(m, n, k), a.plain(), b.plain(), &Store, &mut c);
+            c
+        };
+        let whole = par::with_threads(1, || product(1100));
+        (2..5).for_each(|threads| assert!(par::with_threads(threads, || product(1100)) == whole));
+        assert!(product(600) == whole[..600 * n]);
     }
 
     /// Long sums leave room for a few rows at a time: then columns are not packed for each few.

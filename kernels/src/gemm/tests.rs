@@ -340,6 +340,8 @@ fn every_way_of_packing_makes_the_same_sums() {
         [7, 130, 200, 50],
         [1, 2055, 20, KC],
         [1, 700, 1040, 70],
+        [1, 1100, 1100, 300],
+        [2, 800, 20, 70],
         [3, 7, 64, 0],
     ];
     for [batch, m, n, k] in sizes {

@@ -69,16 +69,26 @@ impl<'a, T> Cells<'a, T> {
     ///
     /// Panics when there is no such cell or it has been taken before.
     pub fn take(&self, m: usize, [i, j]: [usize; 2]) -> Cell<'a, T> {
+        self.take_below(m, i..i.saturating_add(1), j)
+    }
+
+    /// The cells `[i, j]` of matrix `m` for some i, below each other, as one.
+    ///
+    /// Panics when there are none, or one has been taken before.
+    pub fn take_below(&self, m: usize, i: Range<usize>, j: usize) -> Cell<'a, T> {
         let ([rows, columns], [down, across]) = (self.size, self.grid);
         assert!(m < self.matrices, "matrix {m} of {}", self.matrices);
-        assert!(i < down && j < across, "cell [{i}, {j}] of [{down}, {across}]");
-        let index = (m * down + i) * across + j;
-        assert!(!self.taken.set(index), "cell {index} taken twice");
-        let (row, column) = (i * self.cell[0], j * self.cell[1]);
+        let are_there = i.start < i.end && i.end <= down && j < across;
+        assert!(are_there, "cells [{i:?}, {j}] of [{down}, {across}]");
+        for i in i.clone() {
+            let index = (m * down + i) * across + j;
+            assert!(!self.taken.set(index), "cell {index} taken twice");
+        }
+        let (row, column) = (i.start * self.cell[0], j * self.cell[1]);
         Cell {
             // SAFETY: matrix, row and column exist: each has been compared with their number.
             first: unsafe { self.first.add((m * rows + row) * columns + column) },
-            rows: self.cell[0].min(rows - row),
+            rows: rows.min(i.end * self.cell[0]) - row,
             columns: self.cell[1].min(columns - column),
             stride: columns,
             whole: PhantomData,
@@ -182,6 +192,20 @@ mod tests {
         });
         let want = (0..70).map(|e| e / 35 * 9 + e / 7 % 5 / 2 * 3 + e % 7 / 3 + 1);
         assert!(data.into_iter().eq(want));
+    }
+
+    #[test]
+    fn cells_below_each_other_are_taken_as_one() {
+        let mut data = [0; 2 * 5 * 3];
+        let cells = Cells::new(&mut data, [5, 3], [2, 2]);
+        let mut below = cells.take_below(1, 1..3, 0);
+        assert_eq!((below.rows(), below.columns()), (0..3, 0..2));
+        below.rows().for_each(|i| below.row(i).fill(i + 1));
+        for rows in [0..2, 2..3, 1..1, 2..4, usize::MAX..usize::MAX] {
+            let again = || cells.take_below(1, rows.clone(), 0).rows();
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(again)).unwrap_err();
+        }
+        assert_eq!(data[15 + 6..], [1, 1, 0, 2, 2, 0, 3, 3, 0]);
     }
 
     #[test]
