@@ -1,5 +1,5 @@
 //! Arithmetic on slices: the kernels of the engine. This crate knows no tensor and allocates
-//! nothing but scratch.
+//! nothing but scratch and what parallel calls count in.
 //!
 //! Start with [`num`] (the vocabulary formulas are written in), then [`lane`] (the same vocabulary
 //! sixteen at a time, and how an instruction set is chosen), then any kernel.
