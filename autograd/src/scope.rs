@@ -15,8 +15,8 @@ thread_local! {
 /// Runs `f` without recording: results are constants whatever they are made of.
 ///
 /// The switch is the thread's. A thread that waits for a kernel may meanwhile be given another
-/// task of the kernels' pool and would run it with the switch as it stands: passes that record
-/// belong on threads of their own, not into tasks of that pool.
+/// task of the call that this one is part of, and would run it with the switch as it stands: passes
+/// that record belong on threads of their own, not into tasks of `kernels::par`.
 ///
 /// ```
 /// use autograd::{Var, no_grad};
