@@ -53,6 +53,11 @@ pub trait Num:
     fn exp_normal(self) -> Self {
         self.exp()
     }
+    /// 2ˣ for x in [-126, 127], with nothing spent on what lies beyond. NaN stays NaN.
+    #[inline(always)]
+    fn exp2_normal(self) -> Self {
+        (self * self.lift(std::f64::consts::LN_2)).exp_normal()
+    }
     /// Natural logarithm.
     fn ln(self) -> Self;
     /// Hyperbolic tangent.
@@ -130,6 +135,10 @@ impl Num for f64 {
         f64::exp(self)
     }
     #[inline(always)]
+    fn exp2_normal(self) -> f64 {
+        f64::exp2(self)
+    }
+    #[inline(always)]
     fn ln(self) -> f64 {
         f64::ln(self)
     }
@@ -172,6 +181,10 @@ impl Num for f32 {
     #[inline(always)]
     fn exp_normal(self) -> f32 {
         single::exp_normal(self)
+    }
+    #[inline(always)]
+    fn exp2_normal(self) -> f32 {
+        single::exp2_normal(self)
     }
     #[inline(always)]
     fn ln(self) -> f32 {

@@ -3,7 +3,7 @@
 use super::head::{Gathered, Head, Tile, scatter};
 use super::product::{Weighed, scores, weigh};
 use super::softmax::{Backward, Delta};
-use super::{Gradient, KEY_TILE, Problem, QUERY_TILE, Saved, View};
+use super::{BITS, Gradient, KEY_TILE, Problem, QUERY_TILE, Saved, View};
 use crate::gemm::WIDTH;
 use crate::lane::LANES;
 use crate::par::{self, Cell, Cells};
@@ -94,7 +94,7 @@ fn propagate<T: Real>(
         let rows = Gathered { rows: Some(&mut *dq), ..Gathered::default() };
         head.gather(&head.queries, |i| output(i, saved[i].o), rows);
         T::dispatch(Delta { o: dq, d_o, padded, delta });
-        let keys = Some((&mut *keys_t, T::from_f64(scale)));
+        let keys = Some((&mut *keys_t, T::from_f64(scale * BITS)));
         let keys = Gathered { rows: None, panels: Some(&mut *k), transposed: keys };
         head.gather(&head.keys, |i| segments[i].k, keys);
         let values = Some((&mut *values_t, T::ONE));
@@ -104,7 +104,9 @@ fn propagate<T: Real>(
         for span in &head.queries {
             let n = span.tokens.len();
             let from = &saved[span.segment].lse[(head.b * heads + head.h) * n..][..n];
-            lse[first..][..n].copy_from_slice(from);
+            for (lse, &x) in lse[first..][..n].iter_mut().zip(from) {
+                *lse = x * T::from_f64(BITS);
+            }
             first += n;
         }
 
@@ -136,10 +138,11 @@ struct Rows<'a, T> {
     d_o_panels: &'a [T],
     /// In panels.
     k: &'a [T],
-    /// scale·Kᵀ in panels.
+    /// scale·Kᵀ in panels, for scores in bits.
     keys_t: &'a [T],
     /// Vᵀ in panels.
     values_t: &'a [T],
+    /// In bits.
     lse: &'a [T],
     /// Δ of each query.
     delta: &'a [T],

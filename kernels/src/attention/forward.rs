@@ -3,7 +3,7 @@
 use super::head::{Gathered, Head, Tile, scatter};
 use super::product::{Weighed, scores, weigh};
 use super::softmax::{Finish, Step};
-use super::{KEY_TILE, Output, Problem, QUERY_CHUNK, QUERY_TILE, TASKS};
+use super::{BITS, KEY_TILE, Output, Problem, QUERY_CHUNK, QUERY_TILE, TASKS};
 use crate::gemm::WIDTH;
 use crate::lane::LANES;
 use crate::par::{self, Cells};
@@ -54,10 +54,10 @@ fn answer<'a, T: Real>(
     let ([nq, nk], padded) = (head.size(), head.problem.padded());
     let columns = nk.next_multiple_of(LANES);
     let tile = QUERY_TILE.min(nq) * WIDTH;
-    let lens = [nq * padded, nq * padded, nk * padded, columns * width, tile, nq, nq];
+    let lens = [nq * padded, nq * padded, nk * padded, columns * width, tile, nq, nq * LANES];
     scratch::with(lens, |[q, o, v, keys_t, tile, max, sum]| {
         let queries = |i: usize| segments[i].q.expect("the segment has queries");
-        let keys = (&mut *keys_t, T::from_f64(scale));
+        let keys = (&mut *keys_t, T::from_f64(scale * BITS));
         let [to_q, to_k, to_v] = [
             Gathered { rows: Some(&mut *q), ..Gathered::default() },
             Gathered { transposed: Some(keys), ..Gathered::default() },
@@ -67,6 +67,7 @@ fn answer<'a, T: Real>(
         head.gather(&head.keys, |i| segments[i].k, to_k);
         head.gather(&head.keys, |i| segments[i].v, to_v);
 
+        let sum = sum.as_chunks_mut().0;
         Work { q, keys_t, v, o, max, sum, tile }.attend(head);
 
         let mut first = 0;
@@ -83,15 +84,15 @@ fn answer<'a, T: Real>(
 /// The gathered rows of one head, and what becomes of them. Rows are padded to whole sixteens.
 struct Work<'a, T> {
     q: &'a [T],
-    /// scale·Kᵀ in panels.
+    /// scale·Kᵀ in panels, for scores in bits.
     keys_t: &'a [T],
     /// In panels.
     v: &'a [T],
     o: &'a mut [T],
     /// Maximum, in the end log-sum-exp, of each query's scores.
     max: &'a mut [T],
-    /// Sum of each query's exponentials.
-    sum: &'a mut [T],
+    /// Sum of each query's exponentials, by lanes.
+    sum: &'a mut [[T; LANES]],
     /// One tile of scores, then of P.
     tile: &'a mut [T],
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Problem, View};
+use super::{BITS, Problem, View};
 use crate::gemm::WIDTH;
 use crate::lane::LANES;
 use crate::par::Cell;
@@ -71,10 +71,11 @@ impl<'a, T: Real> Head<'a, T> {
         T::dispatch(Gather { head: self, spans, view, to });
     }
 
-    /// Adds the bias to a tile of scores whose rows are the queries, and columns the keys, from
-    /// `first` on.
+    /// Adds the bias, in [bits](BITS), to a tile of scores whose rows are the queries, and columns
+    /// the keys, from `first` on.
     pub fn add_bias(&self, first: [usize; 2], tile: &mut Tile<T>) {
         let Some(bias) = self.problem.bias else { return };
+        let bits = T::from_f64(BITS);
         let [queries, keys] = [self.problem.queries(), self.problem.keys()];
         let bias = &bias[self.h * queries * keys..][..queries * keys];
         for_runs(&self.queries, first[0], tile.rows, |row, query, n| {
@@ -82,7 +83,7 @@ impl<'a, T: Real> Head<'a, T> {
                 for_runs(&self.keys, first[1], tile.columns, |column, key, n| {
                     let from = &bias[(query + i) * keys + key..][..n];
                     let to = &mut tile.data[row + i][column..][..n];
-                    to.iter_mut().zip(from).for_each(|(s, &b)| *s += b);
+                    to.iter_mut().zip(from).for_each(|(s, &b)| *s += b * bits);
                 });
             }
         });

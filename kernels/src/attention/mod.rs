@@ -43,6 +43,8 @@ pub use backward::backward;
 pub use forward::forward;
 pub use reference::{Reference, reference};
 
+/// Bits of a score of one: inside, scores are times log₂ e, so that P is a power of two.
+const BITS: f64 = std::f64::consts::LOG2_E;
 /// Queries of one tile of scores.
 const QUERY_TILE: usize = 96;
 /// Keys of one tile of scores: a tile is 102 KiB in f32 and stays in a second-level cache.

@@ -1,24 +1,32 @@
 //! The pointwise half of attention: exponentials of score tiles, forward and backward.
+//!
+//! Scores are in [bits](super::BITS): p = 2ˢ.
 
 use super::head::Tile;
 use crate::lane::LANES;
 use crate::num::Num;
 use crate::{Real, Simd, Task};
 
+/// How far scores may exceed what was their rows' maximum before sums and answers are made again
+/// relative to a larger one: p is at most 2⁸ then. Of later tiles few rows have one that does, and
+/// most of what they cost besides exponentials is saved. Source: Dao et al., "FlashAttention-4",
+/// 2026.
+const SLACK: f64 = 8.0;
+
 /// One step of the online softmax on a tile of scores s, row by row:
 ///
 /// ```text
-/// m′ = max(m, max s)     s ← p = exp(s − m′)     l ← l·α + Σ p     o ← o·α,  α = exp(m − m′)
+/// m′ = max s > m + 8 ? max s : m     s ← p = 2^(s − m′)     l ← l·α + Σ p     o ← o·α,  α = 2^(m − m′)
 /// ```
 ///
-/// with zero for a p below e⁻⁸⁷.
+/// with zero for a p below 2⁻¹²⁶.
 pub(super) struct Step<'a, 't, T> {
     /// Scores, replaced by p.
     pub tile: &'a mut Tile<'t, T>,
-    /// Running maximum m of each row.
+    /// What each row's scores are relative to, m.
     pub max: &'a mut [T],
-    /// Running sum l of each row.
-    pub sum: &'a mut [T],
+    /// Running sum l of each row, by lanes.
+    pub sum: &'a mut [[T; LANES]],
     /// Unnormalised answers, `padded` for each row.
     pub o: &'a mut [T],
     /// Distance between rows of `o`; whole sixteens.
@@ -33,23 +41,25 @@ impl<T: Real> Task<T> for Step<'_, '_, T> {
     fn run<S: Simd<T = T>>(self, isa: S) {
         let Tile { ref mut data, rows, columns } = *self.tile;
         let padded = columns.next_multiple_of(LANES);
+        let slack = T::from_f64(SLACK);
         // Two loops of short bodies, so that the processor works on several rows at once.
         for i in 0..rows {
             let row = &mut data[i][..padded];
             row[columns..].fill(T::NEG_INFINITY);
-            let old = if self.first { T::NEG_INFINITY } else { self.max[i] };
-            let max = old.max(largest(isa, row.as_chunks().0));
-            self.max[i] = max;
-            if !self.first {
-                let alpha = (old - finite(max)).exp();
-                self.sum[i] = self.sum[i] * alpha;
+            let (max, old) = (largest(isa, row.as_chunks().0), self.max[i]);
+            if self.first {
+                self.max[i] = max;
+                self.sum[i] = [T::ZERO; LANES];
+            } else if max > old + slack {
+                self.max[i] = max;
+                let alpha = exp2_or_zero(old - max);
+                scale(isa, std::slice::from_mut(&mut self.sum[i]), alpha);
                 scale(isa, self.o[i * self.padded..][..self.padded].as_chunks_mut().0, alpha);
             }
         }
         for i in 0..rows {
             let row = data[i][..padded].as_chunks_mut().0;
-            let sum = exponentials(isa, row, finite(self.max[i]));
-            self.sum[i] = if self.first { sum } else { self.sum[i] + sum };
+            exponentials(isa, row, finite(self.max[i]), &mut self.sum[i]);
         }
     }
 }
@@ -60,12 +70,12 @@ fn finite<T: Real>(max: T) -> T {
     if max == T::NEG_INFINITY { T::ZERO } else { max }
 }
 
-/// Ends the online softmax: o ← o / l, and the log-sum-exp m + ln l into `max`.
+/// Ends the online softmax: o ← o / l, and the log-sum-exp m·ln 2 + ln l into `max`.
 pub(super) struct Finish<'a, T> {
-    /// Maximum m of each row, replaced by the log-sum-exp.
+    /// What each row's scores are relative to, m; replaced by the log-sum-exp.
     pub max: &'a mut [T],
-    /// Sum l of each row.
-    pub sum: &'a [T],
+    /// Sum l of each row, by lanes.
+    pub sum: &'a [[T; LANES]],
     /// Answers, `padded` for each row.
     pub o: &'a mut [T],
     /// Distance between rows of `o`; whole sixteens.
@@ -76,23 +86,34 @@ impl<T: Real> Task<T> for Finish<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
-        for (i, o) in self.o.chunks_exact_mut(self.padded).enumerate() {
+        let rows = self.max.chunks_mut(LANES).zip(self.sum.chunks(LANES));
+        for ((max, sum), o) in rows.zip(self.o.chunks_mut(LANES * self.padded)) {
+            let mut sums = [T::ONE; LANES];
+            for (total, sum) in sums.iter_mut().zip(sum) {
+                *total = isa.sum(isa.load(sum));
+            }
+            let (l, m) = (isa.load(&sums), isa.load_head(max, T::ZERO));
             // A row whose scores are all −∞ has attended to nothing.
-            let some = self.max[i] != T::NEG_INFINITY;
-            scale(isa, o.as_chunks_mut().0, if some { T::ONE / self.sum[i] } else { T::ZERO });
-            self.max[i] = if some { self.max[i] + self.sum[i].ln() } else { self.max[i] };
+            let some = isa.splat(T::NEG_INFINITY).lt(m);
+            let lse = m.mul_add(m.lift(std::f64::consts::LN_2), l.ln());
+            isa.store_head(S::V::select(some, lse, m), max);
+            let mut factors = [T::ZERO; LANES];
+            isa.store(S::V::select(some, l.recip(), m.lift(0.0)), &mut factors);
+            for (o, &factor) in o.chunks_exact_mut(self.padded).zip(&factors) {
+                scale(isa, o.as_chunks_mut().0, factor);
+            }
         }
     }
 }
 
-/// The gradient of the scores, row by row: p = exp(s − LSE), ds = p·(dp − Δ). Zero for a p below
-/// e⁻⁸⁷, as before.
+/// The gradient of the scores, row by row: p = 2^(s − LSE), ds = p·(dp − Δ). Zero for a p below
+/// 2⁻¹²⁶, as before.
 pub(super) struct Backward<'a, 't, T> {
     /// Scores, replaced by p.
     pub p: &'a mut Tile<'t, T>,
     /// Gradient of p, replaced by that of the scores.
     pub ds: &'a mut Tile<'t, T>,
-    /// Log-sum-exp of each row.
+    /// Log-sum-exp of each row, in bits.
     pub lse: &'a [T],
     /// Δ = Σ o·do of each row.
     pub delta: &'a [T],
@@ -106,9 +127,11 @@ impl<T: Real> Task<T> for Backward<'_, '_, T> {
         for i in 0..self.p.rows {
             let (p, ds) = (&mut self.p.data[i][..padded], &mut self.ds.data[i][..padded]);
             let lse = isa.splat(finite(self.lse[i]));
+            let zero = isa.splat(T::ZERO);
             let delta = isa.splat(self.delta[i]);
             for (p, ds) in p.as_chunks_mut().0.iter_mut().zip(ds.as_chunks_mut().0) {
-                let e = exp_or_zero(isa.load(p) - lse);
+                // Far from zero, scores and log-sum-exp are rounded by more than a bit.
+                let e = exp2_or_zero(zero.min(isa.load(p) - lse));
                 isa.store(e, p);
                 isa.store(e * (isa.load(ds) - delta), ds);
             }
@@ -153,27 +176,32 @@ fn largest<T: Real, S: Simd<T = T>>(isa: S, row: &[[T; LANES]]) -> T {
     isa.largest(max)
 }
 
-/// Replaces each element by exp(element − shift) and answers their sum.
+/// Replaces each element x by 2^(x − shift) and adds them to `sum`, lane by lane.
 #[inline(always)]
-fn exponentials<T: Real, S: Simd<T = T>>(isa: S, row: &mut [[T; LANES]], shift: T) -> T {
+fn exponentials<T: Real, S: Simd<T = T>>(
+    isa: S,
+    row: &mut [[T; LANES]],
+    shift: T,
+    sum: &mut [T; LANES],
+) {
     let shift = isa.splat(shift);
-    let mut sum = isa.splat(T::ZERO);
+    let mut total = isa.load(sum);
     for x in row {
-        let p = exp_or_zero(isa.load(x) - shift);
+        let p = exp2_or_zero(isa.load(x) - shift);
         isa.store(p, x);
-        sum = sum + p;
+        total = total + p;
     }
-    isa.sum(sum)
+    isa.store(total, sum);
 }
 
-/// eˣ for x that is not above zero, or zero below e⁻⁸⁷, which is about the least normal number of
-/// f32. For a result below that an Intel core stops for a hundred cycles and more, and the room
-/// behind a row's last key has one. (On the way back that room holds any number, and so does the
-/// answer, which nobody reads.)
+/// 2ˣ for x that is not above 127, or zero below −126, where f32 has no more normal numbers. For a
+/// result below that an Intel core stops for a hundred cycles and more, and the room behind a row's
+/// last key has one. (On the way back that room holds any number, and so does the answer, which
+/// nobody reads.)
 #[inline(always)]
-fn exp_or_zero<N: Num>(x: N) -> N {
-    let least = x.lift(-87.0);
-    N::select(x.lt(least), x.lift(0.0), least.max(x).exp_normal())
+fn exp2_or_zero<N: Num>(x: N) -> N {
+    let least = x.lift(-126.0);
+    N::select(x.lt(least), x.lift(0.0), least.max(x).exp2_normal())
 }
 
 /// Multiplies each element by a number.

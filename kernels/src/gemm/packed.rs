@@ -52,7 +52,8 @@ impl<T: Real> Task<T> for PackedTile<'_, T> {
             }
             let strip = Strip::Packed { panels: strip, next: [&[]; STRIP] };
             let cell = self.c.part([rows.clone(), some.start * LANES..some.end * LANES]);
-            let out = Out { cell, first: !self.adds, expect: None };
+            // C is in a cache: there is nothing to fetch.
+            let out = Out { cell, first: !self.adds, expect: Some(&mut |_| ()) };
             match self.a {
                 LeftTile::Rows(x, stride) => strip_sums(isa, AlongK { x, stride }, strip, out),
                 LeftTile::Columns(x) => {

@@ -139,6 +139,10 @@ impl<T: Real> Num for Array<T> {
         lanewise!(self, i => self.0[i].exp_normal())
     }
     #[inline(always)]
+    fn exp2_normal(self) -> Self {
+        lanewise!(self, i => self.0[i].exp2_normal())
+    }
+    #[inline(always)]
     fn ln(self) -> Self {
         lanewise!(self, i => self.0[i].ln())
     }

@@ -254,6 +254,10 @@ impl Num for F32x16 {
         single::exp_normal(self)
     }
     #[inline(always)]
+    fn exp2_normal(self) -> Self {
+        single::exp2_normal(self)
+    }
+    #[inline(always)]
     fn ln(self) -> Self {
         single::ln(self)
     }

@@ -25,6 +25,7 @@ impl Task<f32> for Everything<'_> {
             S::V::select(x.lt(y), x, y),
             x.exp(),
             x.lift(-87.33).max(x.lift(88.37).min(x)).exp_normal(),
+            x.lift(-126.0).max(x.lift(127.0).min(x)).exp2_normal(),
             x.ln(),
             x.abs().ln(),
             x.tanh(),
