@@ -54,10 +54,7 @@ pub trait Num:
         self.exp()
     }
     /// 2ˣ for x in [-126, 127], with nothing spent on what lies beyond. NaN stays NaN.
-    #[inline(always)]
-    fn exp2_normal(self) -> Self {
-        (self * self.lift(std::f64::consts::LN_2)).exp_normal()
-    }
+    fn exp2_normal(self) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
     /// Hyperbolic tangent.

@@ -104,9 +104,7 @@ fn propagate<T: Real>(
         for span in &head.queries {
             let n = span.tokens.len();
             let from = &saved[span.segment].lse[(head.b * heads + head.h) * n..][..n];
-            for (lse, &x) in lse[first..][..n].iter_mut().zip(from) {
-                *lse = x * T::from_f64(BITS);
-            }
+            lse[first..][..n].copy_from_slice(from);
             first += n;
         }
 
@@ -142,7 +140,6 @@ struct Rows<'a, T> {
     keys_t: &'a [T],
     /// Vᵀ in panels.
     values_t: &'a [T],
-    /// In bits.
     lse: &'a [T],
     /// Δ of each query.
     delta: &'a [T],

@@ -53,9 +53,9 @@ fn answer<'a, T: Real>(
     let Problem { width, segments, scale, .. } = *head.problem;
     let ([nq, nk], padded) = (head.size(), head.problem.padded());
     let columns = nk.next_multiple_of(LANES);
-    let tile = QUERY_TILE.min(nq) * WIDTH;
-    let lens = [nq * padded, nq * padded, nk * padded, columns * width, tile, nq, nq * LANES];
-    scratch::with(lens, |[q, o, v, keys_t, tile, max, sum]| {
+    let [tile, sums] = [WIDTH, LANES].map(|width| QUERY_TILE.min(nq) * width);
+    let lens = [nq * padded, nq * padded, nk * padded, columns * width, tile, nq, sums];
+    scratch::with(lens, |[q, o, v, keys_t, tile, shift, sum]| {
         let queries = |i: usize| segments[i].q.expect("the segment has queries");
         let keys = (&mut *keys_t, T::from_f64(scale * BITS));
         let [to_q, to_k, to_v] = [
@@ -68,14 +68,14 @@ fn answer<'a, T: Real>(
         head.gather(&head.keys, |i| segments[i].v, to_v);
 
         let sum = sum.as_chunks_mut().0;
-        Work { q, keys_t, v, o, max, sum, tile }.attend(head);
+        Work { q, keys_t, v, o, shift, sum, tile }.attend(head);
 
         let mut first = 0;
         for span in &head.queries {
             let n = span.tokens.len();
             let (mut out, mut lse) = cells(span.segment);
             scatter(&o[first * padded..][..n * padded], padded, T::ONE, &mut out);
-            lse.row(0).copy_from_slice(&max[first..][..n]);
+            lse.row(0).copy_from_slice(&shift[first..][..n]);
             first += n;
         }
     });
@@ -89,9 +89,9 @@ struct Work<'a, T> {
     /// In panels.
     v: &'a [T],
     o: &'a mut [T],
-    /// Maximum, in the end log-sum-exp, of each query's scores.
-    max: &'a mut [T],
-    /// Sum of each query's exponentials, by lanes.
+    /// What each query's scores are relative to, in the end their log-sum-exp.
+    shift: &'a mut [T],
+    /// Sum of the exponentials of each query of a tile, by lanes.
     sum: &'a mut [[T; LANES]],
     /// One tile of scores, then of P.
     tile: &'a mut [T],
@@ -103,25 +103,25 @@ impl<T: Real> Work<'_, T> {
         let ([nq, nk], padded, width) = (head.size(), head.problem.padded(), head.problem.width);
         if nk == 0 {
             self.o.fill(T::ZERO);
-            self.max.fill(T::NEG_INFINITY);
+            self.shift.fill(T::NEG_INFINITY);
             return;
         }
         for query in (0..nq).step_by(QUERY_TILE) {
             let n = QUERY_TILE.min(nq - query);
             let q = (&self.q[query * padded..], padded);
             let o = &mut self.o[query * padded..][..n * padded];
-            let (max, sum) = (&mut self.max[query..][..n], &mut self.sum[query..][..n]);
+            let (shift, sum) = (&mut self.shift[query..][..n], &mut self.sum[..n]);
             for key in (0..nk).step_by(KEY_TILE) {
                 let keys = KEY_TILE.min(nk - key);
                 let data = self.tile.as_chunks_mut().0;
                 let mut tile = Tile { data, rows: n, columns: keys };
                 scores(q, &self.keys_t[key * width..], width, &mut tile);
                 head.add_bias([query, key], &mut tile);
-                T::dispatch(Step { tile: &mut tile, max, sum, o, padded, first: key == 0 });
+                T::dispatch(Step { tile: &mut tile, shift, sum, o, padded, first: key == 0 });
                 let v = Weighed::new(self.v, nk, key);
                 weigh::<T, false>(&tile, v, (o, padded), key > 0);
             }
-            T::dispatch(Finish { max, sum, o, padded });
+            T::dispatch(Finish { shift, sum, o, padded });
         }
     }
 }

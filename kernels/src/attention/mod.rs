@@ -1,13 +1,13 @@
 //! Attention over a list of segments, forward and backward, without the S×S matrix.
 //!
 //! ```text
-//! P = softmax(scale·Q·Kᵀ + bias)      O = P·V      LSE = log-sum-exp of the scores' rows
+//! P = softmax(scale·Q·Kᵀ + bias)      O = P·V      LSE = log-sum-exp of the scores' rows, in bits
 //! ```
 //!
 //! Queries, keys and values of several segments (image tokens, text tokens) are attended to as if
 //! they were concatenated along the token axis, and never are: each segment keeps its own buffers.
-//! Scores exist only as tiles; a running maximum and sum make their softmax exact. The backward
-//! pass recomputes P = exp(score − LSE) tile by tile.
+//! Scores exist only as tiles; a running sum, relative to about the maximum so far, makes their
+//! softmax exact. The backward pass recomputes P = 2^(score in bits − LSE) tile by tile.
 //!
 //! Sources: Vaswani et al., "Attention is all you need", 2017, eq. (1); Dao et al.,
 //! "FlashAttention", 2022, algorithms 1 and 4; Esser et al., "Scaling rectified flow transformers",
@@ -15,15 +15,15 @@
 //!
 //! # Speed
 //!
-//! A task is one head of one sample, or some queries of it. It gathers its rows into contiguous memory (a head's rows lie
-//! a whole token apart, which in powers of two is always the same cache set), each operand in the
-//! forms in which it is multiplied, and then does nothing but products of tiles ([`product`]), by
-//! the micro-kernel of [`gemm`](crate::gemm), and rows of exponentials ([`softmax`]).
+//! A task is one head of one sample, or some queries of it. It gathers its rows into contiguous
+//! memory (a head's rows lie a whole token apart, which in powers of two is always the same cache
+//! set), each operand in the forms in which it is multiplied, and then does nothing but products of
+//! tiles ([`product`]), by the micro-kernel of [`gemm`](crate::gemm), and rows of powers of two
+//! ([`softmax`]).
 //!
-//! On one core of Zen 3, heads of 64, a forward pass at 1280 tokens spends 38 % of its time on
-//! scores, 35 % on weighing values by them, 17 % on exponentials, and 9 % on gathering; at 88
-//! tokens 33, 29, 17 and 16 %, the rest being answers on their way out. `docs/speed.md` has the
-//! rates.
+//! With AVX-512, a forward pass at 1280 tokens, heads of 64, spends 71 % of its time on products,
+//! 11 % on powers of two and maxima, 7 % on gathering, and 2 % on answers on their way out; at 88
+//! tokens, heads of 32, 37, 18, 18 and 5 %. `docs/speed.md` has the rates.
 
 use crate::Real;
 use crate::gemm::WIDTH;
@@ -108,7 +108,8 @@ pub struct Problem<'a, T> {
     pub scale: f64,
     /// The segments, in the order of the joint sequence.
     pub segments: &'a [Segment<'a, T>],
-    /// \[H, `queries()`, `keys()`\], added to the scores of every sample.
+    /// \[H, `queries()`, `keys()`\], added to the scores of every sample. In f32, what is below
+    /// -2.36e38 is −∞.
     pub bias: Option<&'a [T]>,
 }
 
@@ -117,7 +118,8 @@ pub struct Problem<'a, T> {
 pub struct Output<'a, T> {
     /// \[B, S, H·D\].
     pub o: &'a mut [T],
-    /// \[B, H, S\]: log-sum-exp of the scores; −∞ where there are no keys (and `o` is zero).
+    /// \[B, H, S\]: log-sum-exp of the scores in bits, log₂ Σ eˢ; −∞ where there are no keys (and
+    /// `o` is zero).
     pub lse: &'a mut [T],
 }
 

@@ -1,22 +1,23 @@
 //! The pointwise half of attention: exponentials of score tiles, forward and backward.
 //!
-//! Scores are in [bits](super::BITS): p = 2ˢ.
+//! Scores and their log-sum-exp are in [bits](BITS): p = 2ˢ.
 
+use super::BITS;
 use super::head::Tile;
 use crate::lane::LANES;
 use crate::num::Num;
 use crate::{Real, Simd, Task};
 
-/// How far scores may exceed what was their rows' maximum before sums and answers are made again
-/// relative to a larger one: p is at most 2⁸ then. Of later tiles few rows have one that does, and
-/// most of what they cost besides exponentials is saved. Source: Dao et al., "FlashAttention-4",
-/// 2026.
+/// How far scores of a later tile may exceed the maximum m before m is raised, and sums and answers
+/// are scaled: a p is at most about 2⁸ then, which costs no precision, and few rows ever are
+/// scaled. Source: Zadouri et al., "FlashAttention-4", 2026.
 const SLACK: f64 = 8.0;
 
 /// One step of the online softmax on a tile of scores s, row by row:
 ///
 /// ```text
-/// m′ = max s > m + 8 ? max s : m     s ← p = 2^(s − m′)     l ← l·α + Σ p     o ← o·α,  α = 2^(m − m′)
+/// m′ = max s if that is above m + 8, else m     s ← p = 2^(s − m′)
+/// l ← l·α + Σ p     o ← o·α,  α = 2^(m − m′)
 /// ```
 ///
 /// with zero for a p below 2⁻¹²⁶.
@@ -24,7 +25,7 @@ pub(super) struct Step<'a, 't, T> {
     /// Scores, replaced by p.
     pub tile: &'a mut Tile<'t, T>,
     /// What each row's scores are relative to, m.
-    pub max: &'a mut [T],
+    pub shift: &'a mut [T],
     /// Running sum l of each row, by lanes.
     pub sum: &'a mut [[T; LANES]],
     /// Unnormalised answers, `padded` for each row.
@@ -46,12 +47,12 @@ impl<T: Real> Task<T> for Step<'_, '_, T> {
         for i in 0..rows {
             let row = &mut data[i][..padded];
             row[columns..].fill(T::NEG_INFINITY);
-            let (max, old) = (largest(isa, row.as_chunks().0), self.max[i]);
+            let (max, old) = (largest(isa, row.as_chunks().0), self.shift[i]);
             if self.first {
-                self.max[i] = max;
+                self.shift[i] = max;
                 self.sum[i] = [T::ZERO; LANES];
             } else if max > old + slack {
-                self.max[i] = max;
+                self.shift[i] = max;
                 let alpha = exp2_or_zero(old - max);
                 scale(isa, std::slice::from_mut(&mut self.sum[i]), alpha);
                 scale(isa, self.o[i * self.padded..][..self.padded].as_chunks_mut().0, alpha);
@@ -59,7 +60,7 @@ impl<T: Real> Task<T> for Step<'_, '_, T> {
         }
         for i in 0..rows {
             let row = data[i][..padded].as_chunks_mut().0;
-            exponentials(isa, row, finite(self.max[i]), &mut self.sum[i]);
+            exponentials(isa, row, finite(self.shift[i]), &mut self.sum[i]);
         }
     }
 }
@@ -70,10 +71,10 @@ fn finite<T: Real>(max: T) -> T {
     if max == T::NEG_INFINITY { T::ZERO } else { max }
 }
 
-/// Ends the online softmax: o ← o / l, and the log-sum-exp m·ln 2 + ln l into `max`.
+/// Ends the online softmax: o ← o / l, and the log-sum-exp m + log₂ l, in bits, into `shift`.
 pub(super) struct Finish<'a, T> {
     /// What each row's scores are relative to, m; replaced by the log-sum-exp.
-    pub max: &'a mut [T],
+    pub shift: &'a mut [T],
     /// Sum l of each row, by lanes.
     pub sum: &'a [[T; LANES]],
     /// Answers, `padded` for each row.
@@ -86,17 +87,17 @@ impl<T: Real> Task<T> for Finish<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
-        let rows = self.max.chunks_mut(LANES).zip(self.sum.chunks(LANES));
-        for ((max, sum), o) in rows.zip(self.o.chunks_mut(LANES * self.padded)) {
+        let rows = self.shift.chunks_mut(LANES).zip(self.sum.chunks(LANES));
+        for ((shift, sum), o) in rows.zip(self.o.chunks_mut(LANES * self.padded)) {
             let mut sums = [T::ONE; LANES];
             for (total, sum) in sums.iter_mut().zip(sum) {
                 *total = isa.sum(isa.load(sum));
             }
-            let (l, m) = (isa.load(&sums), isa.load_head(max, T::ZERO));
+            let (l, m) = (isa.load(&sums), isa.load_head(shift, T::ZERO));
             // A row whose scores are all −∞ has attended to nothing.
             let some = isa.splat(T::NEG_INFINITY).lt(m);
-            let lse = m.mul_add(m.lift(std::f64::consts::LN_2), l.ln());
-            isa.store_head(S::V::select(some, lse, m), max);
+            let lse = l.ln().mul_add(l.lift(BITS), m);
+            isa.store_head(S::V::select(some, lse, m), shift);
             let mut factors = [T::ZERO; LANES];
             isa.store(S::V::select(some, l.recip(), m.lift(0.0)), &mut factors);
             for (o, &factor) in o.chunks_exact_mut(self.padded).zip(&factors) {
@@ -113,7 +114,7 @@ pub(super) struct Backward<'a, 't, T> {
     pub p: &'a mut Tile<'t, T>,
     /// Gradient of p, replaced by that of the scores.
     pub ds: &'a mut Tile<'t, T>,
-    /// Log-sum-exp of each row, in bits.
+    /// Log-sum-exp of each row.
     pub lse: &'a [T],
     /// Δ = Σ o·do of each row.
     pub delta: &'a [T],
@@ -127,11 +128,9 @@ impl<T: Real> Task<T> for Backward<'_, '_, T> {
         for i in 0..self.p.rows {
             let (p, ds) = (&mut self.p.data[i][..padded], &mut self.ds.data[i][..padded]);
             let lse = isa.splat(finite(self.lse[i]));
-            let zero = isa.splat(T::ZERO);
             let delta = isa.splat(self.delta[i]);
             for (p, ds) in p.as_chunks_mut().0.iter_mut().zip(ds.as_chunks_mut().0) {
-                // Far from zero, scores and log-sum-exp are rounded by more than a bit.
-                let e = exp2_or_zero(zero.min(isa.load(p) - lse));
+                let e = exp2_or_zero(isa.load(p) - lse);
                 isa.store(e, p);
                 isa.store(e * (isa.load(ds) - delta), ds);
             }

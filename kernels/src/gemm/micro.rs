@@ -29,7 +29,7 @@ pub(super) struct Out<'a, T> {
     pub cell: Cell<'a, T>,
     /// Whether this is the first block of K: sums are stored, not added.
     pub first: bool,
-    /// Is told of rows whose sums come next, if the cell is not where they stay.
+    /// Is told of rows whose sums come next; without it, the cell's own rows are fetched.
     pub expect: Option<&'a mut dyn FnMut(Range<usize>)>,
 }
 

@@ -52,7 +52,8 @@ impl<T: Real> Task<T> for PackedTile<'_, T> {
             }
             let strip = Strip::Packed { panels: strip, next: [&[]; STRIP] };
             let cell = self.c.part([rows.clone(), some.start * LANES..some.end * LANES]);
-            // C is in a cache: there is nothing to fetch.
+            // A tile of scores, or answers of as many rows: C is in a cache, and to fetch it would
+            // only keep the processor busy.
             let out = Out { cell, first: !self.adds, expect: Some(&mut |_| ()) };
             match self.a {
                 LeftTile::Rows(x, stride) => strip_sums(isa, AlongK { x, stride }, strip, out),

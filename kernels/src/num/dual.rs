@@ -114,6 +114,11 @@ impl<N: Num> Num for Dual<N> {
         Dual { v, d: self.d * v }
     }
     #[inline(always)]
+    fn exp2_normal(self) -> Self {
+        let v = self.v.exp2_normal();
+        Dual { v, d: self.d * (v * v.lift(std::f64::consts::LN_2)) }
+    }
+    #[inline(always)]
     fn ln(self) -> Self {
         Dual { v: self.v.ln(), d: self.d / self.v }
     }
@@ -131,7 +136,7 @@ mod tests {
     #[test]
     fn dual_numbers_differentiate() {
         fn f<N: Num>(x: N) -> N {
-            (x * x + x.lift(1.0)).ln() * x.tanh() / x.exp().sqrt() - x.abs()
+            (x * x + x.lift(1.0)).ln() * x.tanh() / x.exp().sqrt() - x.abs() * x.exp2_normal()
         }
         for x in [-2.0, -0.3, 0.7, 1.9] {
             let h = 1e-5;

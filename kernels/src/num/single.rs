@@ -1,7 +1,7 @@
 //! Elementary functions in float32, by polynomials, the same bits for scalar and every lane type.
 //!
-//! Coefficients are those of the Cephes library (Moshier); the stated errors are measured on dense
-//! grids by the tests below.
+//! Coefficients are those of the Cephes library (Moshier), of [`exp2_normal`] our own; the stated
+//! errors are measured on dense grids by the tests below.
 
 use super::Single;
 
@@ -21,19 +21,20 @@ pub fn exp_normal<N: Single>(x: N) -> N {
     m.scale_normal(n)
 }
 
-/// 2ˣ to 1 ulp for x in [-126, 127], where the result is a normal number: x = n + r, and a polynomial
-/// of degree 6 in r, of least relative error on [-½, ½] (3e-9) among those that are 1 at 0.
+/// 2ˣ to 1 ulp for x in [-126, 127], where the result is a normal number: x = n + r, and a
+/// polynomial of degree 6 in r whose relative error on [-½, ½] is least (2e-9) among those that are
+/// 1 at 0.
 #[inline(always)]
 pub fn exp2_normal<N: Single>(x: N) -> N {
     let c = |v: f64| x.lift(v);
     let n = x.round_ties_even();
     let r = x - n;
-    let p = c(1.559_467_8e-4)
-        .mul_add(r, c(1.340_664_4e-3))
-        .mul_add(r, c(9.617_693e-3))
-        .mul_add(r, c(5.550_310_6e-2))
-        .mul_add(r, c(2.402_265_2e-1))
-        .mul_add(r, c(6.931_472_4e-1))
+    let p = c(1.535_336_1e-4)
+        .mul_add(r, c(1.339_887_5e-3))
+        .mul_add(r, c(9.618_437e-3))
+        .mul_add(r, c(5.550_332_5e-2))
+        .mul_add(r, c(2.402_264_8e-1))
+        .mul_add(r, c(6.931_472e-1))
         .mul_add(r, c(1.0));
     p.scale_normal(n)
 }
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn powers_of_two_are_within_their_stated_ulp() {
-        assert!(worst_ulp(exp2_normal, f64::exp2, grid(-126.0, 127.0, 2_000_003)) < 1.01);
+        assert!(worst_ulp(exp2_normal, f64::exp2, grid(-126.0, 127.0, 2_000_003)) < 1.0);
         assert!((-126..=127).all(|n| exp2_normal(n as f32) == f32::exp2(n as f32)));
         assert!(exp2_normal(f32::NAN).is_nan());
     }

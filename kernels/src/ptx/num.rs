@@ -38,6 +38,9 @@ impl<'k> Num for Reg<'k, F32> {
     fn exp_normal(self) -> Self {
         single::exp_normal(self)
     }
+    fn exp2_normal(self) -> Self {
+        single::exp2_normal(self)
+    }
     fn ln(self) -> Self {
         single::ln(self)
     }
