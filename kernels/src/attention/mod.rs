@@ -21,9 +21,9 @@
 //! tiles ([`product`]), by the micro-kernel of [`gemm`](crate::gemm), and rows of powers of two
 //! ([`softmax`]).
 //!
-//! With AVX-512, a forward pass at 1280 tokens, heads of 64, spends 71 % of its time on products,
-//! 11 % on powers of two and maxima, 7 % on gathering, and 2 % on answers on their way out; at 88
-//! tokens, heads of 32, 37, 18, 18 and 5 %. `docs/speed.md` has the rates.
+//! With AVX-512, a forward pass at 1280 tokens, heads of 64, spends 74 % of its time on products,
+//! 12 % on the softmax's rows, 8 % on gathering, and 2 % on answers on their way out; at 88 tokens,
+//! heads of 32, 42, 23, 21 and 5 %. `docs/speed.md` has the rates.
 
 use crate::Real;
 use crate::gemm::WIDTH;

@@ -22,8 +22,8 @@ pub fn exp_normal<N: Single>(x: N) -> N {
 }
 
 /// 2ˣ to 1 ulp for x in [-126, 127], where the result is a normal number: x = n + r, and a
-/// polynomial of degree 6 in r whose relative error on [-½, ½] is least (2e-9) among those that are
-/// 1 at 0.
+/// polynomial of degree 6 in r whose relative error on [-½, ½] is least (2e-9, before coefficients
+/// are rounded) among those that are 1 at 0.
 #[inline(always)]
 pub fn exp2_normal<N: Single>(x: N) -> N {
     let c = |v: f64| x.lift(v);
