@@ -106,8 +106,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Begins to fetch a row, a line of the cache for each sixteen elements.
     #[inline(always)]
     fn prefetch_row(self, row: &[Self::T]) {
-        for line in row.chunks(LANES) {
-            self.prefetch(line, 0);
+        for i in (0..row.len()).step_by(LANES) {
+            self.prefetch(row, i);
         }
     }
 
@@ -141,6 +141,15 @@ pub trait Simd: Copy + Send + Sync + 'static {
                 lanes[i] = x;
             }
         }
+        self.load(&lanes)
+    }
+
+    /// The elements of `a`, then those of `b`: sixteen together, and whole fours of each.
+    #[inline(always)]
+    fn load_joined(self, a: &[Self::T], b: &[Self::T]) -> Self::V {
+        let mut lanes = [Self::T::ZERO; LANES];
+        lanes[..a.len()].copy_from_slice(a);
+        lanes[a.len()..].copy_from_slice(b);
         self.load(&lanes)
     }
 

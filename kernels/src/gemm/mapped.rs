@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
+use super::copy::Copy;
 use super::read::Reader;
-use super::strided::Copy;
 use super::write::{At, ByRow};
 use crate::elementwise::{Chain, Pointwise, SlopeOf, Unary};
 use crate::lane::LANES;

@@ -39,12 +39,15 @@
 //!
 //! So tiles are tall: few columns, all rows. Where each packs its own rows of A, or where sums are
 //! short and rows many, tiles are wide, and B is packed before, for all of them: then rows stay in
-//! the second cache for all columns, or B for all rows.
+//! the second cache for all columns, or B for all rows. Where rows of A are packed and sums only
+//! stored or added, each block of K is a product of its own: a block of B may stay there, where all
+//! of B does not.
 //!
 //! What did not help: fetching rows of A, or columns of B that are not packed, before their turn in
 //! another tile; strips of 96 or 128 columns; all strips for a dozen rows and then for the next;
 //! handing sums to writers by the dozen of rows. Measurements are in `docs/speed.md`.
 
+mod copy;
 mod feed;
 mod mapped;
 mod micro;
@@ -57,6 +60,7 @@ mod read;
 mod reference;
 mod storage;
 mod strided;
+mod strip;
 mod tile;
 mod transpose;
 mod write;
@@ -148,6 +152,32 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
     if let Right::Packed(b) = &b {
         assert_eq!(b.size(), [k, n], "packed operand of {size:?}");
     }
+    // Where rows of A are packed, each block of K for itself: so a block of B, not all of it, is to
+    // stay in a cache.
+    if let (Right::Read(b), Some(add), false) = (b, writer.then(), a.is_lent())
+        && batch == 1
+        && k > KC
+    {
+        for depth in tile::blocks(k) {
+            let (a, b) = (a.part([0, depth.start]), b.part([depth.start, 0]));
+            let writer = if depth.start == 0 { writer } else { add };
+            tiles(Size { k: depth.len(), ..size }, a, b.into(), writer, out, kept);
+        }
+    } else {
+        tiles(size, a, b, writer, out, kept);
+    }
+}
+
+/// Makes a product, or a block of K of one, tile by tile.
+fn tiles<T: Real, O: Send>(
+    size: Size,
+    a: Operand<T>,
+    b: Right<T>,
+    writer: &dyn Writer<T, O>,
+    out: &mut [O],
+    kept: &mut [T],
+) {
+    let Size { m, n, k, .. } = size;
     let plan = Plan::new(size, &a, &b);
     let kept = (!kept.is_empty()).then(|| Cells::new(kept, [m, n], plan.tile));
     let out = Cells::new(out, [m, n], plan.tile);

@@ -2,7 +2,8 @@
 
 use super::feed::{AlongK, SideBySide};
 use super::micro::Out;
-use super::tile::{STRIP, Strip, strip_sums};
+use super::strip::{Strip, strip_sums};
+use super::tile::STRIP;
 use crate::lane::LANES;
 use crate::par::Cell;
 use crate::{Real, Simd, Task};

@@ -38,7 +38,7 @@ pub(super) struct Plan {
 
 /// Most rows of a tall tile: packing its columns of B takes a thousandth part of its time,
 pub(super) const TALL: usize = 1536;
-/// and fewest rows of one that is cut in two for want of tiles.
+/// and fewest rows of one that is cut in two for want of tiles; half, where it has all.
 const CUT: usize = 384;
 /// Most rows and columns of a wide tile: its rows of A stay in the second cache for all of them.
 const WIDE: [usize; 2] = [96, 1024];
@@ -60,14 +60,17 @@ const SHORT: usize = 768;
 
 impl Plan {
     /// Where no tile has to pack rows of A, tiles are tall and pack columns of B, unless sums are
-    /// short and rows many: then B, if it is not packed, is so once for all tiles.
+    /// short and wide tiles enough: then B, if it is not packed, is so once for all tiles.
     pub fn new<T: Real>(size: Size, a: &Operand<T>, b: &Right<T>) -> Self {
         if a.is_lent() {
-            let wide = Self::wide(size, CACHED);
-            let work = wide.tile[0] * wide.tile[1].min(size.n) * size.k;
-            let is_good = size.k <= SHORT && wide.down.len() >= MANY && work >= TILE_WORK / 2;
-            let shares = matches!(b, Right::Read(_)) && size.batch == 1 && is_good;
-            return if shares { wide.cut() } else { Self::tall(size, TALL) };
+            let shares = matches!(b, Right::Read(_)) && size.batch == 1 && size.k <= SHORT;
+            if shares && size.m > (MANY - 1) * WIDE[0] {
+                let wide = Self::wide(size, CACHED);
+                if wide.tile[0] * wide.tile[1].min(size.n) * size.k >= TILE_WORK / 2 {
+                    return wide.cut();
+                }
+            }
+            return Self::tall(size, TALL);
         }
         let wide = Self::wide(size, BAND);
         // A tile that has all columns packs what no other one does.
@@ -97,7 +100,7 @@ impl Plan {
             tile[1] *= 2;
         }
         while tiles(tile) < TILES && tile[0].min(m) * tile[1].min(n) * k >= TILE_WORK {
-            if tile[0] >= CUT {
+            if tile[0] >= if pieces == 1 { CUT / 2 } else { CUT } {
                 pieces *= 2;
                 tile[0] = rows(pieces);
             } else if tile[1] == STRIP * LANES {
@@ -236,18 +239,9 @@ impl Plan {
         let (rows, columns) = (out.rows().len(), out.columns().len());
         let (panels, k) = (column / LANES..(column + columns).div_ceil(LANES), self.size.k);
         let make = |to: To<T>, a_block: &mut [T], slots: &mut [T]| {
-            let (rows, slots) = (row..row + rows, slots.as_chunks_mut().0);
-            T::multiply(SumTile {
-                a,
-                b,
-                batch,
-                k,
-                rows,
-                panels: panels.clone(),
-                a_block,
-                slots,
-                to,
-            });
+            let (rows, panels, adds) = (row..row + rows, panels.clone(), writer.adds());
+            let slots = slots.as_chunks_mut().0;
+            T::multiply(SumTile { a, b, batch, k, rows, panels, a_block, slots, to, adds });
         };
         let room = [a.room(rows, k), STRIP * SLOT * LANES];
         match writer.place(out) {

@@ -84,7 +84,7 @@ pub trait Reader<T: Real>: Sync {
     where
         Self: Sized,
     {
-        Operand { reader: self, transposed: false }
+        Operand { reader: self, transposed: false, first: [0, 0] }
     }
 
     /// The transpose of this matrix as an operand; nothing is moved.
@@ -92,7 +92,7 @@ pub trait Reader<T: Real>: Sync {
     where
         Self: Sized,
     {
-        Operand { reader: self, transposed: true }
+        Operand { reader: self, transposed: true, first: [0, 0] }
     }
 }
 
@@ -137,6 +137,8 @@ impl<T: Real, R: Reader<T> + ?Sized> Reader<T> for Box<R> {
 pub struct Operand<'a, T> {
     reader: &'a dyn Reader<T>,
     transposed: bool,
+    /// Its first row and column in that.
+    first: [usize; 2],
 }
 
 /// Rows that are read at a time when they are to be dealt out to panels: as much as the first
@@ -144,8 +146,20 @@ pub struct Operand<'a, T> {
 const ROWS_AT_ONCE: usize = 16;
 
 impl<'a, T: Real> Operand<'a, T> {
+    /// The operand without its first rows and columns.
+    pub(super) fn part(self, [rows, columns]: [usize; 2]) -> Self {
+        Operand { first: [self.first[0] + rows, self.first[1] + columns], ..self }
+    }
+
+    /// Rows and columns of the reader's matrix or its transpose.
+    fn whole(&self, rows: Range<usize>, columns: Range<usize>) -> [Range<usize>; 2] {
+        let [row, column] = self.first;
+        [row + rows.start..row + rows.end, column + columns.start..column + columns.end]
+    }
+
     /// The operand from element (row, col) on and its strides, if it lies in memory as it is.
     fn in_memory(&self, batch: usize, row: usize, col: usize) -> Option<(&'a [T], [usize; 2])> {
+        let [row, col] = [self.first[0] + row, self.first[1] + col];
         if self.transposed {
             let (x, [down, across]) = self.reader.lend(batch, col, row)?;
             Some((x, [across, down]))
@@ -185,6 +199,7 @@ impl<'a, T: Real> Operand<'a, T> {
         out: &mut [T],
         stride: usize,
     ) {
+        let [rows, depth] = self.whole(rows, depth);
         if self.transposed {
             self.reader.read_transposed(batch, depth, rows, out, stride);
         } else {
@@ -207,7 +222,10 @@ impl<'a, T: Real> Operand<'a, T> {
                 let columns = Strided::<T>::new(x, [by, 1]);
                 columns.read_panels(0, 0..depth.len(), 0..rows.len(), out, panel);
             }
-            None => self.reader.read_panels(batch, depth, rows, out, panel),
+            None => {
+                let [rows, depth] = self.whole(rows, depth);
+                self.reader.read_panels(batch, depth, rows, out, panel);
+            }
         }
     }
 
@@ -221,6 +239,7 @@ impl<'a, T: Real> Operand<'a, T> {
         out: &mut [T],
         panel_rows: usize,
     ) {
+        let [depth, columns] = self.whole(depth, columns);
         if self.transposed {
             let panels = out.chunks_mut(panel_rows * LANES);
             for (first, panel) in columns.clone().step_by(LANES).zip(panels) {

@@ -3,13 +3,12 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::copy::{AsItIs, Copy};
 use super::read::Reader;
 use super::storage::Stored;
 use super::transpose::transpose;
-use crate::elementwise::Pointwise;
 use crate::lane::LANES;
-use crate::num::Num;
-use crate::{Real, Simd, Task, scratch};
+use crate::{Real, scratch};
 
 /// A batch index may have so many axes: `[B, H]` and two more.
 const BATCH_AXES: usize = 4;
@@ -131,55 +130,6 @@ impl<T: Real, E: Stored<T>> Reader<T> for Strided<'_, T, E> {
 /// Rows of adjacent elements, `by` apart.
 fn copy<T: Real, E: Stored<T>>(x: &[E], by: usize, size: [usize; 2], out: &mut [T], stride: usize) {
     T::dispatch(Copy { x, by, size, out, row_step: stride, panel: [LANES, LANES], f: AsItIs });
-}
-
-/// y = x.
-struct AsItIs;
-
-impl Pointwise<1> for AsItIs {
-    #[inline(always)]
-    fn at<N: Num>(&self, [x]: [N; 1]) -> N {
-        x
-    }
-}
-
-/// Rows of adjacent elements on their way, through `f`, to panels of at most sixteen columns; where
-/// one panel follows the other, to rows again.
-pub(super) struct Copy<'a, T, E, F> {
-    pub x: &'a [E],
-    pub by: usize,
-    pub size: [usize; 2],
-    pub out: &'a mut [T],
-    /// Elements of `out` from a row to the next.
-    pub row_step: usize,
-    /// Columns of a panel, and elements of `out` from a panel to the next.
-    pub panel: [usize; 2],
-    pub f: F,
-}
-
-/// How many elements before its turn a row is fetched. The next row mostly lies on another page,
-/// where the processor does not look by itself: with this, packing takes half the time.
-const AHEAD: usize = 1024;
-
-impl<T: Real, E: Stored<T>, F: Pointwise<1>> Task<T> for Copy<'_, T, E, F> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd<T = T>>(self, isa: S) {
-        let Copy { x, by, size: [rows, cols], out, row_step, panel: [width, panel_step], f } = self;
-        let ahead = AHEAD.div_ceil(cols.max(1)).wrapping_mul(by);
-        for i in 0..rows {
-            let (x, out) = (&x[i * by..][..cols], &mut out[i * row_step..]);
-            for (x, out) in x.chunks(width).zip(out.chunks_mut(panel_step)) {
-                isa.prefetch(x, ahead);
-                let out = &mut out[..x.len()];
-                if let Some(x) = E::as_real(x) {
-                    isa.store_head(f.at([isa.load_head(x, T::ZERO)]), out);
-                } else {
-                    x.iter().zip(out).for_each(|(x, out)| *out = f.at([x.widen()]));
-                }
-            }
-        }
-    }
 }
 
 /// Rows of adjacent elements, `by` apart, as columns.

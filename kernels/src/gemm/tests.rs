@@ -257,21 +257,31 @@ fn full(seed: u32, n: usize) -> Vec<f32> {
 
 #[test]
 fn sums_are_made_in_the_documented_order() {
-    let (m, n, k) = (14, 35, 2 * KC + 77);
-    let (a, b) = (full(20, m * k), full(30, n * k));
-    let (a_rows, b_rows) = (Strided::<f32>::rows(&a, k), Strided::<f32>::rows(&b, k));
-    let mut c = vec![0.0; m * n];
-    on_every_isa("matrix products", |isa| {
-        gemm(Size::new(m, n, k), a_rows.plain(), b_rows.transposed(), &Store, &mut c);
-        for (at, &c) in c.iter().enumerate() {
-            let (a, b) = (&a[at / n * k..][..k], &b[at % n * k..][..k]);
-            let block = |(a, b): (&[f32], &[f32])| {
-                a.iter().zip(b).fold(0.0_f32, |sum, (&a, &b)| a.mul_add(b, sum))
-            };
-            let blocks = a.chunks(KC).zip(b.chunks(KC)).map(block);
-            assert_eq!(c, blocks.reduce(|total, sum| total + sum).unwrap(), "{isa:?} {at}");
-        }
-    });
+    let (m, k) = (14, 2 * KC + 77);
+    // Whole sixteens, which are made in the output, and others.
+    for n in [35, 48] {
+        let (a, b) = (full(20, m * k), full(30, n * k));
+        let (a_turned, before) = (turned(&a, [m, k]), full(40, m * n));
+        let (rows, columns) = (Strided::<f32>::rows(&a, k), Strided::<f32>::rows(&a_turned, m));
+        let by_n = Strided::<f32>::rows(&b, k);
+        let sums = |at: usize| {
+            let blocks = a[at / n * k..][..k].chunks(KC).zip(b[at % n * k..][..k].chunks(KC));
+            blocks.map(|(a, b)| a.iter().zip(b).fold(0.0_f32, |sum, (a, &b)| a.mul_add(b, sum)))
+        };
+        let stored = (0..m * n).map(|at| sums(at).reduce(|total, sum| total + sum).unwrap());
+        let stored: Vec<f32> = stored.collect();
+        let added = (0..m * n).map(|at| sums(at).fold(before[at], |total, sum| total + sum));
+        let added: Vec<f32> = added.collect();
+        on_every_isa("matrix products", |isa| {
+            for a in [rows.plain(), columns.transposed()] {
+                for (writer, want) in [(&Store as &dyn Writer<f32>, &stored), (&Add, &added)] {
+                    let mut c = before.clone();
+                    gemm(Size::new(m, n, k), a, by_n.transposed(), writer, &mut c);
+                    assert!(c == *want, "{isa:?} {n} columns");
+                }
+            }
+        });
+    }
 }
 
 #[test]

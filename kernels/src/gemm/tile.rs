@@ -17,10 +17,11 @@
 
 use std::ops::Range;
 
-use super::feed::{Fresh, Left, Ready, Tall};
-use super::micro::{Out, micro_tiles, tile_rows};
+use super::feed::Left;
+use super::micro::Out;
 use super::pack::{Columns, Rows, pack_columns};
 use super::packed::PackedTile;
+use super::strip::{Strip, packs_on_the_way, slices, strip_sums};
 use crate::lane::LANES;
 use crate::par::Cell;
 use crate::{Real, Simd, Task};
@@ -115,6 +116,8 @@ pub struct SumTile<'a, 'w, T> {
     /// and for a strip of B, [`SLOT`] rows a panel.
     pub(super) slots: &'a mut [[T; LANES]],
     pub(super) to: To<'a, 'w, T>,
+    /// Whether the sums of each block of K are added to what is there, or handed on by themselves.
+    pub(super) adds: bool,
 }
 
 /// Sixteens from a row of a tile's sums to the next, and how many such rows there have to be.
@@ -130,7 +133,10 @@ impl<T: Real> Task<T> for SumTile<'_, '_, T> {
     #[inline(always)]
     fn run<S: Simd<T = T>>(mut self, isa: S) {
         if self.k == 0 {
-            return no_sums(&mut self.to, self.rows.len(), self.panels.len());
+            if !self.adds {
+                no_sums(&mut self.to, self.rows.len(), self.panels.len());
+            }
+            return;
         }
         for depth in blocks(self.k) {
             self.a.prepare(self.batch, self.rows.clone(), depth.clone(), self.a_block);
@@ -185,17 +191,17 @@ impl<T: Real> SumTile<'_, '_, T> {
         strip: Range<usize>,
         depth: Range<usize>,
     ) {
-        let Self { a, batch, k, rows, panels, a_block, to, .. } = self;
+        let Self { a, batch, k, rows, panels, a_block, to, adds, .. } = self;
         let (columns, width) = (strip.start - panels.start..strip.end - panels.start, strip.len());
         let [stride, _] = sums_size(rows.len(), panels.len(), *k);
         let start = if *k > KC { chunk.start * stride + columns.start } else { 0 };
-        let is_last = depth.end == *k;
-        let first = depth.start == 0;
+        let is_last = depth.end == *k || *adds;
+        let is_first = depth.start == 0;
         let mut expect;
         let out = match to {
             To::Place(out) => {
                 let part = [chunk.clone(), columns.start * LANES..columns.end * LANES];
-                Out { cell: out.part(part), first, expect: None }
+                Out { cell: out.part(part), first: is_first && !*adds, expect: None }
             }
             To::Writer(finish, sums) => {
                 let size = [chunk.len(), width * LANES];
@@ -206,7 +212,7 @@ impl<T: Real> SumTile<'_, '_, T> {
                         finish.expect(rows, columns.clone());
                     }
                 };
-                Out { cell, first, expect: Some(&mut expect) }
+                Out { cell, first: is_first || *adds, expect: Some(&mut expect) }
             }
         };
         match a.block(*batch, [rows.start, rows.start + chunk.start], depth.clone(), a_block) {
@@ -245,93 +251,6 @@ impl<'a, T> Sums<'a, T> {
     #[inline(always)]
     pub fn row(&self, i: usize) -> &'a [[T; LANES]] {
         &self.all[i * self.stride..][..self.width]
-    }
-}
-
-/// A strip of B in a block of K.
-pub(super) enum Strip<'a, T> {
-    /// It is packed: its panels, and those of the next strip, which are fetched meanwhile; empty
-    /// where there is none, or they have been.
-    Packed { panels: [&'a [[T; LANES]]; STRIP], next: [&'a [[T; LANES]]; STRIP] },
-    /// It is packed while a first group of rows is multiplied: from columns in memory, steps along
-    /// K so many numbers apart, to panels.
-    Unpacked(&'a [T], usize, [&'a mut [[T; LANES]]; STRIP]),
-}
-
-/// So much of each slot.
-fn slices<T>(slots: &mut [[T; LANES]], depth: usize) -> [&mut [[T; LANES]]; STRIP] {
-    let mut slots = slots.chunks_mut(SLOT);
-    std::array::from_fn(|_| &mut slots.next().expect("slots of a strip")[..depth])
-}
-
-/// Whether the micro-kernel can pack columns and multiply at once: it has to be as wide as a strip,
-/// and with sixteen registers the compiler would save sums to memory at every step.
-const fn packs_on_the_way<S: Simd>() -> bool {
-    S::TILE_VECS == STRIP
-}
-
-/// Some rows of A against a strip of B.
-#[inline(always)]
-pub(super) fn strip_sums<S: Simd, A: Tall<S::T>>(
-    isa: S,
-    a: A,
-    mut b: Strip<S::T>,
-    mut out: Out<S::T>,
-) {
-    let (rows, panels) = (out.cell.rows(), out.cell.columns().len() / LANES);
-    let whole = |vectors: usize| panels - panels % vectors;
-    let mut made = 0;
-    for group in rows.clone().step_by(GROUP) {
-        let group = group..rows.end.min(group + GROUP);
-        out.fetch(isa, group.clone());
-        // Four at once, then by two and by one what is left, as far as there are registers.
-        macro_rules! at_once {
-            ($($vectors:literal)*) => {$(
-                let done = if 2 * $vectors <= S::TILE_VECS { whole(2 * $vectors) } else { 0 };
-                let some = done..whole($vectors);
-                if const { $vectors <= S::TILE_VECS } && !some.is_empty() {
-                    let rows = group.clone();
-                    group_sums::<S, A, $vectors>(isa, a, rows, &mut b, some, &mut made, &mut out);
-                }
-            )*};
-        }
-        at_once!(4 2 1);
-    }
-}
-
-/// A group of rows against panels of the strip, NV at once; so many micro-tiles were `made` before.
-#[inline(always)]
-fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
-    isa: S,
-    a: A,
-    rows: Range<usize>,
-    b: &mut Strip<S::T>,
-    panels: Range<usize>,
-    made: &mut usize,
-    out: &mut Out<S::T>,
-) {
-    let first = panels.start;
-    match b {
-        Strip::Packed { panels: all, next } => {
-            let panels = all[panels].as_chunks::<NV>().0;
-            // With each micro-tile a panel of the next strip, until all are fetched.
-            let next = &next[STRIP.min(*made)..];
-            *made += panels.len() * (GROUP / const { tile_rows::<S>(NV) });
-            micro_tiles(isa, a, Ready { panels, next }, out, rows, first);
-        }
-        Strip::Unpacked(x, stride, slots) if const { packs_on_the_way::<S>() } => {
-            assert_eq!(panels.len(), NV, "a strip is no wider than a micro-tile");
-            let (slots, x) = (&mut slots[panels], &x[first * LANES..]);
-            let fresh = Fresh { x, stride: *stride, panels: slots.as_chunks_mut::<NV>().0 };
-            let packed = rows.start + const { tile_rows::<S>(NV) };
-            micro_tiles(isa, a, fresh, out, rows.start..packed, first);
-            if packed < rows.end {
-                let panels: [&[[S::T; LANES]]; NV] = std::array::from_fn(|i| &*slots[i]);
-                let ready = Ready { panels: &[panels], next: &[] };
-                micro_tiles(isa, a, ready, out, packed..rows.end, first);
-            }
-        }
-        Strip::Unpacked(..) => unreachable!("columns packed on the way"),
     }
 }
 
@@ -374,7 +293,19 @@ mod tests {
         let mut c = vec![f64::NAN; rows * n];
         let to = To::Place(Cell::new(&mut c, [rows, n], n));
         let (a_block, slots, batch) = (&mut a_block[..], &mut slots[..], 0);
-        SumTile { a, b, batch, k, rows: 0..rows, panels: 0..panels, a_block, slots, to }.run(isa);
+        SumTile {
+            a,
+            b,
+            batch,
+            k,
+            rows: 0..rows,
+            panels: 0..panels,
+            a_block,
+            slots,
+            to,
+            adds: false,
+        }
+        .run(isa);
         c
     }
 

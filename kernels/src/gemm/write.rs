@@ -38,18 +38,31 @@ pub trait Writer<T: Real, O = T>: Sync {
     /// Begins to fetch what [`write`](Self::write) will want of these elements.
     fn expect(&self, _at: At, _out: Cell<O>, _kept: Option<Cell<T>>) {}
 
-    /// The output itself, if sums can be made there: where they are only to be stored, and rows are
-    /// whole sixteens. Then nothing is written, and nothing kept.
+    /// Whether the sums of a block of K are added to the output, as soon as they are made.
+    fn adds(&self) -> bool {
+        false
+    }
+
+    /// The output itself, if sums can be made there: where they are only to be stored or added, and
+    /// rows are whole sixteens. Then nothing is written, and nothing kept.
     fn place<'c>(&self, out: Cell<'c, O>) -> Result<Cell<'c, T>, Cell<'c, O>> {
         Err(out)
+    }
+
+    /// What adds to the elements of the output that this writer has written for the first block of
+    /// K the sums of the others, if that is all there is to do.
+    fn then(&self) -> Option<&dyn Writer<T, O>> {
+        None
     }
 }
 
 /// A writer whose output is that of the products' own type: what it does to a row, sixteen sums at
 /// a time.
 pub(super) trait ByRow<T: Real>: Sync {
-    /// Whether a sum is stored as it is, and nothing else.
+    /// Whether a sum is stored as it is, and nothing else,
     const ONLY_STORES: bool = false;
+    /// or added to the output, and nothing else.
+    const ONLY_ADDS: bool = false;
 
     /// Writes the elements `out` of one row, and what it keeps of them, if that is wanted.
     ///
@@ -76,7 +89,14 @@ impl<T: Real, W: ByRow<T>> Writer<T> for W {
         T::dispatch(Expect { writer: self, at, out, kept });
     }
     fn place<'c>(&self, out: Cell<'c, T>) -> Result<Cell<'c, T>, Cell<'c, T>> {
-        if W::ONLY_STORES && out.columns().len().is_multiple_of(LANES) { Ok(out) } else { Err(out) }
+        let is_there = W::ONLY_STORES || W::ONLY_ADDS;
+        if is_there && out.columns().len().is_multiple_of(LANES) { Ok(out) } else { Err(out) }
+    }
+    fn adds(&self) -> bool {
+        W::ONLY_ADDS
+    }
+    fn then(&self) -> Option<&dyn Writer<T>> {
+        (W::ONLY_STORES || W::ONLY_ADDS).then_some(&Add)
     }
 }
 
@@ -156,11 +176,12 @@ impl<T: Real> Writer<T, bf16> for Store {
     }
 }
 
-/// `out += sum`: accumulates gradients.
+/// `out += sum`: accumulates gradients. Sums of blocks of K are added one after the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Add;
 
 impl<T: Real> ByRow<T> for Add {
+    const ONLY_ADDS: bool = true;
     #[inline(always)]
     fn row<S: Simd<T = T>>(
         &self,

@@ -125,6 +125,17 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn load_joined(self, a: &[f32], b: &[f32]) -> F32x16 {
+        let four = |lane: usize| {
+            let x = if lane < a.len() { &a[lane..] } else { &b[lane - a.len()..] };
+            let x: &[f32; 4] = x.first_chunk().expect("whole fours");
+            // SAFETY: SSE is part of every x86-64; the array has four elements.
+            unsafe { _mm_loadu_ps(x.as_ptr()) }
+        };
+        // SAFETY: the token vouches for AVX2.
+        unsafe { F32x16(_mm256_set_m128(four(4), four(0)), _mm256_set_m128(four(12), four(8))) }
+    }
+    #[inline(always)]
     fn call<K: Task<f32>>(self, task: K) -> K::Output {
         // SAFETY: the token vouches for AVX2.
         unsafe { run(task) }

@@ -56,9 +56,10 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn prefetch<E>(self, x: &[E], i: usize) {
+        // To the second cache: a core waits for few lines to the first at a time.
         // SAFETY: a prefetch of any address, mapped or not, is a hint and has no effect but on
         // caches; SSE is part of every x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(i).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().wrapping_add(i).cast()) }
     }
     #[inline(always)]
     fn load_head(self, x: &[f32], fill: f32) -> F32x16 {
@@ -88,6 +89,16 @@ impl Simd for Avx512 {
         let p = x.as_ptr().wrapping_offset(first);
         // SAFETY: the token vouches for AVX-512; lanes before and beyond the slice are not read.
         unsafe { F32x16(_mm512_maskz_loadu_ps(lanes(before, end), p)) }
+    }
+    #[inline(always)]
+    fn load_joined(self, a: &[f32], b: &[f32]) -> F32x16 {
+        assert!(a.len() + b.len() == LANES);
+        // SAFETY: the token vouches for AVX-512; only lanes of `a`, then only those of `b` are read.
+        unsafe {
+            let first = _mm512_maskz_loadu_ps(lanes(0, a.len()), a.as_ptr());
+            let p = b.as_ptr().wrapping_sub(a.len());
+            F32x16(_mm512_mask_loadu_ps(first, lanes(a.len(), LANES), p))
+        }
     }
     #[inline(always)]
     fn transpose(self, rows: &mut [F32x16; LANES]) {

@@ -43,6 +43,11 @@ impl Task<f32> for Everything<'_> {
             isa.load_around(&self.0[..4], 40),
             isa.load_around(&self.0[..4], isize::MIN),
             isa.load_around(&self.0[..4], isize::MAX),
+            isa.load_joined(&self.0[1..5], &self.1[4..]),
+            isa.load_joined(&self.0[8..], &self.1[3..11]),
+            isa.load_joined(&self.0[2..14], &self.1[..4]),
+            isa.load_joined(self.0, &[]),
+            isa.load_joined(&[], self.1),
         ];
         let mut bits = Vec::new();
         let mut square = [x; LANES];
