@@ -192,10 +192,10 @@ impl<O: OpMany> Erased for O {
 impl<'a> Kept<'a, dyn Aux> {
     /// What an operation with this `Aux` left behind.
     fn typed<A: Aux>(self) -> Kept<'a, A> {
-        let Kept { name, inputs, outputs, aux } = self;
+        let Kept { name, inputs, outputs, before, aux } = self;
         let aux: &dyn Any = aux;
         let aux = aux.downcast_ref().expect("forward of the same operation made it");
-        Kept { name, inputs, outputs, aux }
+        Kept { name, inputs, outputs, before, aux }
     }
 }
 

@@ -25,6 +25,7 @@ mod product;
 
 pub use gradient::Gradient;
 pub(crate) use gradient::accumulate_part;
+pub(crate) use grads::Before;
 pub use grads::Grads;
 pub(crate) use product::FEW_ROWS;
 pub use product::Product;
@@ -211,6 +212,11 @@ impl<'a> Walk<'a> {
         let slot = &mut pending.gradients[edge.output];
         *slot = Some(gradient.joined(slot.take().map(Sum::Whole), edge.output)?);
         Ok(())
+    }
+
+    /// What has arrived of the gradients of these.
+    pub(crate) fn before<'b>(&'b mut self, inputs: &'b [Option<Edge>]) -> Before<'b> {
+        Before::new(self.grads, inputs)
     }
 
     fn run(mut self, wanted: &HashSet<Key>, retain: bool) -> Result<()> {

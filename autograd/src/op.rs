@@ -60,7 +60,7 @@ use std::fmt::Debug;
 
 use tensor::{DType, Result, Shape, Tensor};
 
-use crate::backward::Gradient;
+use crate::backward::{Before, Gradient};
 use crate::{Aux, Var};
 
 /// A differentiable operation of `N` inputs and one output.
@@ -180,6 +180,8 @@ pub struct Kept<'a, A: ?Sized> {
     pub(crate) name: &'static str,
     pub(crate) inputs: &'a [Input],
     pub(crate) outputs: &'a [Option<Var>],
+    /// In a vjp that nobody records or watches.
+    pub(crate) before: Option<&'a Before<'a>>,
     /// What the forward pass left behind.
     pub aux: &'a A,
 }
@@ -217,6 +219,13 @@ impl<'a, A: ?Sized> Kept<'a, A> {
     pub fn output(&self, i: usize) -> &'a Var {
         let var = self.outputs[i].as_ref();
         var.unwrap_or_else(|| panic!("{} does not keep its output {i}", self.name))
+    }
+
+    /// Takes what the gradient of input `i` is so far, to be added to where it is: the vjp's answer
+    /// is the sum. `None` if nothing has arrived, somebody else has it too, or it is not a
+    /// parameter's, in this machine's memory.
+    pub(crate) fn take_before(&self, i: usize) -> Option<Tensor> {
+        self.before?.take(i)
     }
 
     /// The shape of input `i`, kept or not.

@@ -34,7 +34,10 @@ impl Record for Recorded {
         let outputs: Vec<_> = self.outputs.iter().enumerate().map(variable).collect();
         let inputs = self.inputs_at_hand(node)?;
         let (inputs, outputs) = (&inputs[..], &outputs[..]);
-        let kept = Kept { name: node.name(), inputs, outputs, aux: &*self.aux };
+        let is_seen = scope::is_recording() || anomaly::is_watching();
+        let before = (!is_seen).then(|| walk.before(node.inputs()));
+        let before = before.as_ref();
+        let kept = Kept { name: node.name(), inputs, outputs, before, aux: &*self.aux };
         let needs: Vec<bool> = node.inputs().iter().map(Option::is_some).collect();
         let only_once = scope::is_recording() && !self.op.is_twice_differentiable();
         let is_kept = |edge: &Option<Edge>| edge.as_ref().is_none_or(|edge| edge.node.is_leaf());
@@ -85,7 +88,8 @@ impl Record for Recorded {
 
     fn again(&self, node: &Node) -> Result<Vec<Tensor>> {
         let inputs = &self.inputs_at_hand(node)?[..];
-        let kept = Kept { name: node.name(), inputs, outputs: &[], aux: &*self.aux };
+        let (name, aux) = (node.name(), &*self.aux);
+        let kept = Kept { name, inputs, outputs: &[], before: None, aux };
         measured(
             || self.op.again(kept),
             |result| {

@@ -1,6 +1,7 @@
 //! The gradients that a backward pass found.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use tensor::{Result, Tensor};
 
@@ -106,5 +107,38 @@ impl Grads {
     fn take(&mut self, key: Key) -> Option<Sum> {
         let value = self.values.remove(&key);
         self.vars.remove(&key).map(Sum::Whole).or(value)
+    }
+}
+
+/// The gradients that a vjp may add to where they are.
+pub(crate) struct Before<'a> {
+    grads: Mutex<&'a mut Grads>,
+    /// Where the inputs come from.
+    inputs: &'a [Option<Edge>],
+}
+
+impl<'a> Before<'a> {
+    pub(super) fn new(grads: &'a mut Grads, inputs: &'a [Option<Edge>]) -> Self {
+        Self { grads: Mutex::new(grads), inputs }
+    }
+
+    /// Takes that of input `i`, if it is a parameter's, nobody else has it, and it lies in this
+    /// machine's memory.
+    pub(crate) fn take(&self, i: usize) -> Option<Tensor> {
+        let edge = self.inputs[i].as_ref().filter(|edge| edge.node.is_leaf())?;
+        let mut grads = self.grads.lock().unwrap_or_else(PoisonError::into_inner);
+        let (key, sum) = grads.values.remove_entry(&key(edge))?;
+        let other = match sum {
+            Sum::Whole(var) => {
+                let sum = var.into_value();
+                if sum.is_unshared() && sum.is_contiguous() && sum.cuda().is_none() {
+                    return Some(sum);
+                }
+                Sum::Whole(Var::constant(sum))
+            }
+            product => product,
+        };
+        grads.values.insert(key, other);
+        None
     }
 }

@@ -31,12 +31,14 @@ pub(super) struct Copy<'a, T, E, F> {
     pub f: F,
 }
 
-/// How many elements before its turn a row is fetched. The next row mostly lies on another page,
-/// where the processor does not look by itself: with this, packing takes half the time.
+/// How many elements before its turn a row is fetched, of rows as short as those of a tile. The next
+/// one mostly lies on another page, where the processor does not look by itself: with this, packing
+/// takes half the time.
 const AHEAD: usize = 2048;
 
 /// Rows of a panel of [`GROUP`] columns that are whole vectors together.
 const ROWS: usize = 4;
+const _: () = assert!(ROWS * GROUP == 3 * LANES);
 
 impl<T: Real, E: Stored<T>, F: Pointwise<1>> Task<T> for Copy<'_, T, E, F> {
     type Output = ();

@@ -27,8 +27,8 @@ struct MicroTiles<'a, 'o, T, A, B, const MR: usize, const NV: usize, const TILES
 /// Where the sums of a chunk of rows and a strip go.
 pub(super) struct Out<'a, T> {
     pub cell: Cell<'a, T>,
-    /// Whether this is the first block of K: sums are stored, not added.
-    pub first: bool,
+    /// Whether sums are stored, not added: those of the first block of K.
+    pub stores: bool,
     /// Is told of rows whose sums come next; without it, the cell's own rows are fetched.
     pub expect: Option<&'a mut dyn FnMut(Range<usize>)>,
 }
@@ -134,7 +134,7 @@ fn micro_tile<S, A, B, const MR: usize, const NV: usize>(
     let places = out.cell.arrays::<MR, NV, LANES>(row, panel * LANES);
     for (sums, places) in sums.iter().zip(places) {
         for (&sum, place) in sums.iter().zip(places) {
-            let total = if out.first { sum } else { isa.load(place) + sum };
+            let total = if out.stores { sum } else { isa.load(place) + sum };
             isa.store(total, place);
         }
     }

@@ -34,14 +34,15 @@
 //! * Columns of B are packed by the tile that needs them, for all of its rows, and if they lie
 //!   side by side, with AVX-512 by the micro-kernel itself, which stores what it has to load anyway
 //!   (AVX2 leaves it no registers for that). A strip of them stays in the second cache.
-//! * Sums that are only stored are made in the output. Other writers get them chunk by chunk, and
-//!   output, what is kept and a residual are fetched while the sums are made.
+//! * Sums that are only stored, or in one block only added, are made in the output. Other writers
+//!   get them chunk by chunk, and output, what is kept and a residual are fetched while the sums are
+//!   made.
 //!
 //! So tiles are tall: few columns, all rows. Where each packs its own rows of A, or where sums are
 //! short and rows many, tiles are wide, and B is packed before, for all of them: then rows stay in
-//! the second cache for all columns, or B for all rows. Where rows of A are packed and sums only
-//! stored or added, each block of K is a product of its own: a block of B may stay there, where all
-//! of B does not.
+//! the second cache for all columns, or B for all rows. Where rows of A are packed, columns few and
+//! sums only stored, each block of K is a product of its own: a block of B stays there, where all
+//! of B would not.
 //!
 //! What did not help: fetching rows of A, or columns of B that are not packed, before their turn in
 //! another tile; strips of 96 or 128 columns; all strips for a dozen rows and then for the next;
@@ -64,6 +65,7 @@ mod strip;
 mod tile;
 mod transpose;
 mod write;
+mod writing;
 
 pub use mapped::{Mapped, Sloped};
 pub use modulated::ModulatedNorm;
@@ -152,11 +154,8 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
     if let Right::Packed(b) = &b {
         assert_eq!(b.size(), [k, n], "packed operand of {size:?}");
     }
-    // Where rows of A are packed, each block of K for itself: so a block of B, not all of it, is to
-    // stay in a cache.
-    if let (Right::Read(b), Some(add), false) = (b, writer.then(), a.is_lent())
-        && batch == 1
-        && k > KC
+    if let (Right::Read(b), Some(add)) = (b, writer.then())
+        && plan::by_blocks(size, &a)
     {
         for depth in tile::blocks(k) {
             let (a, b) = (a.part([0, depth.start]), b.part([depth.start, 0]));

@@ -55,7 +55,7 @@ impl<T: Real> Task<T> for PackedTile<'_, T> {
             let cell = self.c.part([rows.clone(), some.start * LANES..some.end * LANES]);
             // A tile of scores, or answers of as many rows: C is in a cache, and to fetch it would
             // only keep the processor busy.
-            let out = Out { cell, first: !self.adds, expect: Some(&mut |_| ()) };
+            let out = Out { cell, stores: !self.adds, expect: Some(&mut |_| ()) };
             match self.a {
                 LeftTile::Rows(x, stride) => strip_sums(isa, AlongK { x, stride }, strip, out),
                 LeftTile::Columns(x) => {

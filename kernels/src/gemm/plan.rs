@@ -5,10 +5,11 @@ use std::ops::Range;
 use super::Size;
 use super::pack::{self, Columns, Packed, Right, Rows};
 use super::read::Operand;
-use super::tile::{self, Finish, GROUP, SLOT, STRIP, SumTile, Sums, To, panel_rows};
+use super::tile::{self, GROUP, KC, SLOT, STRIP, SumTile, To, panel_rows};
 use super::write::{At, Writer};
+use super::writing::Writing;
 use crate::lane::LANES;
-use crate::par::{self, Cell, Cells};
+use crate::par::{self, Cells};
 use crate::{Real, scratch};
 
 /// Where a result goes.
@@ -57,6 +58,12 @@ const CACHED: usize = 1 << 18;
 /// Longest sums for which that is better than tall tiles: with longer ones these pass A by as often
 /// and keep a strip of B at hand.
 const SHORT: usize = 768;
+
+/// Whether each block of K is to be a product of its own: where rows of A are packed, and a block of
+/// B stays in the second cache for all tiles, but not all of B. Sums are then stored, and added.
+pub(super) fn by_blocks<T: Real>(size: Size, a: &Operand<T>) -> bool {
+    size.batch == 1 && size.k > KC && KC * size.n <= CACHED && !a.is_lent()
+}
 
 impl Plan {
     /// Where no tile has to pack rows of A, tiles are tall and pack columns of B, unless sums are
@@ -239,13 +246,18 @@ impl Plan {
         let (rows, columns) = (out.rows().len(), out.columns().len());
         let (panels, k) = (column / LANES..(column + columns).div_ceil(LANES), self.size.k);
         let make = |to: To<T>, a_block: &mut [T], slots: &mut [T]| {
-            let (rows, panels, adds) = (row..row + rows, panels.clone(), writer.adds());
+            let (rows, panels) = (row..row + rows, panels.clone());
             let slots = slots.as_chunks_mut().0;
-            T::multiply(SumTile { a, b, batch, k, rows, panels, a_block, slots, to, adds });
+            T::multiply(SumTile { a, b, batch, k, rows, panels, a_block, slots, to });
         };
         let room = [a.room(rows, k), STRIP * SLOT * LANES];
-        match writer.place(out) {
-            Ok(out) => scratch::with(room, |[a_block, slots]| make(To::Place(out), a_block, slots)),
+        // Of several blocks it is the total that is added, so that bits are those of two products.
+        let adds = writer.adds();
+        let placed = if adds && !(1..=KC).contains(&k) { Err(out) } else { writer.place(out) };
+        match placed {
+            Ok(out) => scratch::with(room, |[a_block, slots]| {
+                make(To::Place { out, adds }, a_block, slots);
+            }),
             Err(out) => {
                 let sums: usize = tile::sums_size(rows, panels.len(), k).iter().product();
                 scratch::with([room[0], room[1], sums * LANES], |[a_block, slots, sums]| {
@@ -255,43 +267,6 @@ impl Plan {
                 });
             }
         }
-    }
-}
-
-/// A tile's part of the output, and who writes it.
-struct Writing<'a, T, O> {
-    writer: &'a dyn Writer<T, O>,
-    /// Where the tile lies.
-    first: At,
-    out: Cell<'a, O>,
-    kept: Option<Cell<'a, T>>,
-}
-
-impl<T: Real, O> Writing<'_, T, O> {
-    /// Where these rows and panels lie, and their parts of the output and of what is kept.
-    fn part(
-        &mut self,
-        rows: Range<usize>,
-        panels: Range<usize>,
-    ) -> (At, Cell<'_, O>, Option<Cell<'_, T>>) {
-        let some = panels.start * LANES..self.out.columns().end.min(panels.end * LANES);
-        let At { batch, row, col } = self.first;
-        let at = At { batch, row: row + rows.start, col: col + some.start };
-        let kept = self.kept.as_mut().map(|kept| kept.part([rows.clone(), some.clone()]));
-        (at, self.out.part([rows, some]), kept)
-    }
-}
-
-impl<T: Real, O> Finish<T> for Writing<'_, T, O> {
-    fn expect(&mut self, rows: Range<usize>, panels: Range<usize>) {
-        let writer = self.writer;
-        let (at, out, kept) = self.part(rows, panels);
-        writer.expect(at, out, kept);
-    }
-    fn finish(&mut self, rows: Range<usize>, panels: Range<usize>, sums: Sums<T>) {
-        let writer = self.writer;
-        let (at, out, kept) = self.part(rows, panels);
-        writer.write(at, sums, out, kept);
     }
 }
 
@@ -362,6 +337,38 @@ mod tests {
         }
         for size in [[672, 192, 192], [1024, 1024, 1024], [100_000, 16, 64], [2048, 16, 1]] {
             assert!(!shares(size, a.into()), "{size:?}");
+        }
+    }
+
+    /// Few rows are cut once from 192 on, before columns are, and more often from 384 on.
+    #[test]
+    fn few_rows_are_cut_in_two() {
+        let packed: Strided<f32> = Strided::rows(&[0.0], 1);
+        let tile = |m: usize| {
+            let (a, b) = (packed.transposed(), Right::Read(packed.plain()));
+            Plan::new(Size::new(m, 192, KC), &a, &b).tile
+        };
+        let tiles = [180, 192, 384, 768].map(tile);
+        assert_eq!(tiles, [[180, 32], [96, 32], [192, 32], [192, 64]]);
+    }
+
+    /// Each block of K a product of its own, or not.
+    #[test]
+    fn rows_through_a_function_have_the_bits_of_rows_in_memory_in_every_block() {
+        let [m, k] = [200, KC + 30];
+        let x: Vec<f32> = (0..k * m).map(|i| (i * 29 % 113) as f32 / 50.0 - 1.1).collect();
+        let (mapped, mut gelu) = (Mapped { f: GeluTanh, x: &x, cols: m }, vec![0.0; k * m]);
+        map(&GeluTanh, &[k * m], [(&x, &[1])], &mut gelu);
+        let (stored, b) = (Strided::<f32>::rows(&gelu, m), [&x[..], &x].concat());
+        for (n, want) in [(90, true), (260, false)] {
+            let (b, size) = (Strided::<f32>::rows(&b, n), Size::new(m, n, k));
+            assert_eq!(by_blocks(size, &mapped.transposed()), want);
+            let product = |a: Operand<f32>| {
+                let mut c = vec![f32::NAN; m * n];
+                gemm(size, a, b.plain(), &Store, &mut c);
+                c
+            };
+            assert!(product(mapped.transposed()) == product(stored.transposed()), "{n} columns");
         }
     }
 

@@ -96,8 +96,9 @@ pub(super) trait Finish<T> {
 
 /// Where sums go.
 pub(super) enum To<'a, 'w, T> {
-    /// Where they are made: to the output, of whole sixteens.
-    Place(Cell<'a, T>),
+    /// Where they are made: to the output, of whole sixteens; those of one block of K perhaps
+    /// added to it.
+    Place { out: Cell<'a, T>, adds: bool },
     /// To a writer, from room for them.
     Writer(&'a mut (dyn Finish<T> + 'w), &'a mut [[T; LANES]]),
 }
@@ -116,8 +117,6 @@ pub struct SumTile<'a, 'w, T> {
     /// and for a strip of B, [`SLOT`] rows a panel.
     pub(super) slots: &'a mut [[T; LANES]],
     pub(super) to: To<'a, 'w, T>,
-    /// Whether the sums of each block of K are added to what is there, or handed on by themselves.
-    pub(super) adds: bool,
 }
 
 /// Sixteens from a row of a tile's sums to the next, and how many such rows there have to be.
@@ -133,10 +132,7 @@ impl<T: Real> Task<T> for SumTile<'_, '_, T> {
     #[inline(always)]
     fn run<S: Simd<T = T>>(mut self, isa: S) {
         if self.k == 0 {
-            if !self.adds {
-                no_sums(&mut self.to, self.rows.len(), self.panels.len());
-            }
-            return;
+            return no_sums(&mut self.to, self.rows.len(), self.panels.len());
         }
         for depth in blocks(self.k) {
             self.a.prepare(self.batch, self.rows.clone(), depth.clone(), self.a_block);
@@ -191,17 +187,17 @@ impl<T: Real> SumTile<'_, '_, T> {
         strip: Range<usize>,
         depth: Range<usize>,
     ) {
-        let Self { a, batch, k, rows, panels, a_block, to, adds, .. } = self;
+        let Self { a, batch, k, rows, panels, a_block, to, .. } = self;
         let (columns, width) = (strip.start - panels.start..strip.end - panels.start, strip.len());
         let [stride, _] = sums_size(rows.len(), panels.len(), *k);
         let start = if *k > KC { chunk.start * stride + columns.start } else { 0 };
-        let is_last = depth.end == *k || *adds;
+        let is_last = depth.end == *k;
         let is_first = depth.start == 0;
         let mut expect;
         let out = match to {
-            To::Place(out) => {
+            To::Place { out, adds } => {
                 let part = [chunk.clone(), columns.start * LANES..columns.end * LANES];
-                Out { cell: out.part(part), first: is_first && !*adds, expect: None }
+                Out { cell: out.part(part), stores: is_first && !*adds, expect: None }
             }
             To::Writer(finish, sums) => {
                 let size = [chunk.len(), width * LANES];
@@ -212,7 +208,7 @@ impl<T: Real> SumTile<'_, '_, T> {
                         finish.expect(rows, columns.clone());
                     }
                 };
-                Out { cell, first: is_first || *adds, expect: Some(&mut expect) }
+                Out { cell, stores: is_first, expect: Some(&mut expect) }
             }
         };
         match a.block(*batch, [rows.start, rows.start + chunk.start], depth.clone(), a_block) {
@@ -230,7 +226,7 @@ impl<T: Real> SumTile<'_, '_, T> {
 /// Hands on the sums of no products.
 fn no_sums<T: Real>(to: &mut To<T>, rows: usize, panels: usize) {
     match to {
-        To::Place(out) => out.rows().for_each(|i| out.row(i).fill(T::ZERO)),
+        To::Place { out, .. } => out.rows().for_each(|i| out.row(i).fill(T::ZERO)),
         To::Writer(finish, _) => {
             let zeros = Sums { all: &[[T::ZERO; LANES]], stride: 0, width: 1 };
             (0..panels).for_each(|panel| finish.finish(0..rows, panel..panel + 1, zeros));
@@ -291,21 +287,9 @@ mod tests {
         let (mut a_block, mut slots) =
             (vec![0.0; a.room(rows, k)], vec![[0.0; LANES]; STRIP * SLOT]);
         let mut c = vec![f64::NAN; rows * n];
-        let to = To::Place(Cell::new(&mut c, [rows, n], n));
+        let to = To::Place { out: Cell::new(&mut c, [rows, n], n), adds: false };
         let (a_block, slots, batch) = (&mut a_block[..], &mut slots[..], 0);
-        SumTile {
-            a,
-            b,
-            batch,
-            k,
-            rows: 0..rows,
-            panels: 0..panels,
-            a_block,
-            slots,
-            to,
-            adds: false,
-        }
-        .run(isa);
+        SumTile { a, b, batch, k, rows: 0..rows, panels: 0..panels, a_block, slots, to }.run(isa);
         c
     }
 

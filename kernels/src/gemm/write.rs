@@ -3,7 +3,7 @@
 //! A product hands a writer finished sums by the chunk, still in the first cache, and a writer goes
 //! through them once. Chunks of a dozen rows were measured to be slower, each being a call, and
 //! output rows then are written in smaller pieces. Sums that are only to be stored are made in the
-//! output.
+//! output, and so are those of one block of K that are only to be added.
 
 use half::bf16;
 
@@ -38,7 +38,7 @@ pub trait Writer<T: Real, O = T>: Sync {
     /// Begins to fetch what [`write`](Self::write) will want of these elements.
     fn expect(&self, _at: At, _out: Cell<O>, _kept: Option<Cell<T>>) {}
 
-    /// Whether the sums of a block of K are added to the output, as soon as they are made.
+    /// Whether all there is to do is to add a sum to the output.
     fn adds(&self) -> bool {
         false
     }
@@ -96,7 +96,7 @@ impl<T: Real, W: ByRow<T>> Writer<T> for W {
         W::ONLY_ADDS
     }
     fn then(&self) -> Option<&dyn Writer<T>> {
-        (W::ONLY_STORES || W::ONLY_ADDS).then_some(&Add)
+        W::ONLY_STORES.then_some(&Add)
     }
 }
 
@@ -176,7 +176,7 @@ impl<T: Real> Writer<T, bf16> for Store {
     }
 }
 
-/// `out += sum`: accumulates gradients. Sums of blocks of K are added one after the other.
+/// `out += sum`: accumulates gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct Add;
 

@@ -126,6 +126,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn load_joined(self, a: &[f32], b: &[f32]) -> F32x16 {
+        assert!(a.len() + b.len() == LANES);
         let four = |lane: usize| {
             let x = if lane < a.len() { &a[lane..] } else { &b[lane - a.len()..] };
             let x: &[f32; 4] = x.first_chunk().expect("whole fours");

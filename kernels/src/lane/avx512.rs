@@ -93,7 +93,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn load_joined(self, a: &[f32], b: &[f32]) -> F32x16 {
         assert!(a.len() + b.len() == LANES);
-        // SAFETY: the token vouches for AVX-512; only lanes of `a`, then only those of `b` are read.
+        // SAFETY: the token vouches for AVX-512; lanes of `a` alone, then those of `b` are read.
         unsafe {
             let first = _mm512_maskz_loadu_ps(lanes(0, a.len()), a.as_ptr());
             let p = b.as_ptr().wrapping_sub(a.len());

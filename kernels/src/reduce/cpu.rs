@@ -32,8 +32,19 @@ pub fn sum<T: Real>(x: &[T], [outer, n, inner]: [usize; 3], y: &mut [T]) {
     if inner == 1 {
         sum_rows(x, n, y);
     } else {
-        sum_columns(x, [outer, n, inner], y);
+        sum_columns([x], [outer, n, inner], y);
     }
+}
+
+/// `sum[o, j] = Σᵢ x[o, i, j]·y[o, i, j]` for x and y of shape \[outer, n, inner\], as if the products
+/// were written first, and then columns added.
+///
+/// # Panics
+/// If a slice has another length than its shape.
+pub fn sum_products<T: Real>(x: [&[T]; 2], [outer, n, inner]: [usize; 3], sum: &mut [T]) {
+    assert!(x.iter().all(|x| x.len() == outer * n * inner), "slices fit the shape");
+    assert_eq!(sum.len(), outer * inner, "slices fit the shape");
+    sum_columns(x, [outer, n, inner], sum);
 }
 
 /// Σ x², in float64.
@@ -147,25 +158,27 @@ fn sum_row<S: Simd>(isa: S, x: &[S::T]) -> f64 {
     total
 }
 
-fn sum_columns<T: Real>(x: &[T], [outer, n, inner]: [usize; 3], y: &mut [T]) {
+/// Columns of products of N arrays.
+fn sum_columns<T: Real, const N: usize>(x: [&[T]; N], [outer, n, inner]: [usize; 3], y: &mut [T]) {
+    let ns = x[0].len() / 8;
     if n <= ROWS {
-        par::chunks_mut(y, COLUMNS, x.len() / 8, |i, y| {
+        par::chunks_mut(y, COLUMNS, ns, |i, y| {
             T::dispatch(SumColumns { x, n, per_outer: 1, inner, start: i * COLUMNS, y });
         });
         return;
     }
     let groups = n.div_ceil(ROWS);
     let mut partial = vec![T::ZERO; outer * groups * inner];
-    par::chunks_mut(&mut partial, COLUMNS, x.len() / 8, |i, y| {
+    par::chunks_mut(&mut partial, COLUMNS, ns, |i, y| {
         T::dispatch(SumColumns { x, n, per_outer: groups, inner, start: i * COLUMNS, y });
     });
-    sum_columns(&partial, [outer, groups, inner], y);
+    sum_columns([&partial], [outer, groups, inner], y);
 }
 
 /// Outputs `start ..` of the sums over groups of up to [`ROWS`] rows; `per_outer` groups hold the
 /// n rows of one outer index.
-struct SumColumns<'a, T> {
-    x: &'a [T],
+struct SumColumns<'a, T, const N: usize> {
+    x: [&'a [T]; N],
     n: usize,
     per_outer: usize,
     inner: usize,
@@ -173,7 +186,7 @@ struct SumColumns<'a, T> {
     y: &'a mut [T],
 }
 
-impl<T: Real> Task<T> for SumColumns<'_, T> {
+impl<T: Real, const N: usize> Task<T> for SumColumns<'_, T, N> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd<T = T>>(self, isa: S) {
@@ -184,25 +197,36 @@ impl<T: Real> Task<T> for SumColumns<'_, T> {
             let (part, rest) = y.split_at_mut((inner - column).min(y.len()));
             let first = group % per_outer * ROWS;
             let rows = ROWS.min(n - first.min(n));
-            let x = &x[(group / per_outer * n + first) * inner..][..rows * inner];
+            let start = (group / per_outer * n + first) * inner;
             position += part.len();
-            add_rows(isa, x, inner, column, part);
+            add_rows(isa, x.map(|x| &x[start..][..rows * inner]), inner, column, part);
             y = rest;
         }
     }
 }
 
-/// `y[j] = Σᵢ x[i, column + j]`, four rows at a time.
+/// `y[j] = Σᵢ x[i, column + j]` for a product x of N arrays, four rows at a time.
 #[inline(always)]
-fn add_rows<S: Simd>(isa: S, x: &[S::T], inner: usize, column: usize, y: &mut [S::T]) {
+fn add_rows<S: Simd, const N: usize>(
+    isa: S,
+    x: [&[S::T]; N],
+    inner: usize,
+    column: usize,
+    y: &mut [S::T],
+) {
     y.fill(S::T::ZERO);
-    for quad in x.chunks(4 * inner) {
+    for first in (0..x[0].len()).step_by(4 * inner) {
+        let rows = ((x[0].len() - first) / inner).min(4);
         let mut j = 0;
         while j < y.len() {
             let width = LANES.min(y.len() - j);
             let mut v = [isa.splat(S::T::ZERO); 4];
-            for (k, row) in quad.chunks(inner).enumerate() {
-                v[k] = isa.load_head(&row[column + j..][..width], S::T::ZERO);
+            for k in 0..rows {
+                let place = first + k * inner + column + j;
+                v[k] = isa.load_head(&x[0][place..][..width], S::T::ZERO);
+                for factor in &x[1..] {
+                    v[k] = v[k] * isa.load_head(&factor[place..][..width], S::T::ZERO);
+                }
             }
             let total = isa.load_head(&y[j..j + width], S::T::ZERO);
             isa.store_head(total + ((v[0] + v[1]) + (v[2] + v[3])), &mut y[j..j + width]);
@@ -279,6 +303,22 @@ mod tests {
             assert!(
                 y.iter().zip(&want).all(|(y, want)| (y - want).abs() <= 1e-15 * n as f64 * 40.0)
             );
+        }
+    }
+
+    #[test]
+    fn products_are_added_as_if_they_were_written_first() {
+        for shape in SHAPES.into_iter().filter(|shape| shape[2] > 1) {
+            let [outer, n, inner] = shape;
+            let x = values(outer * n * inner);
+            let y: Vec<f32> = x.iter().rev().copied().collect();
+            let written: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x * y).collect();
+            let [mut want, mut got] = [f32::NAN, 0.0].map(|x| vec![x; outer * inner]);
+            sum(&written, shape, &mut want);
+            for threads in 1..3 {
+                par::with_threads(threads, || sum_products([&x, &y], shape, &mut got));
+                assert_eq!(got, want, "{shape:?}");
+            }
         }
     }
 

@@ -8,7 +8,7 @@
 mod cpu;
 pub mod ptx;
 
-pub use cpu::{max, spread, sum, sum_squares};
+pub use cpu::{max, spread, sum, sum_products, sum_squares};
 
 /// Σ x as if added in twice the precision: what references add with, where a chain of additions
 /// would err more than what it is to judge.

@@ -1,12 +1,13 @@
 //! A linear layer that joins a residual stream through a gate, and what that takes of any branch.
 
 use kernels::gemm::{GateResidual, Gated, Operand, Reader};
+use kernels::reduce;
 use tensor::{DType, Error, Result, Shape, Tensor};
 
 use super::super::elementwise::pointwise;
 use super::super::product::{Float, WIDE, check_floats};
 use super::Layer;
-use super::gradients::{Made, at_once, gradients};
+use super::gradients::{Made, at_once, gradients, is_plain};
 use crate::backward::Gradient;
 use crate::{Keep, Kept, OpMany, Var, compute_dtype};
 
@@ -175,8 +176,8 @@ pub(super) fn join_gradients<A: Sync>(
         before(&dy.mul(&gate.reshape(wide)?)?)
     };
     let d_gate = || {
-        let branch = Var::constant(kept_branch(branch).clone());
-        dy.mul(&branch)?.sum_to(&wide)?.reshape(*kept.shape(gate)).map(Gradient::Whole)
+        let sum = gate_gradient(dy, kept_branch(branch), &wide)?;
+        sum.reshape(*kept.shape(gate)).map(Gradient::Whole)
     };
     let ns = if needs[gate] { dy.numel() } else { 0 };
     let (before, d_gate) = at_once(dy, ns, before, || needs[gate].then(d_gate).transpose());
@@ -184,4 +185,24 @@ pub(super) fn join_gradients<A: Sync>(
     all.push(d_gate?);
     all.push(Some(Gradient::Whole(dy.clone())));
     Ok(all)
+}
+
+/// Σ ȳ∘branch over the tokens of each sample. Where it is [plain](is_plain), the products are never
+/// in memory.
+fn gate_gradient(dy: &Var, branch: &Tensor, wide: &Shape) -> Result<Var> {
+    fn sum<T: Float>(dy: &Tensor, branch: &Tensor, wide: &Shape) -> Result<Tensor> {
+        let (dy, mut sum) = (dy.contiguous(), Tensor::uninit(*wide, dy.dtype()));
+        let [samples, width] = [wide[0], wide[wide.rank() - 1]];
+        let parts = [samples, dy.shape()[1..dy.rank() - 1].iter().product(), width];
+        reduce::sum_products([dy.slice()?, branch.slice()?], parts, sum.slice_mut::<T>()?);
+        Ok(sum)
+    }
+    if !is_plain(dy) {
+        return dy.mul(&Var::constant(branch.clone()))?.sum_to(wide);
+    }
+    let sum = match dy.dtype() {
+        DType::F64 => sum::<f64>(&dy.value(), branch, wide)?,
+        _ => sum::<f32>(&dy.value(), branch, wide)?,
+    };
+    Ok(Var::constant(sum))
 }

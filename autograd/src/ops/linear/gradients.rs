@@ -1,6 +1,6 @@
 //! The gradients of the operands of linear layers.
 
-use kernels::gemm::{Add, Reader, Size, Store, Writer, gemm};
+use kernels::gemm::{Add, KC, Reader, Size, Store, Writer, gemm};
 use kernels::par;
 use tensor::{DType, Result, Tensor};
 
@@ -29,7 +29,7 @@ pub(super) fn gradients<A: Sync>(
         for Made { dy, weight, bias } in layers {
             let flat = |v: &Var| v.reshape(rows(v.shape()));
             if needs[*weight] {
-                all[*weight] = Some(Gradient::product(&flat(dy)?, &flat(kept.x(0))?)?);
+                all[*weight] = Some(weight_gradient(kept, *weight, &flat(dy)?, &flat(kept.x(0))?)?);
             }
             if let Some(bias) = bias.filter(|&bias| needs[bias]) {
                 all[bias] = Some(Gradient::Whole(dy.sum_to(kept.shape(bias))?));
@@ -44,6 +44,24 @@ pub(super) fn gradients<A: Sync>(
     let mut all: Vec<Option<Gradient>> = all?;
     all[0] = dx?;
     Ok(all)
+}
+
+/// W̄ = ȳᵀ·x of operand `i`. Sums of one block are made where what has arrived before is: bits are
+/// those of a product that is added.
+fn weight_gradient<A>(kept: Kept<'_, A>, i: usize, dy: &Var, x: &Var) -> Result<Gradient> {
+    fn add<T: Float>(dy: &Tensor, x: &Tensor, sum: &mut Tensor) -> Result<()> {
+        let ([k, m], [_, n]) = (rows(dy.shape()), rows(x.shape()));
+        let (left, right) = (T::reader(dy)?, T::reader(x)?);
+        gemm(Size::new(m, n, k), left.transposed(), right.plain(), &Add, sum.slice_mut()?);
+        Ok(())
+    }
+    let before = if dy.shape()[0] <= KC { kept.take_before(i) } else { None };
+    let Some(mut sum) = before else { return Gradient::product(dy, x) };
+    match sum.dtype() {
+        DType::F64 => add::<f64>(&dy.value(), &x.value(), &mut sum)?,
+        _ => add::<f32>(&dy.value(), &x.value(), &mut sum)?,
+    }
+    Ok(Gradient::Whole(Var::constant(sum)))
 }
 
 /// x̄ = Σᵢ ȳᵢ·Wᵢ, from the last layer to the first, as a backward pass would add up what separate
@@ -76,7 +94,7 @@ fn input_gradient<A>(kept: Kept<'_, A>, layers: &[Made<'_>]) -> Result<Var> {
 
 /// Whether nobody sees how a gradient is made of this one: on the CPU, neither recorded, watched
 /// nor listed.
-fn is_plain(dy: &Var) -> bool {
+pub(super) fn is_plain(dy: &Var) -> bool {
     let is_seen = anomaly::is_watching() || lists_events();
     !(scope::is_recording() || is_seen || dy.value().cuda().is_some())
 }

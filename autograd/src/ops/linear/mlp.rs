@@ -1,7 +1,7 @@
 //! The two layers of a transformer's MLP, with GELU between them, as one operation.
 
 use kernels::elementwise::{Chain, Unary, exprs::GeluTanh};
-use kernels::gemm::{Mapped, Reader, Size, Sloped, Store, gemm};
+use kernels::gemm::{Add, KC, Mapped, Reader, Size, Sloped, Store, Writer, gemm};
 use tensor::{Cuda, DType, Result, Tensor};
 
 use super::super::elementwise::pointwise;
@@ -129,12 +129,15 @@ fn gelu_of<T: Float>(h: &Tensor) -> Result<Mapped<'_, T, GeluTanh>> {
 
 /// W̄₂ = d_branchᵀ·gelu(h).
 fn down_gradient(kept: Kept<'_, [Option<Tensor>; 2]>, d_branch: &Var) -> Result<Gradient> {
-    fn run<T: Float>(d_branch: &Tensor, h: &Tensor, mut dw: Tensor) -> Result<Tensor> {
+    fn run<T: Float>(
+        [d_branch, h]: [&Tensor; 2],
+        writer: &dyn Writer<T>,
+        dw: &mut Tensor,
+    ) -> Result<()> {
         let ([k, n], m) = (rows(h.shape()), dw.shape()[0]);
         let (left, right) = (T::reader(d_branch)?, gelu_of::<T>(h)?);
-        let (size, dw_slice) = (Size::new(m, n, k), dw.slice_mut::<T>()?);
-        gemm(size, left.transposed(), right.plain(), &Store, dw_slice);
-        Ok(dw)
+        gemm(Size::new(m, n, k), left.transposed(), right.plain(), writer, dw.slice_mut()?);
+        Ok(())
     }
     let h = hidden(kept);
     let shape = rows(h.shape());
@@ -143,11 +146,15 @@ fn down_gradient(kept: Kept<'_, [Option<Tensor>; 2]>, d_branch: &Var) -> Result<
         let gelu = pointwise(&GeluTanh, GeluTanh::NAME, [h])?.reshape(shape)?;
         return Gradient::product(&d_branch, &Var::constant(gelu));
     }
-    let dw = Tensor::uninit(*kept.shape(DOWN), h.dtype());
-    let dw = match h.dtype() {
-        DType::F64 => run::<f64>(&d_branch.value(), h, dw)?,
-        _ => run::<f32>(&d_branch.value(), h, dw)?,
-    };
+    // As `weight_gradient`.
+    let before = if shape[0] <= KC { kept.take_before(DOWN) } else { None };
+    let adds = before.is_some();
+    let mut dw = before.unwrap_or_else(|| Tensor::uninit(*kept.shape(DOWN), h.dtype()));
+    let from = [&d_branch.value(), h];
+    match h.dtype() {
+        DType::F64 => run::<f64>(from, if adds { &Add } else { &Store }, &mut dw)?,
+        _ => run::<f32>(from, if adds { &Add } else { &Store }, &mut dw)?,
+    }
     Ok(Gradient::Whole(Var::constant(dw)))
 }
 

@@ -3,7 +3,7 @@
 use tensor::rng::Rng;
 
 use super::*;
-use crate::no_grad;
+use crate::{Grads, no_grad};
 
 fn ones(shape: &[usize]) -> Var {
     Var::parameter(Tensor::ones(shape, DType::F32))
@@ -99,8 +99,10 @@ fn bits(y: &[&Var], operands: &[&Var]) -> Vec<Option<Vec<u32>>> {
 #[test]
 fn layers_at_once_have_the_bits_of_separate_ones() {
     let rows = random(1, &[3, 200, 72]);
-    let weights = [2, 3, 4].map(|seed| random(seed, &[32 * seed as usize, 72]));
-    let biases = [2, 3, 4].map(|seed| random(10 + seed, &[32 * seed as usize]));
+    // Of one of them the gradient of x is sums of two blocks.
+    let widths = [64, kernels::gemm::KC + 76, 128];
+    let weights = [0, 1, 2].map(|i| random(2 + i as u64, &[widths[i], 72]));
+    let biases = [0, 1, 2].map(|i| random(12 + i as u64, &[widths[i]]));
     let layers = || [0, 1, 2].map(|i| (&weights[i], (i != 1).then_some(&biases[i])));
     let operands: Vec<&Var> = [&rows].into_iter().chain(&weights).chain(&biases).collect();
     for used in [&[0, 1, 2][..], &[0, 2], &[1]] {
@@ -116,6 +118,42 @@ fn layers_at_once_have_the_bits_of_separate_ones() {
             assert!(kernels::par::with_threads(threads, at_once) == want, "{used:?}");
         }
         assert!(crate::profile(true, at_once).0 == want, "{used:?}");
+    }
+}
+
+/// The gradients of a second pass are added where the first one's are, unless somebody has those,
+/// with the bits of two passes that are added, of sums of one block or two.
+#[test]
+fn passes_add_up_in_place() {
+    let weights = [random(1, &[64, 80]), random(2, &[96, 80]), random(3, &[80, 96])];
+    let [lone, up, down] = &weights;
+    let [b_up, b_down] = [random(4, &[96]), random(5, &[80])];
+    let values = |x: &[Tensor; 3]| x.each_ref().map(|x| x.to_vec::<f32>().unwrap());
+    for tokens in [100, kernels::gemm::KC / 2 + 10] {
+        let loss = |seed: u64| {
+            let [x, gate] = [random(seed, &[2, tokens, 80]), random(seed + 1, &[2, 80])];
+            let y = x.linear(lone, None).unwrap();
+            let z = x.mlp_gate_residual([up, &b_up], [down, &b_down], &gate, &x).unwrap();
+            let [y, z] = [y, z].map(|y| y.square().unwrap().sum_all().unwrap());
+            y.add(&z).unwrap()
+        };
+        let of = |grads: &Grads| weights.each_ref().map(|w| grads.get(w).unwrap());
+        let [one, two] = [10, 20].map(|seed| values(&of(&loss(seed).backward().unwrap())));
+        for is_shared in [false, true] {
+            let mut grads = loss(10).backward().unwrap();
+            let before = of(&grads);
+            let address = |x: &Tensor| x.slice::<f32>().unwrap().as_ptr();
+            let places = before.each_ref().map(address);
+            let before = is_shared.then_some(before);
+            loss(20).backward_into(&mut grads).unwrap();
+            let after = of(&grads);
+            for (i, sum) in values(&after).iter().enumerate() {
+                let terms = one[i].iter().zip(&two[i]);
+                assert!(sum.iter().eq(terms.map(|(a, b)| a + b).collect::<Vec<_>>().iter()));
+                assert!((address(&after[i]) == places[i]) != is_shared, "{i}, {tokens} tokens");
+            }
+            assert!(before.is_none_or(|before| values(&before) == one), "left alone");
+        }
     }
 }
 
