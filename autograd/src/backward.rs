@@ -53,7 +53,8 @@ impl Var {
     /// The same, added to the gradients of other passes: those of the micro-batch before, say. Each
     /// is added as it comes, so that there never is a second set of them.
     ///
-    /// Errors: as [`backward`](Self::backward); some gradients may have been added by then.
+    /// Errors: as [`backward`](Self::backward); some gradients may have been added, or lost, by
+    /// then.
     #[track_caller]
     pub fn backward_into(&self, grads: &mut Grads) -> Result<()> {
         if self.numel() != 1 {
@@ -143,7 +144,7 @@ impl Backward {
     /// Runs the pass, and adds what it finds to the gradients of others: of the micro-batch before,
     /// or of a [retained](Self::retain_graph) graph from another root.
     ///
-    /// Errors: as [`run`](Self::run); some gradients may have been added by then.
+    /// Errors: as [`run`](Self::run); some gradients may have been added, or lost, by then.
     #[track_caller]
     pub fn run_into(self, grads: &mut Grads) -> Result<()> {
         // With what this pass finds, unless it is recorded, those of others are variables no more.

@@ -222,8 +222,9 @@ impl<'a, A: ?Sized> Kept<'a, A> {
     }
 
     /// Takes what the gradient of input `i` is so far, to be added to where it is: the vjp's answer
-    /// is the sum. `None` if nothing has arrived, somebody else has it too, or it is not a
-    /// parameter's, in this machine's memory.
+    /// is the sum, and an error loses it. `None` if nothing has arrived, somebody else has it too,
+    /// it is not one parameter's, whole and in this machine's memory, or the pass is recorded or
+    /// watched.
     pub(crate) fn take_before(&self, i: usize) -> Option<Tensor> {
         self.before?.take(i)
     }

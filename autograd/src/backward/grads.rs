@@ -122,13 +122,16 @@ impl<'a> Before<'a> {
         Self { grads: Mutex::new(grads), inputs }
     }
 
-    /// Takes that of input `i`, if it is a parameter's, nobody else has it, and it lies in this
-    /// machine's memory.
+    /// Takes that of input `i`, if it is a parameter's and of no other input, nobody else has it,
+    /// and it lies in this machine's memory as it is.
     pub(crate) fn take(&self, i: usize) -> Option<Tensor> {
-        let edge = self.inputs[i].as_ref().filter(|edge| edge.node.is_leaf())?;
+        let leaves = self.inputs.iter().flatten().filter(|edge| edge.node.is_leaf());
+        let at = key(self.inputs[i].as_ref().filter(|edge| edge.node.is_leaf())?);
+        if leaves.filter(|edge| key(edge) == at).count() > 1 {
+            return None;
+        }
         let mut grads = self.grads.lock().unwrap_or_else(PoisonError::into_inner);
-        let (key, sum) = grads.values.remove_entry(&key(edge))?;
-        let other = match sum {
+        let other = match grads.values.remove(&at)? {
             Sum::Whole(var) => {
                 let sum = var.into_value();
                 if sum.is_unshared() && sum.is_contiguous() && sum.cuda().is_none() {
@@ -138,7 +141,7 @@ impl<'a> Before<'a> {
             }
             product => product,
         };
-        grads.values.insert(key, other);
+        grads.values.insert(at, other);
         None
     }
 }

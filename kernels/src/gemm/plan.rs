@@ -62,7 +62,8 @@ const SHORT: usize = 768;
 /// Whether each block of K is to be a product of its own: where rows of A are packed, and a block of
 /// B stays in the second cache for all tiles, but not all of B. Sums are then stored, and added.
 pub(super) fn by_blocks<T: Real>(size: Size, a: &Operand<T>) -> bool {
-    size.batch == 1 && size.k > KC && KC * size.n <= CACHED && !a.is_lent()
+    let fits = |k: usize| k * size.n <= CACHED;
+    size.batch == 1 && fits(KC) && !fits(size.k.max(KC)) && !a.is_lent()
 }
 
 impl Plan {
@@ -360,7 +361,7 @@ mod tests {
         let (mapped, mut gelu) = (Mapped { f: GeluTanh, x: &x, cols: m }, vec![0.0; k * m]);
         map(&GeluTanh, &[k * m], [(&x, &[1])], &mut gelu);
         let (stored, b) = (Strided::<f32>::rows(&gelu, m), [&x[..], &x].concat());
-        for (n, want) in [(90, true), (260, false)] {
+        for (n, want) in [(252, true), (260, false)] {
             let (b, size) = (Strided::<f32>::rows(&b, n), Size::new(m, n, k));
             assert_eq!(by_blocks(size, &mapped.transposed()), want);
             let product = |a: Operand<f32>| {

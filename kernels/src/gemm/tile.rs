@@ -226,7 +226,8 @@ impl<T: Real> SumTile<'_, '_, T> {
 /// Hands on the sums of no products.
 fn no_sums<T: Real>(to: &mut To<T>, rows: usize, panels: usize) {
     match to {
-        To::Place { out, .. } => out.rows().for_each(|i| out.row(i).fill(T::ZERO)),
+        To::Place { out, adds: true } => unreachable!("no sums are added to {:?}", out.rows()),
+        To::Place { out, adds: false } => out.rows().for_each(|i| out.row(i).fill(T::ZERO)),
         To::Writer(finish, _) => {
             let zeros = Sums { all: &[[T::ZERO; LANES]], stride: 0, width: 1 };
             (0..panels).for_each(|panel| finish.finish(0..rows, panel..panel + 1, zeros));

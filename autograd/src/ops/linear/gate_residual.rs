@@ -141,6 +141,11 @@ fn wide(shape: &Shape) -> Shape {
     wide
 }
 
+/// How many tokens a sample has.
+fn tokens(shape: &Shape) -> usize {
+    shape[1..shape.rank() - 1].iter().product()
+}
+
 /// The branch before its gate.
 fn kept_branch(branch: Option<&Tensor>) -> &Tensor {
     branch.expect("kept where a gradient may be asked for")
@@ -188,16 +193,16 @@ pub(super) fn join_gradients<A: Sync>(
 }
 
 /// Σ ȳ∘branch over the tokens of each sample. Where it is [plain](is_plain), the products are never
-/// in memory.
+/// in memory; if there is something to add, by columns.
 fn gate_gradient(dy: &Var, branch: &Tensor, wide: &Shape) -> Result<Var> {
     fn sum<T: Float>(dy: &Tensor, branch: &Tensor, wide: &Shape) -> Result<Tensor> {
         let (dy, mut sum) = (dy.contiguous(), Tensor::uninit(*wide, dy.dtype()));
-        let [samples, width] = [wide[0], wide[wide.rank() - 1]];
-        let parts = [samples, dy.shape()[1..dy.rank() - 1].iter().product(), width];
+        let [outer, inner] = [wide[0], wide[wide.rank() - 1]];
+        let parts = [outer, tokens(dy.shape()), inner];
         reduce::sum_products([dy.slice()?, branch.slice()?], parts, sum.slice_mut::<T>()?);
         Ok(sum)
     }
-    if !is_plain(dy) {
+    if !is_plain(dy) || tokens(dy.shape()) == 1 || wide[wide.rank() - 1] == 1 {
         return dy.mul(&Var::constant(branch.clone()))?.sum_to(wide);
     }
     let sum = match dy.dtype() {
