@@ -62,8 +62,7 @@ const SHORT: usize = 768;
 /// Whether each block of K is to be a product of its own: where rows of A are packed, and a block of
 /// B stays in the second cache for all tiles, but not all of B. Sums are then stored, and added.
 pub(super) fn by_blocks<T: Real>(size: Size, a: &Operand<T>) -> bool {
-    let fits = |k: usize| k * size.n <= CACHED;
-    size.batch == 1 && fits(KC) && !fits(size.k.max(KC)) && !a.is_lent()
+    size.batch == 1 && (KC * size.n..size.k * size.n).contains(&CACHED) && !a.is_lent()
 }
 
 impl Plan {
@@ -247,8 +246,7 @@ impl Plan {
         let (rows, columns) = (out.rows().len(), out.columns().len());
         let (panels, k) = (column / LANES..(column + columns).div_ceil(LANES), self.size.k);
         let make = |to: To<T>, a_block: &mut [T], slots: &mut [T]| {
-            let (rows, panels) = (row..row + rows, panels.clone());
-            let slots = slots.as_chunks_mut().0;
+            let (rows, panels, slots) = (row..row + rows, panels.clone(), slots.as_chunks_mut().0);
             T::multiply(SumTile { a, b, batch, k, rows, panels, a_block, slots, to });
         };
         let room = [a.room(rows, k), STRIP * SLOT * LANES];

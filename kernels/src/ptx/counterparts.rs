@@ -27,6 +27,8 @@ pub const COUNTERPARTS: &[Counterpart] = &[
     row("elementwise::add_region", &["add_f32_scattered"]),
     row("tensor::Tensor::{contiguous, to_dtype, cat}", &["copy_"]),
     row("reduce::sum", &["sum_rows", "sum_parts", "add_parts", "sum_columns"]),
+    // Products are written first there.
+    row("reduce::sum_products", &["mul_f32", "sum_columns"]),
     row("reduce::max", &["max_rows", "max_wide_rows", "max_columns"]),
     row("reduce::spread", &["max_backward"]),
     // The norm of all gradients together, and the factor that limits it.
