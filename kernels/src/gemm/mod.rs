@@ -42,7 +42,8 @@
 //! short and rows many, tiles are wide, and B is packed before, for all of them: then rows stay in
 //! the second cache for all columns, or B for all rows. Where rows of A are packed, columns few and
 //! sums only stored, each block of K is a product of its own: a block of B stays there, where all
-//! of B would not.
+//! of B would not. And where rows are so few that packing B is much of the work, the product is
+//! [turned](turned): rows of A are packed, and those of Bᵀ read where they are.
 //!
 //! What did not help: fetching rows of A, or columns of B that are not packed, before their turn in
 //! another tile; strips of 96 or 128 columns; all strips for a dozen rows and then for the next;
@@ -64,6 +65,7 @@ mod strided;
 mod strip;
 mod tile;
 mod transpose;
+mod turned;
 mod write;
 mod writing;
 
@@ -162,6 +164,10 @@ pub fn gemm_keeping<'a, T: Real, O: Send>(
             let writer = if depth.start == 0 { writer } else { add };
             tiles(Size { k: depth.len(), ..size }, a, b.into(), writer, out, kept);
         }
+    } else if let Right::Read(b) = b
+        && turned::is_better(size, &b)
+    {
+        turned::tiles(size, a, b, writer, out, kept);
     } else {
         tiles(size, a, b, writer, out, kept);
     }

@@ -44,7 +44,7 @@ const CUT: usize = 384;
 /// Most rows and columns of a wide tile: its rows of A stay in the second cache for all of them.
 const WIDE: [usize; 2] = [96, 1024];
 /// Tiles that keep a machine's threads about equally busy,
-const TILES: usize = 12;
+pub(super) const TILES: usize = 12;
 /// and how many wide ones are enough for that.
 const MANY: usize = 8;
 /// Multiply-adds below which a tile is not worth cutting: 40 µs.
@@ -54,7 +54,7 @@ const LEAST: usize = 1 << 20;
 /// Elements of B packed at a time where tiles share them,
 const BAND: usize = 1 << 20;
 /// and how many a tile reads at most if they are to stay in the second cache for the next one.
-const CACHED: usize = 1 << 18;
+pub(super) const CACHED: usize = 1 << 18;
 /// Longest sums for which that is better than tall tiles: with longer ones these pass A by as often
 /// and keep a strip of B at hand.
 const SHORT: usize = 768;

@@ -151,6 +151,12 @@ impl<'a, T: Real> Operand<'a, T> {
         Operand { first: [self.first[0] + rows, self.first[1] + columns], ..self }
     }
 
+    /// Its transpose.
+    pub(super) fn turned(&self) -> Self {
+        let [row, column] = self.first;
+        Operand { transposed: !self.transposed, first: [column, row], ..*self }
+    }
+
     /// Rows and columns of the reader's matrix or its transpose.
     fn whole(&self, rows: Range<usize>, columns: Range<usize>) -> [Range<usize>; 2] {
         let [row, column] = self.first;

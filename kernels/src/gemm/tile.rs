@@ -42,7 +42,7 @@ pub(super) const STRIP: usize = 4;
 
 /// Rows whose sums are handed on together: enough to be worth a call, and few enough for their sums
 /// to stay in the first cache.
-const CHUNK: usize = 8 * GROUP;
+pub(super) const CHUNK: usize = 8 * GROUP;
 
 /// Rows from a packed panel of `k` rows to the next: the panels of a strip, which are read side by
 /// side, must not compete for the same places of the first cache. An odd number of fours.
@@ -244,6 +244,16 @@ pub struct Sums<'a, T> {
 }
 
 impl<'a, T> Sums<'a, T> {
+    /// Rows of so many sixteens, `stride` of them from one to the next.
+    pub(super) fn new(all: &'a [[T; LANES]], stride: usize, width: usize) -> Self {
+        Sums { all, stride, width }
+    }
+
+    /// All of them, and the numbers from a row to the next.
+    pub(super) fn flat(&self) -> (&'a [T], usize) {
+        (self.all.as_flattened(), self.stride * LANES)
+    }
+
     /// Row `i`, in whole sixteens: they may be more than there are columns.
     #[inline(always)]
     pub fn row(&self, i: usize) -> &'a [[T; LANES]] {

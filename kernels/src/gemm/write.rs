@@ -350,18 +350,23 @@ mod tests {
 
     #[test]
     fn every_element_is_expected_once_before_it_is_written() {
-        for [m, n, k] in [[1, 1, 1], [13, 70, 5], [230, 64, 3], [100, 130, 1030], [25, 33, 2100]] {
-            let size = Size::new(m, n, k).batched(2);
-            let numbers = vec![0.0f32; 2 * (m + n) * k];
+        let sizes = [[1, 1, 1], [13, 70, 5], [230, 64, 3], [100, 130, 1030], [25, 33, 2100]];
+        // By itself and with columns adjacent along K, the last two are turned.
+        let turned = [[67, 390, 1030], [7, 100, 120]];
+        for ([m, n, k], batch) in
+            sizes.map(|size| (size, 2)).into_iter().chain(turned.map(|size| (size, 1)))
+        {
+            let size = Size::new(m, n, k).batched(batch);
+            let numbers = vec![0.0f32; batch * (m + n) * k];
             let matrix = |rows: usize, columns: usize| {
-                Strided::rows(&numbers, columns).batched(&[2], &[rows * columns])
+                Strided::rows(&numbers, columns).batched(&[batch], &[rows * columns])
             };
             let [a, b, b_turned] = [matrix(m, k), matrix(k, n), matrix(n, k)];
             let operands: [Operand<f32>; 2] = [b.plain(), b_turned.transposed()];
             for b in operands {
-                let expected = Mutex::new(vec![false; 2 * m * n]);
+                let expected = Mutex::new(vec![false; batch * m * n]);
                 let notes = Notes { size: [m, n], expected };
-                let (mut out, mut kept) = (vec![0.0; 2 * m * n], vec![0.0; 2 * m * n]);
+                let (mut out, mut kept) = (vec![0.0; batch * m * n], vec![0.0; batch * m * n]);
                 gemm_keeping(size, a.plain(), b, &notes, &mut out, &mut kept);
                 assert!(out.iter().all(|&x| x == 1.0), "{size:?}");
             }
