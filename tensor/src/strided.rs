@@ -33,15 +33,17 @@ pub(crate) fn copy<T: Copy + Send + Sync>(
     }
 }
 
-/// Halves the first axis until the pieces are small, for as many threads as there are.
+/// Halves the first axis until the pieces are small, for as many threads as there are; but no tile,
+/// or each piece would read the same lines of the source.
 fn divide<T: Copy + Send + Sync>(
     shape: Shape,
     strides: MergedStrides,
     source: &[T],
     target: &mut [T],
 ) {
+    let least = if strides[0].first() == Some(&1) { TILE } else { 1 };
     match shape.first() {
-        Some(&length) if length > 1 && shape.numel() > PIECE => {
+        Some(&length) if length >= 2 * least && shape.numel() > PIECE => {
             let half = length / 2;
             let (before, after) = target.split_at_mut(half * strides[1][0]);
             let rest = &source[half * strides[0][0]..];
