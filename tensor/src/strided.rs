@@ -5,7 +5,7 @@
 //! than the target (a transpose); and merging axes beforehand, which turns most views into one of
 //! these two.
 
-use kernels::par;
+use kernels::par::{self, Cell, Cells};
 
 use crate::Shape;
 use crate::layout::{MergedStrides, merge};
@@ -33,20 +33,31 @@ pub(crate) fn copy<T: Copy + Send + Sync>(
     }
 }
 
-/// Halves the first axis until the pieces are small, for as many threads as there are; but no tile,
-/// or each piece would read the same lines of the source.
+/// Divides large copies, for as many threads as there are: a transposed matrix by its columns, for
+/// pieces of few rows would each read a part of every line of the source; and others by the first
+/// axis, in halves.
 fn divide<T: Copy + Send + Sync>(
     shape: Shape,
     strides: MergedStrides,
     source: &[T],
     target: &mut [T],
 ) {
-    let least = if strides[0].first() == Some(&1) { TILE } else { 1 };
-    match shape.first() {
-        Some(&length) if length >= 2 * least && shape.numel() > PIECE => {
+    let is_large = shape.numel() > PIECE;
+    let [from, to] = strides;
+    match shape[..] {
+        [rows, columns]
+            if is_large && from[0] == 1 && from[1] > 1 && [to[0], to[1]] == [columns, 1] =>
+        {
+            let width = PIECE.div_ceil(rows).next_multiple_of(TILE);
+            let cells = Cells::new(&mut target[..rows * columns], [rows, columns], [rows, width]);
+            par::for_each(columns.div_ceil(width), rows * columns, |i| {
+                transpose(&source[i * width * from[1]..], from[1], cells.take(0, [0, i]));
+            });
+        }
+        [length, ..] if is_large && length > 1 => {
             let half = length / 2;
-            let (before, after) = target.split_at_mut(half * strides[1][0]);
-            let rest = &source[half * strides[0][0]..];
+            let (before, after) = target.split_at_mut(half * to[0]);
+            let rest = &source[half * from[0]..];
             // About a nanosecond for each of the larger half's elements.
             par::join(
                 shape.numel() / 2,
@@ -75,10 +86,9 @@ fn copy_piece<T: Copy>(shape: Shape, [from, to]: MergedStrides, source: &[T], ta
         (from_last, 1, Some(axis)) => {
             let rows = shape[axis];
             let outer = Shape::from(outer).with_length(axis, 1);
-            let mut tile = [source[0]; TILE * TILE];
             each(&outer, [&from, &to], |[s, t]| {
-                let strides = [from_last, to[axis]];
-                transpose(&source[s..], &mut target[t..], [rows, length], strides, &mut tile);
+                let cell = Cell::new(&mut target[t..], [rows, length], to[axis]);
+                transpose(&source[s..], from_last, cell);
             });
         }
         (from_last, to_last, _) => each(outer, [&from, &to], |[s, t]| {
@@ -89,18 +99,14 @@ fn copy_piece<T: Copy>(shape: Shape, [from, to]: MergedStrides, source: &[T], ta
     }
 }
 
-/// `target[r·target_row + c] = source[r + c·source_column]`, by way of a tile.
+/// `target[r, c] = source[r + c·source_column]`, by way of a tile.
 ///
 /// Rows and columns are often a power of two apart, and then their cache lines fall into a few sets
 /// of the cache and evict each other. So each line is touched only once: read whole into the tile,
 /// which is small and near, and written whole from there.
-fn transpose<T: Copy>(
-    source: &[T],
-    target: &mut [T],
-    [rows, columns]: [usize; 2],
-    [source_column, target_row]: [usize; 2],
-    tile: &mut [T; TILE * TILE],
-) {
+fn transpose<T: Copy>(source: &[T], source_column: usize, mut target: Cell<T>) {
+    let [rows, columns] = [target.rows().end, target.columns().end];
+    let mut tile = [source[0]; TILE * TILE];
     for row in (0..rows).step_by(TILE) {
         let height = TILE.min(rows - row);
         for column in (0..columns).step_by(TILE) {
@@ -111,8 +117,7 @@ fn transpose<T: Copy>(
                 line.iter().zip(tile[c..].iter_mut().step_by(TILE)).for_each(|(x, y)| *y = *x);
             }
             for (r, line) in tile.chunks_exact(TILE).take(height).enumerate() {
-                let start = (row + r) * target_row + column;
-                target[start..start + width].copy_from_slice(&line[..width]);
+                target.row(row + r)[column..column + width].copy_from_slice(&line[..width]);
             }
         }
     }
@@ -147,9 +152,10 @@ mod tests {
     /// Every order of three axes, so that each of the loops above runs, against index arithmetic.
     #[test]
     fn copies_every_permutation() {
-        let shape = Shape::from([9, 101, 83]);
-        let source: Vec<u32> = (0..shape.numel() as u32).collect();
-        for axes in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        let sizes = [[9, 101, 83], [1, 2, PIECE + 3]].map(Shape::from);
+        for (shape, axes) in sizes.iter().flat_map(|&shape| orders.map(|axes| (shape, axes))) {
+            let source: Vec<u32> = (0..shape.numel() as u32).collect();
             let view = Layout::contiguous(shape, 0).permute(&axes);
             let packed = Layout::contiguous(*view.shape(), 0);
             let mut target = vec![0; shape.numel()];

@@ -333,7 +333,8 @@ fn read_panels<T: Real>(
     b.read_panels(batch, depth, columns, out, panel_rows);
 }
 
-/// Packs panels `panels` of each of the matrices, one after the other, each with all of its rows.
+/// Packs panels `panels` of each of the matrices, one after the other, each with all of its rows; by
+/// strips where columns lie side by side, so that they are read in runs of some length.
 pub(super) fn pack<T: Real>(
     b: Operand<T>,
     matrices: Range<usize>,
@@ -342,10 +343,11 @@ pub(super) fn pack<T: Real>(
     out: &mut [T],
 ) {
     let panel_len = panel_rows(k) * LANES;
+    let together = if b.turned().side_by_side() { STRIP } else { 1 };
     // About half a nanosecond an element, most of it waiting for memory.
     let ns = out.len() / 2;
-    par::chunks_mut(out, STRIP * panel_len, ns, |chunk, mut out| {
-        let mut at = chunk * STRIP;
+    par::chunks_mut(out, together * panel_len, ns, |chunk, mut out| {
+        let mut at = chunk * together;
         while !out.is_empty() {
             let (matrix, j) = (matrices.start + at / panels.len(), at % panels.len());
             let number = (panels.len() - j).min(out.len() / panel_len);

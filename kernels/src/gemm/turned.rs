@@ -1,10 +1,11 @@
 //! Products of few rows, made as `Cᵀ = Bᵀ·Aᵀ`.
 //!
-//! Weights W lie by rows, one for each output. So the columns that `x·Wᵀ` has to pack are adjacent
+//! Weights W lie by rows, one for each output. So the columns of Wᵀ that `x·Wᵀ` has to pack lie
 //! along K, and packing them is transposing them: a small part of the work for a thousand rows of
-//! x, a tenth for 256, nearly all of it for one. Turned, rows of W are the left operand, which is
-//! read where it lies; x is packed, once for all, and sums are transposed on their way to the
-//! writer. They are sums of the same products in the same order.
+//! x, a tenth for 256, nearly all of it for one. Turned, rows of W are the left operand: they are
+//! read where they lie, and only widened first if they are halves. It is x that is packed, once for
+//! all of them, and sums are transposed on their way to the writer: the same sums, of the same
+//! products in the same order.
 
 use std::ops::Range;
 
@@ -12,7 +13,7 @@ use super::Size;
 use super::pack::{self, Columns, Rows};
 use super::plan::{CACHED, TILES, Target};
 use super::read::Operand;
-use super::tile::{CHUNK, Finish, KC, SLOT, STRIP, SumTile, Sums, To, panel_rows, sums_size};
+use super::tile::{CHUNK, Finish, KC, STRIP, SumTile, Sums, To, panel_rows, sums_size};
 use super::transpose::transpose;
 use super::write::{At, Writer};
 use super::writing::Writing;
@@ -20,14 +21,18 @@ use crate::lane::LANES;
 use crate::par::{self, Cells};
 use crate::{Real, scratch};
 
+/// Numbers of A that are packed at most, each thread that multiplies keeping room for them.
+const MOST: usize = 4 << 20;
+
 /// Numbers from a row of transposed sums to the next, an odd number of sixteens.
 const STEP: usize = CHUNK + LANES;
 
-/// Whether a product is to be turned: where columns of B are adjacent along K, and packing them
-/// takes three times as long as packing A and transposing C, and A stays in the second cache.
+/// Whether a product is to be turned: where columns of B do not lie side by side, packing them takes
+/// at least three times as long as packing A and transposing C, and a block of A stays in the second
+/// cache for all of them.
 pub(super) fn is_better<T: Real>(size: Size, b: &Operand<T>) -> bool {
     let Size { batch, m, n, k } = size;
-    let is_short = 3 * m * (n + k) <= n * k && m * k.min(KC) <= CACHED;
+    let is_short = 3 * m * (n + k) <= n * k && m * k.min(KC) <= CACHED && m * k <= MOST;
     batch == 1 && is_short && !b.turned().side_by_side()
 }
 
@@ -41,6 +46,7 @@ pub(super) fn tiles<T: Real, O: Send>(
     kept: &mut [T],
 ) {
     let Size { m, n, k, .. } = size;
+    // Whole chunks only where there are many: at the end, threads wait for the last ones.
     let cell = [m, if n < 2 * TILES * CHUNK { CHUNK / 2 } else { CHUNK }];
     let kept = (!kept.is_empty()).then(|| Cells::new(kept, [m, n], cell));
     let out = Cells::new(out, [m, n], cell);
@@ -61,12 +67,12 @@ fn tile<T: Real, O: Send>(a: Rows<T>, b: Columns<T>, [i, first, k]: [usize; 3], 
     let kept = to.kept.map(|kept| kept.take(0, [0, i]));
     let (columns, panels) = (out.columns().len(), 0..out.rows().end.div_ceil(LANES));
     let sums: usize = sums_size(columns, panels.len(), k).iter().product();
-    let room = [a.room(columns, k), STRIP * SLOT * LANES, sums * LANES, STRIP * LANES * STEP];
-    scratch::with(room, |[a_block, slots, sums, turned]| {
+    let room = [a.room(columns, k), sums * LANES, STRIP * LANES * STEP];
+    scratch::with(room, |[a_block, sums, turned]| {
         let first = At { batch: 0, row: 0, col: first };
         let mut turning = Turning { to: Writing { writer, first, out, kept }, turned };
         let to = To::Writer(&mut turning, sums.as_chunks_mut().0);
-        let (rows, slots) = (first.col..first.col + columns, slots.as_chunks_mut().0);
+        let (rows, slots) = (first.col..first.col + columns, &mut [][..]);
         T::multiply(SumTile { a, b, batch: 0, k, rows, panels, a_block, slots, to });
     });
 }
@@ -138,7 +144,7 @@ mod tests {
     /// through a function, and whether rows of W are read in place or widened first.
     #[test]
     fn turned_products_have_the_bits_of_others() {
-        let sizes = [[1, 50, 40], [13, 150, 100], [17, 201, KC + 30], [100, 2400, 400]];
+        let sizes = [[2, 50, 40], [13, 150, 100], [70, 300, KC + 30], [100, 2400, 400]];
         for [m, n, k] in sizes {
             let (x, w) = (numbers(m * k, 5), numbers(n * k, 7));
             let halves: Vec<bf16> = w.iter().map(|&x| bf16::from_f32(x)).collect();
@@ -155,9 +161,15 @@ mod tests {
             assert!(!is_better::<f32>(size, &weights.plain()));
             for a in [by_rows.plain(), by_columns.transposed(), mapped.plain()] {
                 let want = results([m, n, k], a, weights.plain());
+                let part =
+                    results([m - 1, n - 3, k - 2], a.part([1, 2]), weights.plain().part([2, 3]));
                 for b in [turned.transposed(), widened.transposed()] {
                     assert!(is_better::<f32>(size, &b), "{size:?}");
                     assert!(results([m, n, k], a, b) == want, "{size:?}");
+                    let b = b.part([2, 3]);
+                    let got =
+                        par::with_threads(3, || results([m - 1, n - 3, k - 2], a.part([1, 2]), b));
+                    assert!(got == part, "{size:?}");
                 }
             }
         }

@@ -2,8 +2,9 @@
 //!
 //! A product hands a writer finished sums by the chunk, still in the first cache, and a writer goes
 //! through them once. Chunks of a dozen rows were measured to be slower, each being a call, and
-//! output rows then are written in smaller pieces. Sums that are only to be stored are made in the
-//! output, and so are those of one block of K that are only to be added.
+//! output rows then are written in smaller pieces. Unless the product is [turned](super::turned),
+//! sums that are only to be stored are made in the output, and so are those of one block of K that
+//! are only to be added.
 
 use half::bf16;
 
@@ -315,6 +316,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::gemm::turned::is_better;
     use crate::gemm::{Operand, Reader, Size, Strided, gemm_keeping};
 
     /// Notes which elements it expects, which it writes, and that none comes before it is expected.
@@ -363,6 +365,7 @@ mod tests {
             };
             let [a, b, b_turned] = [matrix(m, k), matrix(k, n), matrix(n, k)];
             let operands: [Operand<f32>; 2] = [b.plain(), b_turned.transposed()];
+            assert_eq!(operands.map(|b| is_better(size, &b)), [false, batch == 1]);
             for b in operands {
                 let expected = Mutex::new(vec![false; batch * m * n]);
                 let notes = Notes { size: [m, n], expected };
