@@ -42,9 +42,9 @@
 //! short and rows many, tiles are wide, and B is packed before, for all of them: then rows stay in
 //! the second cache for all columns, or B for all rows. Where rows of A are packed, columns few and
 //! sums only stored, each block of K is a product of its own: a block of B stays there, where all
-//! of B would not. And where rows are so few that packing columns that lie along K is much of
-//! the work, the product is [turned](turned): rows of A are packed, those of Bᵀ read where they are,
-//! and sums handed on transposed, to be stored too.
+//! of B would not. And where rows are so few that packing columns that lie along K is much of the
+//! work, the product is [turned]: rows of A are packed, those of Bᵀ read where they are, and sums
+//! handed on transposed, to be stored too.
 //!
 //! What did not help: fetching rows of A, or columns of B that are not packed, before their turn in
 //! another tile; strips of 96 or 128 columns; all strips for a dozen rows and then for the next;
