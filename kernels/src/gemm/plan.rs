@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::Size;
-use super::pack::{self, Columns, Packed, Right, Rows};
+use super::pack::{self, Columns, Packed, Rows};
 use super::read::Operand;
 use super::tile::{self, GROUP, KC, SLOT, STRIP, SumTile, To, panel_rows};
 use super::write::{At, Writer};
 use super::writing::Writing;
+use super::{Right, Size};
 use crate::lane::LANES;
 use crate::par::{self, Cells};
 use crate::{Real, scratch};
