@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tensor::{Error, Result, Tensor};
 
@@ -66,6 +66,9 @@ pub(crate) struct Node {
     origin: Origin,
     /// Taken out by the backward pass, so that what was saved is freed as the pass goes along.
     record: Mutex<Option<Box<dyn Record>>>,
+    /// The outputs that were made [again](Self::again), for the next user of them: those of a
+    /// residual stream have two.
+    remade: Mutex<Option<Vec<Tensor>>>,
 }
 
 /// Ids grow, so that an operation's inputs are older than its outputs.
@@ -100,6 +103,7 @@ impl Node {
             inputs,
             origin,
             record: Mutex::new(record),
+            remade: Mutex::new(None),
         })
     }
 
@@ -142,14 +146,16 @@ impl Node {
         self.is_leaf
     }
 
-    /// The record, for the one backward pass there is; `None` if that has been.
+    /// The record, for the one backward pass there is; `None` if that has been. All users of the
+    /// outputs have been visited: what was made again for them is freed.
     pub(crate) fn take_record(&self) -> Option<Box<dyn Record>> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.remade).take();
+        lock(&self.record).take()
     }
 
     /// Shows what the record keeps alive; nothing once it was taken.
     pub(crate) fn saved(&self, see: &mut dyn FnMut(Role, Held<'_>)) {
-        if let Some(record) = &*self.record.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(record) = &*lock(&self.record) {
             record.saved(see);
         }
     }
@@ -157,17 +163,21 @@ impl Node {
     /// See [`Record::again_depth`]: unless it is 0, a user of the outputs need not keep them, as they
     /// are made [again](Self::again).
     pub(crate) fn again_depth(&self) -> usize {
-        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        record.as_ref().map_or(0, |record| record.again_depth())
+        lock(&self.record).as_ref().map_or(0, |record| record.again_depth())
     }
 
-    /// An output once more.
+    /// An output once more. It is made once for all who ask before a backward pass visits this node.
     ///
     /// Errors: those of the operation; a backward pass has freed what it is made from.
     pub(crate) fn again(&self, output: usize) -> Result<Tensor> {
-        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = lock(&self.record);
         let record = record.as_ref().ok_or_else(|| self.freed())?;
-        Ok(record.again(self)?.swap_remove(output))
+        let mut remade = lock(&self.remade);
+        let outputs = match &mut *remade {
+            Some(outputs) => outputs,
+            nothing => nothing.insert(record.again(self)?),
+        };
+        Ok(outputs[output].clone())
     }
 
     /// The error of a second pass through a graph that was not retained.
@@ -178,8 +188,13 @@ impl Node {
 
     /// Puts the record back, for another backward pass.
     pub(crate) fn restore_record(&self, record: Box<dyn Record>) {
-        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+        *lock(&self.record) = Some(record);
     }
+}
+
+/// What a lock guards, whatever became of a thread that held it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a node owned.

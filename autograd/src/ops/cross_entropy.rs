@@ -202,7 +202,7 @@ fn gradients<T: Real + Element>(
     needs: [bool; 3],
 ) -> Result<[Option<Var>; 3]> {
     let packed = x.each_ref().map(Tensor::contiguous);
-    let wanted = |i: usize| needs[i].then(|| Tensor::zeros(x[i].shape(), x[i].dtype()));
+    let wanted = |i: usize| needs[i].then(|| Tensor::uninit(x[i].shape(), x[i].dtype()));
     let [mut dx, mut dw, mut db] = [wanted(0), wanted(1), wanted(2)];
     let mut slices: [&mut [T]; 3] = Default::default();
     for (slice, gradient) in slices.iter_mut().zip([&mut dx, &mut dw, &mut db]) {

@@ -1,14 +1,16 @@
-//! A function of a matrix's elements, on their way into a product; and its slope, on the way of the
-//! product's gradient out.
+//! A function of a matrix's elements, on their way out of a product or into one; and its slope, on
+//! the way of the product's gradient out.
 //!
 //! y = f(x)·B needs f(x) for y and for B̄ᵀ = ȳᵀ·f(x), and its slope for x̄ = (ȳ·Bᵀ)∘f′(x). Made
 //! where an operand is packed and where a sum is written, none of the three is ever whole in memory.
+//! If x is a product too, and nobody asks for x̄, f(x) can take its place: made where sums of x are
+//! written, it goes into the next product as it lies.
 
 use std::ops::Range;
 
 use super::copy::Copy;
 use super::read::Reader;
-use super::write::{At, ByRow};
+use super::write::{At, Bias, ByRow};
 use crate::elementwise::{Chain, Pointwise, SlopeOf, Unary};
 use crate::lane::LANES;
 use crate::{Real, Simd};
@@ -103,6 +105,32 @@ impl<T: Real, F: Unary> ByRow<T> for Sloped<'_, T, F> {
     }
 }
 
+/// `out = f(sum + bias[col])`: the function of a linear layer's rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Activated<'a, T, F> {
+    /// The function.
+    pub f: F,
+    /// What is added to a sum before.
+    pub bias: Bias<'a, T>,
+}
+
+impl<T: Real, F: Unary> ByRow<T> for Activated<'_, T, F> {
+    #[inline(always)]
+    fn row<S: Simd<T = T>>(
+        &self,
+        isa: S,
+        at: At,
+        sums: &[[T; LANES]],
+        out: &mut [T],
+        _: Option<&mut [T]>,
+    ) {
+        for (j, (sum, out)) in sums.iter().zip(out.chunks_mut(LANES)).enumerate() {
+            let x = self.bias.add(isa, at.col + j * LANES, out.len(), sum);
+            isa.store_head(self.f.at([x]), out);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,11 +168,33 @@ mod tests {
         }
     }
 
+    fn activated<T: Real>() {
+        for [m, n, k] in SIZES {
+            let (a, b, bias) = (values::<T>(1, m * k), values::<T>(2, n * k), values::<T>(3, n));
+            let (rows, weights) = (Strided::<T>::rows(&a, k), Strided::<T>::rows(&b, k));
+            let sums = reference(
+                Size::new(m, n, k),
+                |_, i, r| value(1, i * k + r),
+                |_, r, j| value(2, j * k + r),
+            );
+            for bias in [None, Some(&bias[..])] {
+                let mut out = vec![T::from_f64(f64::NAN); m * n];
+                let writer = Activated { f: GeluTanh, bias: Bias(bias) };
+                gemm(Size::new(m, n, k), rows.plain(), weights.transposed(), &writer, &mut out);
+                let more = |j: usize| if bias.is_some() { value(3, j) } else { 0.0 };
+                let want = sums.iter().enumerate().map(|(i, sum)| GeluTanh.f(sum + more(i % n)));
+                assert_close(&out, &want.collect::<Vec<_>>(), k);
+            }
+        }
+    }
+
     #[test]
-    fn operands_and_slopes_in_f32_and_f64() {
+    fn functions_and_slopes_in_f32_and_f64() {
         on_every_side::<f32>();
         on_every_side::<f64>();
         slopes::<f32>();
         slopes::<f64>();
+        activated::<f32>();
+        activated::<f64>();
     }
 }

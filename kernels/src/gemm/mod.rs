@@ -3,7 +3,7 @@
 //! One kernel serves every product of the engine. Operands come through [`Reader`]s (strided, half
 //! precision, normalised or through a function on the way, patches of a convolution; each plain or
 //! transposed), the right one perhaps packed before ([`PackedB`]); results leave through
-//! [`Writer`]s (stored, added, with bias, gate and residual, or a function's slope).
+//! [`Writer`]s (stored, added, with bias, gate and residual, through a function, or with its slope).
 //!
 //! ```
 //! use kernels::gemm::{self, Bias, Reader, Size, Strided};
@@ -71,7 +71,7 @@ mod turned;
 mod write;
 mod writing;
 
-pub use mapped::{Mapped, Sloped};
+pub use mapped::{Activated, Mapped, Sloped};
 pub use modulated::ModulatedNorm;
 pub(crate) use packed::{LeftTile, PackedTile, WIDTH};
 pub use read::{Operand, Reader};

@@ -205,7 +205,13 @@ pub struct Bias<'a, T>(pub Option<&'a [T]>);
 impl<T: Real> Bias<'_, T> {
     /// sum + bias for the sixteen columns, or fewer, from `col` on.
     #[inline(always)]
-    fn add<S: Simd<T = T>>(&self, isa: S, col: usize, len: usize, sum: &[T; LANES]) -> S::V {
+    pub(super) fn add<S: Simd<T = T>>(
+        &self,
+        isa: S,
+        col: usize,
+        len: usize,
+        sum: &[T; LANES],
+    ) -> S::V {
         match self.0 {
             Some(bias) => isa.load(sum) + isa.load_head(&bias[col..][..len], T::ZERO),
             None => isa.load(sum),

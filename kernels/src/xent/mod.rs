@@ -11,13 +11,14 @@
 
 pub mod ptx;
 
-use crate::gemm::{self, Add, Bias, Reader, Size, Store, Strided};
+use crate::gemm::{self, Add, Bias, Reader, Size, Store, Strided, Writer};
 use crate::lane::LANES;
 use crate::num::Num;
 use crate::{Real, Simd, Task, par, reduce, scratch};
 
-/// Rows of scores that exist at a time.
-pub const ROWS: usize = 128;
+/// Most rows of scores that exist at a time: for each block of them all weights are read, and their
+/// gradient is read and written.
+pub const ROWS: usize = 256;
 
 /// What the rows are scored against.
 #[derive(Clone, Copy, Debug)]
@@ -98,14 +99,16 @@ pub struct Linear<'a, T> {
 }
 
 impl<T: Real> Linear<'_, T> {
-    /// Calls `f` with the numbers and the scores of some of `rows` rows after the other.
+    /// Calls `f` with the numbers and the scores of some of `rows` rows after the other, of about as
+    /// many each time.
     fn blocks(&self, rows: usize, mut f: impl FnMut(std::ops::Range<usize>, &mut [T])) {
         let Linear { x, weight, bias, width } = *self;
         let words = bias.len();
-        for start in (0..rows).step_by(ROWS) {
-            let block = start..rows.min(start + ROWS);
+        let blocks = rows.div_ceil(ROWS);
+        for i in 0..blocks {
+            let block = rows * i / blocks..rows * (i + 1) / blocks;
             scratch::with([block.len() * words], |[scores]| {
-                let x = Strided::rows(&x[start * width..block.end * width], width);
+                let x = Strided::rows(&x[block.start * width..block.end * width], width);
                 let weight = Strided::rows(weight, width);
                 let size = Size::new(block.len(), words, width);
                 gemm::gemm(size, x.plain(), weight.transposed(), &Bias(Some(bias)), scores);
@@ -136,7 +139,7 @@ pub fn linear_forward<T: Real>(
 
 /// Gradients of [`linear_forward`] times `dy`; an empty slice is one that nobody asked for.
 ///
-/// `dx` \[R, C\] is overwritten; `dw` \[V, C\] and `db` \[V\] are added to.
+/// All are overwritten: `dx` \[R, C\], `dw` \[V, C\] and `db` \[V\].
 ///
 /// # Panics
 /// As [`forward`]; also if a gradient is neither empty nor as long as its operand.
@@ -149,7 +152,12 @@ pub fn linear_backward<T: Real>(
 ) {
     let Linear { x, weight, width, bias } = linear;
     let words = bias.len();
+    if targets.ids.is_empty() {
+        dw.fill(T::ZERO);
+        db.fill(T::ZERO);
+    }
     linear.blocks(targets.ids.len(), |rows, scores| {
+        let is_first = rows.start == 0;
         backward(scores, words, targets.part(rows.clone()), &lse[rows.clone()], dy);
         let block = rows.start * width..rows.end * width;
         let ds = Strided::rows(scores, words);
@@ -161,13 +169,19 @@ pub fn linear_backward<T: Real>(
         if !dw.is_empty() {
             let x = Strided::rows(&x[block], width);
             let size = Size::new(words, width, rows.len());
-            gemm::gemm(size, ds.transposed(), x.plain(), &Add, dw);
+            let writer: &dyn Writer<T> = if is_first { &Store } else { &Add };
+            gemm::gemm(size, ds.transposed(), x.plain(), writer, dw);
         }
         if !db.is_empty() {
-            scratch::with([words], |[sums]| {
-                reduce::sum(scores, [1, rows.len(), words], sums);
-                db.iter_mut().zip(&*sums).for_each(|(db, &sum)| *db += sum);
-            });
+            let size = [1, rows.len(), words];
+            if is_first {
+                reduce::sum(scores, size, db);
+            } else {
+                scratch::with([words], |[sums]| {
+                    reduce::sum(scores, size, sums);
+                    db.iter_mut().zip(&*sums).for_each(|(db, &sum)| *db += sum);
+                });
+            }
         }
     });
 }
@@ -293,7 +307,7 @@ mod tests {
         let total = linear_forward(linear, targets, &mut parts, &mut lse);
         let sum: f64 = parts.iter().sum();
         assert!((sum - total).abs() < 1e-11, "{sum} {total}");
-        let (mut dx, mut dw, mut db) = (vec![0.0; x.len()], vec![1.0; w.len()], vec![0.0; words]);
+        let (mut dx, mut dw, mut db) = (vec![1.0; x.len()], vec![1.0; w.len()], vec![1.0; words]);
         linear_backward(linear, targets, &lse, 0.5, [&mut dx, &mut dw, &mut db]);
         let loss = |x: &[f64], w: &[f64], b: &[f64]| {
             let linear = Linear { x, weight: w, bias: b, width };
@@ -310,7 +324,7 @@ mod tests {
             assert!((dx[i] - want).abs() < 1e-8, "x {i}: {} {want}", dx[i]);
         }
         for i in [0, 50, w.len() - 1] {
-            let want = 1.0 + slope(&|h| loss(&x, &moved(&w, i, h), &b));
+            let want = slope(&|h| loss(&x, &moved(&w, i, h), &b));
             assert!((dw[i] - want).abs() < 1e-7, "w {i}: {} {want}", dw[i]);
         }
         for i in [0, 18] {

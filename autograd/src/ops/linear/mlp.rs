@@ -1,7 +1,9 @@
 //! The two layers of a transformer's MLP, with GELU between them, as one operation.
 
 use kernels::elementwise::{Chain, Unary, exprs::GeluTanh};
-use kernels::gemm::{Add, KC, Mapped, Reader, Size, Sloped, Store, Writer, gemm};
+use kernels::gemm::{
+    Activated, Add, Bias, KC, Mapped, Operand, Reader, Size, Sloped, Store, Writer, gemm,
+};
 use tensor::{Cuda, DType, Result, Tensor};
 
 use super::super::elementwise::pointwise;
@@ -105,12 +107,19 @@ fn hidden<'a>(kept: Kept<'a, [Option<Tensor>; 2]>) -> &'a Tensor {
 
 impl MlpGateResidualOp {
     fn run<T: Float>(&self, x: &[&Tensor]) -> Result<(Vec<Tensor>, [Option<Tensor>; 2])> {
-        let hidden = up(x).run_plain::<T>()?;
-        let down = down(x, &hidden);
-        let rows = gelu_of::<T>(&hidden)?;
-        let (y, branch) =
-            down.run_gate_residual(rows.plain(), x[GATE], x[RESIDUAL], self.keep[1])?;
-        Ok((vec![y], [self.keep[0].then_some(hidden), branch]))
+        let join = |down: Layer, rows: Operand<T>| {
+            down.run_gate_residual(rows, x[GATE], x[RESIDUAL], self.keep[1])
+        };
+        if self.keep[0] {
+            let h = up(x).run_plain::<T>()?;
+            let (y, branch) = join(down(x, &h), gelu_of::<T>(&h)?.plain())?;
+            return Ok((vec![y], [Some(h), branch]));
+        }
+        // Nobody wants h, and its GELU need not be packed.
+        let gelu = up(x).run_gelu::<T>()?;
+        let down = down(x, &gelu);
+        let (y, branch) = join(down, T::reader(&down.rows()?)?.plain())?;
+        Ok((vec![y], [None, branch]))
     }
 
     fn run_on(&self, gpu: &Cuda, x: &[&Tensor]) -> Result<(Vec<Tensor>, [Option<Tensor>; 2])> {
@@ -118,6 +127,16 @@ impl MlpGateResidualOp {
         let down = down(x, &gelu);
         let (y, branch) = down.run_gate_residual_on(gpu, x[GATE], x[RESIDUAL], keep)?;
         Ok((vec![y], [self.keep[0].then_some(hidden), branch]))
+    }
+}
+
+impl Layer<'_> {
+    /// gelu(x·Wᵀ + b).
+    fn run_gelu<T: Float>(&self) -> Result<Tensor> {
+        let bias = self.bias();
+        let bias = bias.as_ref().map(Tensor::slice::<T>).transpose()?;
+        let writer = Activated { f: GeluTanh, bias: Bias(bias) };
+        Ok(self.run(self.check()?, T::reader(&self.rows()?)?.plain(), &writer, false)?.0)
     }
 }
 

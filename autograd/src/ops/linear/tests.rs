@@ -3,7 +3,8 @@
 use tensor::rng::Rng;
 
 use super::*;
-use crate::{Grads, no_grad};
+use crate::profile::Pass;
+use crate::{Backward, Grads, no_grad};
 
 fn ones(shape: &[usize]) -> Var {
     Var::parameter(Tensor::ones(shape, DType::F32))
@@ -81,6 +82,25 @@ fn a_trace_lists_both_products_of_a_vjp() {
         let products = profile.events.iter().filter(|event| event.op == "matmul");
         assert_eq!((done.is_ok(), products.count()), (true, 2), "{pass} pass");
     }
+}
+
+/// Its norm, which the layer behind has made again, is made of it, and has a vjp that wants it.
+#[test]
+fn a_sum_that_two_ask_for_is_made_again_once() {
+    let (x, w, b, gate) = (ones(&[2, 3, 8]), ones(&[8, 8]), ones(&[8]), ones(&[2, 8]));
+    let sum = x.linear_gate_residual(&w, &b, &gate, &x).unwrap();
+    let loss = sum.layer_norm(1e-6).unwrap().linear(&w, None).unwrap().sum_all().unwrap();
+    drop(sum);
+    let made = ["linear_gate_residual", "layer_norm"];
+    let again = |pass: Backward| {
+        let (grads, profile) = crate::profile(true, || pass.run());
+        assert!(grads.unwrap().get(&x).is_some());
+        let forward = profile.events.iter().filter(|event| event.pass == Pass::Forward);
+        forward.map(|event| event.op).filter(|op| made.contains(op)).collect::<Vec<_>>()
+    };
+    let pass = || Backward::new().root(&loss, Tensor::ones([], DType::F32));
+    // The first pass frees what it has made again, though the graph stays.
+    assert_eq!([again(pass().retain_graph()), again(pass())], [made, made]);
 }
 
 fn random(seed: u64, shape: &[usize]) -> Var {
