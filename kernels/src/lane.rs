@@ -82,6 +82,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// Whether lanes are registers; if not, a plain loop is as fast and smaller.
     const IN_REGISTERS: bool = true;
+    /// Whether there are registers for the numbers of four vectors in a formula, and constants.
+    const MANY_REGISTERS: bool = false;
     /// Rows of the matrix-product tile whose accumulators fit the registers.
     const TILE_ROWS: usize;
     /// Vectors of sixteen columns in that tile.

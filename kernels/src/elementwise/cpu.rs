@@ -7,6 +7,7 @@
 //! bit.
 
 use super::formula::Pointwise;
+use super::together::each_vector;
 use super::walk::Walk;
 use crate::lane::LANES;
 use crate::{Real, Simd, Task, par};
@@ -141,13 +142,14 @@ fn run_blocks<const K: usize, S: Simd, F: Pointwise<K>>(
         x[k] = operands[k].x[..y.len()].as_chunks::<LANES>().0;
     }
     let blocks = y.as_chunks_mut::<LANES>().0;
-    for (i, block) in blocks.iter_mut().enumerate() {
+    let load = |i: usize| {
         let mut v = [isa.splat(S::T::ONE); K];
         for k in 0..K {
             v[k] = isa.load(&x[k][i]);
         }
-        isa.store(f.at(v), block);
-    }
+        v
+    };
+    each_vector(isa, f, blocks.len(), load, |i, v| isa.store(v, &mut blocks[i]));
     blocks.len() * LANES
 }
 

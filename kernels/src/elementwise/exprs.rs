@@ -7,7 +7,7 @@
 //! Bodies are straight-line: a choice is [`Num::select`], a constant is lifted from a value, and a
 //! number that the formula holds is a [`Num::parameter`].
 
-use std::f64::consts::PI;
+use std::f64::consts::{LOG2_E, PI};
 
 use super::formula::{Domain, SlopeOf, Unary};
 use crate::num::Num;
@@ -286,11 +286,15 @@ impl Unary for Silu {
 #[derive(Clone, Copy, Debug)]
 pub struct GeluTanh;
 
-/// u and u′.
-#[inline(always)]
-fn gelu_inner<N: Num>(x: N) -> [N; 2] {
-    let [a, b, b3] = [1.0, 0.044715, 3.0 * 0.044715].map(|c| x.lift(c * (8.0 / PI).sqrt()));
-    [(x * x).mul_add(b, a) * x, (x * x).mul_add(b3, a)]
+impl GeluTanh {
+    /// σ(u) and u′, for x in [-10, 10]. e⁻ᵘ is 2ᵛ, where v has −log₂ e in u's two numbers.
+    #[inline(always)]
+    fn sigmoid_and_slope<N: Num>(x: N) -> [N; 2] {
+        let [a, b] = [1.0, 0.044715].map(|c| c * (8.0 / PI).sqrt());
+        let v = (x * x).mul_add(x.lift(-b * LOG2_E), x.lift(-a * LOG2_E)) * x;
+        let sigmoid = (v.exp2_normal() + x.lift(1.0)).recip();
+        [sigmoid, (x * x).mul_add(x.lift(3.0 * b), x.lift(a))]
+    }
 }
 
 impl Unary for GeluTanh {
@@ -298,15 +302,14 @@ impl Unary for GeluTanh {
     const EQUATION: &'static str = "½x(1 + tanh(√(2/π)(x + 0.044715x³)))";
     #[inline(always)]
     fn f<N: Num>(&self, x: N) -> N {
-        // Beyond ±10, where u is ±87.3, σ(u) is as good as 0 or 1.
+        // Beyond ±10, where u is ±87.3 and v is ±126, σ(u) is as good as 0 or 1.
         let x = x.lift(-10.0).max(x);
-        x * sigmoid(gelu_inner(x.lift(10.0).min(x))[0])
+        x * Self::sigmoid_and_slope(x.lift(10.0).min(x))[0]
     }
     #[inline(always)]
     fn slope<N: Num>(&self, x: N) -> N {
         let x = x.lift(-10.0).max(x.lift(10.0).min(x));
-        let [u, slope] = gelu_inner(x);
-        let s = sigmoid(u);
+        let [s, slope] = Self::sigmoid_and_slope(x);
         (x * slope).mul_add(Sigmoid.slope(s), s)
     }
 }

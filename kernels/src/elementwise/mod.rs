@@ -17,9 +17,11 @@ mod cpu;
 pub mod exprs;
 mod formula;
 pub mod ptx;
+mod together;
 mod walk;
 
 pub use cpu::{add_assign, add_region, map};
 pub use formula::{
     Binary, Chain, ChainSlope, Domain, Partial, PartialSlope, Pointwise, SlopeOf, Unary,
 };
+pub(crate) use together::{each_vector, together};

@@ -2,7 +2,7 @@
 
 use super::storage::Stored;
 use super::tile::GROUP;
-use crate::elementwise::Pointwise;
+use crate::elementwise::{Pointwise, each_vector, together};
 use crate::lane::LANES;
 use crate::num::Num;
 use crate::{Real, Simd, Task};
@@ -68,7 +68,18 @@ impl<T: Real, E: Stored<T>, F: Pointwise<1>> Copy<'_, T, E, F> {
         let [width, panel_step] = self.panel;
         let x = &self.x[i * self.by + first..][..self.size[1] - first];
         let out = &mut self.out[first / width * panel_step + i * self.row_step..];
-        for (x, out) in x.chunks(width).zip(out.chunks_mut(panel_step)) {
+        let mut done = 0;
+        if let (LANES, Some(x)) = (width, E::as_real(x)) {
+            let (x, _) = x.as_chunks();
+            done = x.len();
+            let load = |j: usize| {
+                isa.prefetch(&x[j], ahead);
+                [isa.load(&x[j])]
+            };
+            let store = |j: usize, v| isa.store_head(v, &mut out[j * panel_step..][..LANES]);
+            each_vector(isa, &self.f, done, load, store);
+        }
+        for (x, out) in x.chunks(width).zip(out.chunks_mut(panel_step)).skip(done) {
             isa.prefetch(x, ahead);
             let out = &mut out[..x.len()];
             if let Some(x) = E::as_real(x) {
@@ -100,8 +111,8 @@ impl<T: Real, E: Stored<T>, F: Pointwise<1>> Copy<'_, T, E, F> {
             ];
             let (out, _) = self.out[j * panel_step + i * GROUP..].as_chunks_mut();
             let out: &mut [[T; LANES]; 3] = out.first_chunk_mut().expect("four rows of a panel");
-            for (sixteen, out) in sixteens.into_iter().zip(out) {
-                isa.store(self.f.at([sixteen]), out);
+            for (sixteen, out) in together(isa, &self.f, [sixteens]).into_iter().zip(out) {
+                isa.store(sixteen, out);
             }
         }
         if whole < cols {

@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::copy::Copy;
 use super::read::Reader;
 use super::write::{At, Bias, ByRow};
-use crate::elementwise::{Chain, Pointwise, SlopeOf, Unary};
+use crate::elementwise::{Chain, Pointwise, SlopeOf, Unary, each_vector};
 use crate::lane::LANES;
 use crate::{Real, Simd};
 
@@ -93,10 +93,10 @@ impl<T: Real, F: Unary> ByRow<T> for Sloped<'_, T, F> {
     ) {
         const { assert!(matches!(F::SLOPE_OF, SlopeOf::Input)) };
         let x = &self.x[at.row * self.cols + at.col..][..out.len()];
-        for ((sum, x), out) in sums.iter().zip(x.chunks(LANES)).zip(out.chunks_mut(LANES)) {
-            let x = isa.load_head(x, T::ZERO);
-            isa.store_head(Chain(self.f).at([x, isa.load(sum)]), out);
-        }
+        let x_and_sum = |j: usize, len: usize| {
+            [isa.load_head(&x[j * LANES..][..len], T::ZERO), isa.load(&sums[j])]
+        };
+        write_row(isa, &Chain(self.f), x_and_sum, out);
     }
 
     #[inline(always)]
@@ -124,10 +124,24 @@ impl<T: Real, F: Unary> ByRow<T> for Activated<'_, T, F> {
         out: &mut [T],
         _: Option<&mut [T]>,
     ) {
-        for (j, (sum, out)) in sums.iter().zip(out.chunks_mut(LANES)).enumerate() {
-            let x = self.bias.add(isa, at.col + j * LANES, out.len(), sum);
-            isa.store_head(self.f.at([x]), out);
-        }
+        let sum = |j: usize, len| [self.bias.add(isa, at.col + j * LANES, len, &sums[j])];
+        write_row(isa, &self.f, sum, out);
+    }
+}
+
+/// f of the vectors that `load` has of the i-th sixteen columns, or fewer in the end, to a row.
+#[inline(always)]
+fn write_row<const K: usize, S: Simd>(
+    isa: S,
+    f: &impl Pointwise<K>,
+    load: impl Fn(usize, usize) -> [S::V; K],
+    out: &mut [S::T],
+) {
+    let (whole, rest) = out.as_chunks_mut();
+    let vectors = whole.len();
+    each_vector(isa, f, vectors, |i| load(i, LANES), |i, v| isa.store(v, &mut whole[i]));
+    if !rest.is_empty() {
+        isa.store_head(f.at(load(vectors, rest.len())), rest);
     }
 }
 

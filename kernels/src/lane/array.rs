@@ -1,4 +1,4 @@
-//! Lanes as an array: the portable path, and float64 everywhere.
+//! Lanes as an array: the portable path, and float64 everywhere; and vectors side by side.
 //!
 //! Loops over the array are plain, so that inside an AVX2 entry function the compiler turns them
 //! into vector instructions.
@@ -9,10 +9,10 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 use super::{LANES, Real, Simd, Task};
 use crate::num::Num;
 
-/// Sixteen numbers in an array.
+/// Numbers that are gone through together: sixteen in an array, or some vectors.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub struct Array<T>(pub(super) [T; LANES]);
+pub struct Array<T, const N: usize = LANES>(pub(crate) [T; N]);
 
 /// The token of [`Array`] lanes; any machine may have it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,14 +53,14 @@ impl<T: Real> Simd for Portable<T> {
 macro_rules! lanewise {
     ($self:ident, $i:ident => $lane:expr) => {{
         let mut out = $self;
-        for $i in 0..LANES {
+        for $i in 0..N {
             out.0[$i] = $lane;
         }
         out
     }};
 }
 
-impl<T: Real> Add for Array<T> {
+impl<T: Num, const N: usize> Add for Array<T, N> {
     type Output = Self;
     #[inline(always)]
     fn add(self, o: Self) -> Self {
@@ -68,7 +68,7 @@ impl<T: Real> Add for Array<T> {
     }
 }
 
-impl<T: Real> Sub for Array<T> {
+impl<T: Num, const N: usize> Sub for Array<T, N> {
     type Output = Self;
     #[inline(always)]
     fn sub(self, o: Self) -> Self {
@@ -76,7 +76,7 @@ impl<T: Real> Sub for Array<T> {
     }
 }
 
-impl<T: Real> Mul for Array<T> {
+impl<T: Num, const N: usize> Mul for Array<T, N> {
     type Output = Self;
     #[inline(always)]
     fn mul(self, o: Self) -> Self {
@@ -84,7 +84,7 @@ impl<T: Real> Mul for Array<T> {
     }
 }
 
-impl<T: Real> Div for Array<T> {
+impl<T: Num, const N: usize> Div for Array<T, N> {
     type Output = Self;
     #[inline(always)]
     fn div(self, o: Self) -> Self {
@@ -92,7 +92,7 @@ impl<T: Real> Div for Array<T> {
     }
 }
 
-impl<T: Real> Neg for Array<T> {
+impl<T: Num, const N: usize> Neg for Array<T, N> {
     type Output = Self;
     #[inline(always)]
     fn neg(self) -> Self {
@@ -100,11 +100,11 @@ impl<T: Real> Neg for Array<T> {
     }
 }
 
-impl<T: Real> Num for Array<T> {
-    type Mask = [bool; LANES];
+impl<T: Num, const N: usize> Num for Array<T, N> {
+    type Mask = [T::Mask; N];
     #[inline(always)]
     fn lift(self, c: f64) -> Self {
-        Array([T::from_f64(c); LANES])
+        Array([self.0[0].lift(c); N])
     }
     #[inline(always)]
     fn mul_add(self, a: Self, b: Self) -> Self {
@@ -119,16 +119,16 @@ impl<T: Real> Num for Array<T> {
         lanewise!(self, i => self.0[i].abs())
     }
     #[inline(always)]
-    fn lt(self, other: Self) -> [bool; LANES] {
-        let mut mask = [false; LANES];
-        for i in 0..LANES {
-            mask[i] = self.0[i] < other.0[i];
+    fn lt(self, other: Self) -> [T::Mask; N] {
+        let mut mask = [self.0[0].lt(other.0[0]); N];
+        for i in 0..N {
+            mask[i] = self.0[i].lt(other.0[i]);
         }
         mask
     }
     #[inline(always)]
-    fn select(mask: [bool; LANES], a: Self, b: Self) -> Self {
-        lanewise!(a, i => if mask[i] { a.0[i] } else { b.0[i] })
+    fn select(mask: [T::Mask; N], a: Self, b: Self) -> Self {
+        lanewise!(a, i => T::select(mask[i], a.0[i], b.0[i]))
     }
     #[inline(always)]
     fn exp(self) -> Self {
@@ -149,6 +149,14 @@ impl<T: Real> Num for Array<T> {
     #[inline(always)]
     fn tanh(self) -> Self {
         lanewise!(self, i => self.0[i].tanh())
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        lanewise!(self, i => self.0[i].max(other.0[i]))
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        lanewise!(self, i => self.0[i].min(other.0[i]))
     }
 }
 
