@@ -66,8 +66,9 @@ pub(crate) struct Node {
     origin: Origin,
     /// Taken out by the backward pass, so that what was saved is freed as the pass goes along.
     record: Mutex<Option<Box<dyn Record>>>,
-    /// The outputs that were made [again](Self::again), for the next user of them: those of a
-    /// residual stream have two.
+    /// The outputs that were made [again](Self::again), for the next who asks: a residual stream's
+    /// have two. So from the first on they take the memory that keeping them would, while what is
+    /// younger has been freed; a pass that fails leaves them to whoever drops the graph.
     remade: Mutex<Option<Vec<Tensor>>>,
 }
 
@@ -149,8 +150,9 @@ impl Node {
     /// The record, for the one backward pass there is; `None` if that has been. All users of the
     /// outputs have been visited: what was made again for them is freed.
     pub(crate) fn take_record(&self) -> Option<Box<dyn Record>> {
+        let record = lock(&self.record).take();
         lock(&self.remade).take();
-        lock(&self.record).take()
+        record
     }
 
     /// Shows what the record keeps alive; nothing once it was taken.

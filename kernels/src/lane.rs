@@ -65,7 +65,8 @@ pub trait Real:
 ///
 /// Implementations mark `run` and everything it calls per element `#[inline(always)]`: code is
 /// only compiled for an instruction set where it is inlined into that set's entry function.
-/// For the same reason hot loops use plain `for` and no closures.
+/// For the same reason hot loops use plain `for`, and closures only as what an inlined function is
+/// given.
 pub trait Task<T: Real> {
     /// What the task answers.
     type Output;

@@ -23,8 +23,8 @@ impl Var {
         apply(CrossEntropy(targets.to_device(&self.device())?), [self])
     }
 
-    /// [`cross_entropy`](Self::cross_entropy) of the scores x·Wᵀ + b, which never exist all at once
-    /// but on a GPU; and, for whoever wants to know where it comes from, the part of each row in the
+    /// [`cross_entropy`](Self::cross_entropy) of the scores x·Wᵀ + b, of which the CPU never holds
+    /// more than 256 rows; and, for whoever wants to know where it comes from, the part of each row in the
     /// sum. The parts are values in float64, which nothing is learnt from.
     ///
     /// y = cross_entropy(x·Wᵀ + b).

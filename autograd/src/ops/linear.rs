@@ -99,8 +99,9 @@ impl Var {
     /// of a modulation is read in place), residual \[B, .., O\] → like residual. Saves: x, W₁, W₂,
     /// gate, residual, h \[B, .., H\], gelu(h)·W₂ᵀ + b₂ \[B, .., O\] (the last and residual if the
     /// gate wants a gradient). Cost: 2·H·(C + O) flop and a GELU of h a row, twice that backward.
-    /// On the CPU h and gelu(h) are never both whole in memory: if h is saved, its GELU is made where
-    /// it goes into a product, else where sums are written. Errors: other shapes; not floats.
+    /// On the CPU h and gelu(h) are not both written, unless rows are few: if h is saved, its GELU is
+    /// made where it goes into a product, else where sums are written. Errors: other shapes; not
+    /// floats.
     #[track_caller]
     pub fn mlp_gate_residual(
         &self,

@@ -287,7 +287,7 @@ impl Unary for Silu {
 pub struct GeluTanh;
 
 impl GeluTanh {
-    /// σ(u) and u′, for x in [-10, 10]. e⁻ᵘ is 2ᵛ, where v has −log₂ e in u's two numbers.
+    /// σ(u) and u′, for x in [-9.85, 9.85]. e⁻ᵘ is 2ᵛ, where v has −log₂ e in u's two numbers.
     #[inline(always)]
     fn sigmoid_and_slope<N: Num>(x: N) -> [N; 2] {
         let [a, b] = [1.0, 0.044715].map(|c| c * (8.0 / PI).sqrt());
@@ -302,13 +302,14 @@ impl Unary for GeluTanh {
     const EQUATION: &'static str = "½x(1 + tanh(√(2/π)(x + 0.044715x³)))";
     #[inline(always)]
     fn f<N: Num>(&self, x: N) -> N {
-        // Beyond ±10, where u is ±87.3 and v is ±126, σ(u) is as good as 0 or 1.
-        let x = x.lift(-10.0).max(x);
-        x * Self::sigmoid_and_slope(x.lift(10.0).min(x))[0]
+        // Beyond ±9.85, where u is ±84, σ(u) is as good as 0 or 1; a little further out e⁻ᵘ·u′,
+        // which is in the second derivative, would be no number.
+        let x = x.lift(-9.85).max(x);
+        x * Self::sigmoid_and_slope(x.lift(9.85).min(x))[0]
     }
     #[inline(always)]
     fn slope<N: Num>(&self, x: N) -> N {
-        let x = x.lift(-10.0).max(x.lift(10.0).min(x));
+        let x = x.lift(-9.85).max(x.lift(9.85).min(x));
         let [s, slope] = Self::sigmoid_and_slope(x);
         (x * slope).mul_add(Sigmoid.slope(s), s)
     }

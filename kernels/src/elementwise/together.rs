@@ -2,8 +2,8 @@
 //!
 //! GELU is a chain of two dozen instructions, each of which waits for the one before. A processor
 //! goes on with the next vector's meanwhile, but no further than its scheduler has room for what
-//! waits: four such chains. So four vectors go through a formula instruction by instruction, where
-//! there are registers for that.
+//! waits: four such chains. So four vectors go through a formula one operation after the other,
+//! where there are registers for that.
 
 use super::formula::Pointwise;
 use crate::lane::Array;
@@ -65,5 +65,49 @@ pub(crate) fn each_vector<const K: usize, S: Simd>(
     }
     for i in done..vectors {
         store(i, f.at(load(i)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elementwise::exprs::{Clamp, GeluTanh, Softplus};
+    use crate::elementwise::{Chain, Unary, map};
+    use crate::lane::{LANES, on_every_isa};
+
+    const UNIT: Clamp = Clamp { low: 0.0, high: 1.0 };
+
+    /// Every branch of a `max`, a `min` and a selection.
+    fn special() -> Vec<f32> {
+        let special = [f32::NAN, 0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, 1e-40, 10.0, -10.0];
+        (0..9 * LANES + 5)
+            .map(|i| special.get(i % 11).map_or(i as f32 / 20.0 - 4.0, |&x| x))
+            .collect()
+    }
+
+    fn bits<const K: usize>(f: &impl Pointwise<K>) -> Vec<u32> {
+        let x = special();
+        let (n, mut y) = (x.len() - K + 1, vec![0.0; x.len() - K + 1]);
+        map(f, &[n], std::array::from_fn(|k| (&x[k..k + n], &[1][..])), &mut y);
+        y.into_iter().map(f32::to_bits).collect()
+    }
+
+    /// Beside one element at a time.
+    #[test]
+    fn formulas_have_one_value_alone_and_in_company() {
+        let x = special();
+        on_every_isa("four vectors together", |isa| {
+            let alone = |i: usize| [GeluTanh.f(x[i]), Softplus.f(x[i]), UNIT.f(x[i])];
+            let together = [bits(&GeluTanh), bits(&Softplus), bits(&UNIT)];
+            let slopes = bits(&Chain(GeluTanh));
+            for i in 0..x.len() {
+                let alone = alone(i).map(f32::to_bits);
+                assert_eq!(together.each_ref().map(|bits| bits[i]), alone, "{isa:?} {}", x[i]);
+                if i + 1 < x.len() {
+                    let slope = Chain(GeluTanh).at([x[i], x[i + 1]]).to_bits();
+                    assert_eq!(slopes[i], slope, "{isa:?} {}", x[i]);
+                }
+            }
+        });
     }
 }

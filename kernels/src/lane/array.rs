@@ -169,6 +169,7 @@ pub(crate) struct Wide;
 impl Simd for Wide {
     type T = f64;
     type V = Array<f64>;
+    const MANY_REGISTERS: bool = true;
     const TILE_ROWS: usize = 6;
     const TILE_VECS: usize = 4;
     fn call<K: Task<f64>>(self, task: K) -> K::Output {

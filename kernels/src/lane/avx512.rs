@@ -29,9 +29,9 @@ pub(super) unsafe fn run<K: Task<f32>>(task: K) -> K::Output {
 impl Simd for Avx512 {
     type T = f32;
     type V = F32x16;
+    const MANY_REGISTERS: bool = true;
     // Twenty-four accumulators, four vectors of B and a broadcast of A: 29 of 32 registers. So many
     // have no shape with fewer loads: ten a step along K, where 12 rows by two vectors have 14.
-    const MANY_REGISTERS: bool = true;
     const TILE_ROWS: usize = 6;
     const TILE_VECS: usize = 4;
 

@@ -16,8 +16,8 @@ use crate::lane::LANES;
 use crate::num::Num;
 use crate::{Real, Simd, Task, par, reduce, scratch};
 
-/// Most rows of scores that exist at a time: for each block of them all weights are read, and their
-/// gradient is read and written.
+/// Most rows of scores that exist at a time, 33 MB of 32,128 words: for each block of them all
+/// weights are read, and their gradient is read and written.
 pub const ROWS: usize = 256;
 
 /// What the rows are scored against.
@@ -100,13 +100,14 @@ pub struct Linear<'a, T> {
 
 impl<T: Real> Linear<'_, T> {
     /// Calls `f` with the numbers and the scores of some of `rows` rows after the other, of about as
-    /// many each time.
+    /// many each time, the most at first.
     fn blocks(&self, rows: usize, mut f: impl FnMut(std::ops::Range<usize>, &mut [T])) {
         let Linear { x, weight, bias, width } = *self;
         let words = bias.len();
         let blocks = rows.div_ceil(ROWS);
         for i in 0..blocks {
-            let block = rows * i / blocks..rows * (i + 1) / blocks;
+            let [start, end] = [i, i + 1].map(|i| (rows * i).div_ceil(blocks));
+            let block = start..end;
             scratch::with([block.len() * words], |[scores]| {
                 let x = Strided::rows(&x[block.start * width..block.end * width], width);
                 let weight = Strided::rows(weight, width);
@@ -323,6 +324,11 @@ mod tests {
             let want = slope(&|h| loss(&moved(&x, i, h), &w, &b));
             assert!((dx[i] - want).abs() < 1e-8, "x {i}: {} {want}", dx[i]);
         }
+        let none = Targets { ids: &[], weights: &[], forbidden: None };
+        let (mut no_w, mut no_b) = (vec![1.0; w.len()], vec![1.0; words]);
+        let of_none = Linear { x: &[], ..linear };
+        linear_backward(of_none, none, &[], 0.5, [&mut [], &mut no_w, &mut no_b]);
+        assert!(no_w.iter().chain(&no_b).all(|&slope| slope == 0.0));
         for i in [0, 50, w.len() - 1] {
             let want = slope(&|h| loss(&x, &moved(&w, i, h), &b));
             assert!((dw[i] - want).abs() < 1e-7, "w {i}: {} {want}", dw[i]);

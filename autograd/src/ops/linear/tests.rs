@@ -57,9 +57,9 @@ fn empty_axes_are_no_trouble() {
 
 #[test]
 fn inference_gives_the_same_bits() {
-    let (x, w, b) = (random(1, &[2, 3, 40]), random(2, &[50, 40]), random(3, &[50]));
-    let (gate, residual) = (random(4, &[2, 50]), random(5, &[2, 3, 50]));
-    let square = random(6, &[50, 50]);
+    let (x, w, b) = (random(1, &[2, 3, 40]), random(2, &[90, 40]), random(3, &[90]));
+    let (gate, residual) = (random(4, &[2, 90]), random(5, &[2, 3, 90]));
+    let square = random(6, &[90, 90]);
     let layers: [&dyn Fn() -> Result<Var>; 3] =
         [&|| x.linear(&w, Some(&b)), &|| x.linear_gate_residual(&w, &b, &gate, &residual), &|| {
             x.mlp_gate_residual([&w, &b], [&square, &b], &gate, &residual)
