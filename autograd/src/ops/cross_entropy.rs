@@ -24,8 +24,8 @@ impl Var {
     }
 
     /// [`cross_entropy`](Self::cross_entropy) of the scores x·Wᵀ + b, of which the CPU never holds
-    /// more than 256 rows; and, for whoever wants to know where it comes from, the part of each row in the
-    /// sum. The parts are values in float64, which nothing is learnt from.
+    /// more than 256 rows; and, for whoever wants to know where it comes from, the part of each row
+    /// in the sum. The parts are values in float64, which nothing is learnt from.
     ///
     /// y = cross_entropy(x·Wᵀ + b).
     /// Source: Sahoo et al. 2024, §3.2.

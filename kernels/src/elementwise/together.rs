@@ -37,7 +37,7 @@ pub(crate) fn together<const K: usize, const N: usize, S: Simd>(
     y
 }
 
-/// f at `vectors` vectors, each of which is loaded before it is stored, but not before others are.
+/// f at so many vectors: `load` answers the operands of the i-th, `store` takes its value.
 #[inline(always)]
 pub(crate) fn each_vector<const K: usize, S: Simd>(
     isa: S,

@@ -107,13 +107,12 @@ impl<T: Real> Linear<'_, T> {
         let blocks = rows.div_ceil(ROWS);
         for i in 0..blocks {
             let [start, end] = [i, i + 1].map(|i| (rows * i).div_ceil(blocks));
-            let block = start..end;
-            scratch::with([block.len() * words], |[scores]| {
-                let x = Strided::rows(&x[block.start * width..block.end * width], width);
+            scratch::with([(end - start) * words], |[scores]| {
+                let x = Strided::rows(&x[start * width..end * width], width);
                 let weight = Strided::rows(weight, width);
-                let size = Size::new(block.len(), words, width);
+                let size = Size::new(end - start, words, width);
                 gemm::gemm(size, x.plain(), weight.transposed(), &Bias(Some(bias)), scores);
-                f(block, scores);
+                f(start..end, scores);
             });
         }
     }
