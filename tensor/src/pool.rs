@@ -5,15 +5,18 @@
 //! each size class keeps a list of free blocks, and a step in steady state asks the system for
 //! nothing.
 //!
-//! * Classes are powers of two in quarter steps (…, 1024, 1280, 1536, 1792, 2048, …), so at most a
-//!   fifth of a block is slack.
+//! * Classes are powers of two in steps of an eighth (…, 1024, 1152, 1280, …, 2048, 2304, …), so at
+//!   most a ninth of a block is slack.
 //! * Every block starts at a multiple of 64 bytes: a cache line, and the widest SIMD register.
-//! * Blocks of [`MAPPED_FROM`] bytes and more are anonymous maps that start at a multiple of 2 MiB
-//!   and ask for huge pages: one page fault and one TLB entry for 512 small pages.
+//! * Blocks of [`SHARED_FROM`] bytes and more ask for huge pages: one page fault and one TLB entry
+//!   for 512 small pages. Those of [`HUGE_PAGE`] and more are anonymous maps of their own, which
+//!   start at a multiple of it; smaller ones share such maps ([`slab`]).
 //! * Memory is zero when fresh and stale when reused; it is never uninitialised.
 //! * Free blocks are given back, largest first, when keeping them would take the process more than
 //!   an eightieth, and at least 64 MiB, above its peak of live bytes (or half of it, if that is
 //!   less); [`trim`] gives all of them back.
+
+mod slab;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,15 +25,17 @@ use bytemuck::{Pod, Zeroable};
 use memmap2::Advice;
 use memmap2::{MmapMut, MmapOptions};
 
-/// Blocks of at least this many bytes are maps of their own.
-pub const MAPPED_FROM: usize = 1 << 20;
+use slab::Piece;
+
+/// Blocks of at least this many bytes lie on huge pages.
+const SHARED_FROM: usize = 64 << 10;
+
+/// Size and alignment of a huge page on x86-64 and on arm64 with 4 KiB pages.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Bytes that are kept above the peak of live ones: sizes that a step asks for at other times than
 /// its peak take that much, and what is given back and asked for again costs page faults.
 const SLACK: usize = 64 << 20;
-
-/// Size and alignment of a huge page on x86-64 and on arm64 with 4 KiB pages.
-const HUGE_PAGE: usize = 2 << 20;
 
 /// Bytes the pool knows of, slack of the size classes included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +97,8 @@ impl Block {
         let freed = state.evict(keep);
         drop(state);
         drop(freed);
-        Self { memory: Memory::fresh(class.bytes), zeroed: true }
+        let (memory, zeroed) = Memory::fresh(class.bytes);
+        Self { memory, zeroed }
     }
 
     /// Whether every byte is still zero, as the operating system handed it out.
@@ -103,6 +109,7 @@ impl Block {
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.memory {
             Memory::Lines(lines) => bytemuck::cast_slice(lines),
+            Memory::Piece(piece) => piece.bytes(),
             Memory::Map { map, start, bytes } => &map[*start..*start + *bytes],
         }
     }
@@ -111,6 +118,7 @@ impl Block {
         self.zeroed = false;
         match &mut self.memory {
             Memory::Lines(lines) => bytemuck::cast_slice_mut(lines),
+            Memory::Piece(piece) => piece.bytes_mut(),
             Memory::Map { map, start, bytes } => &mut map[*start..*start + *bytes],
         }
     }
@@ -141,27 +149,43 @@ struct Line([u8; 64]);
 
 enum Memory {
     Lines(Vec<Line>),
+    Piece(Piece),
     Map { map: MmapMut, start: usize, bytes: usize },
 }
 
 impl Memory {
     const EMPTY: Self = Self::Lines(Vec::new());
 
-    fn fresh(bytes: usize) -> Self {
-        if bytes < MAPPED_FROM {
-            return Self::Lines(bytemuck::zeroed_vec(bytes / size_of::<Line>()));
+    /// Memory new to the pool, and whether every byte of it is zero.
+    fn fresh(bytes: usize) -> (Self, bool) {
+        if bytes < SHARED_FROM {
+            return (Self::Lines(bytemuck::zeroed_vec(bytes / size_of::<Line>())), true);
         }
-        // Room to move the start up to a huge page's boundary; what is never touched costs nothing.
-        let map = MmapOptions::new()
-            .len(bytes.saturating_add(HUGE_PAGE))
-            .map_anon()
-            .unwrap_or_else(|error| panic!("no memory for a tensor of {bytes} bytes: {error}"));
-        let start = map.as_ptr().align_offset(HUGE_PAGE);
-        // Advice may be refused (another system, huge pages switched off); small pages serve too.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise_range(Advice::HugePage, start, bytes);
-        Self::Map { map, start, bytes }
+        if bytes < HUGE_PAGE {
+            let (piece, zeroed) = Piece::take(bytes);
+            return (Self::Piece(piece), zeroed);
+        }
+        let (map, start) = map_huge_pages(bytes);
+        (Self::Map { map, start, bytes }, true)
     }
+}
+
+/// A map of zeros, and where in it `bytes` bytes start that lie on huge pages as far as they fill
+/// them.
+///
+/// # Panics
+/// When the system has no such amount of memory, as `Vec` does.
+fn map_huge_pages(bytes: usize) -> (MmapMut, usize) {
+    // Room to move the start up to a huge page's boundary; what is never touched costs nothing.
+    let map = MmapOptions::new()
+        .len(bytes.saturating_add(HUGE_PAGE))
+        .map_anon()
+        .unwrap_or_else(|error| panic!("no memory for a tensor of {bytes} bytes: {error}"));
+    let start = map.as_ptr().align_offset(HUGE_PAGE);
+    // Advice may be refused (another system, huge pages switched off); small pages serve too.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise_range(Advice::HugePage, start, bytes);
+    (map, start)
 }
 
 /// A size class: where its free list is, and the bytes of its blocks.
@@ -174,14 +198,14 @@ struct Class {
 impl Class {
     /// The smallest class whose blocks hold `bytes` bytes, which is at least one.
     fn of(bytes: usize) -> Self {
-        // Up to 256 bytes the step stays at one line: a quarter would be less.
-        let exponent = (bytes - 1).max(256).ilog2();
-        let quarter = 1_usize << (exponent - 2);
-        let quarters = bytes.div_ceil(quarter);
-        let Some(rounded) = quarters.checked_mul(quarter) else {
+        // Up to 512 bytes the step stays at one line: an eighth would be less.
+        let exponent = (bytes - 1).max(512).ilog2();
+        let eighth = 1_usize << (exponent - 3);
+        let eighths = bytes.div_ceil(eighth);
+        let Some(rounded) = eighths.checked_mul(eighth) else {
             panic!("no memory for a tensor of {bytes} bytes");
         };
-        Self { index: 4 * (exponent as usize - 8) + quarters, bytes: rounded }
+        Self { index: 8 * (exponent as usize - 9) + eighths, bytes: rounded }
     }
 }
 
@@ -220,6 +244,7 @@ impl State {
             {
                 self.stats.cached -= match &memory {
                     Memory::Lines(lines) => size_of_val(&**lines),
+                    Memory::Piece(piece) => piece.bytes().len(),
                     Memory::Map { bytes, .. } => *bytes,
                 };
                 freed.push(memory);
@@ -234,13 +259,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_quarter_steps_of_powers_of_two() {
+    fn classes_are_powers_of_two_in_eighths() {
         let sizes: Vec<usize> = (1..=4096).map(|n| Class::of(n).bytes).collect();
         let mut distinct = sizes.clone();
         distinct.dedup();
-        assert_eq!(distinct[..10], [64, 128, 192, 256, 320, 384, 448, 512, 640, 768]);
+        assert_eq!(distinct[..10], [64, 128, 192, 256, 320, 384, 448, 512, 576, 640]);
         for (n, &size) in (1..).zip(&sizes) {
-            assert!(size >= n && size % 64 == 0 && (n <= 256 || 5 * n >= 4 * size), "{n}: {size}");
+            assert!(size >= n && size % 64 == 0 && (n <= 512 || 9 * n >= 8 * size), "{n}: {size}");
             assert_eq!(Class::of(size), Class::of(n), "{n}");
         }
         let mut indices: Vec<usize> = distinct.iter().map(|&n| Class::of(n).index).collect();
@@ -252,9 +277,11 @@ mod tests {
     // What the lists hold depends on the tests running beside this one: see tests/pool.rs.
     #[test]
     fn blocks_are_aligned_and_know_when_they_are_fresh() {
-        for bytes in [1, 63, 64, 65, 1000, MAPPED_FROM - 1, MAPPED_FROM, 5 * MAPPED_FROM + 13] {
+        let (some, many) = (SHARED_FROM, HUGE_PAGE);
+        for bytes in [1, 63, 64, 65, 1000, some - 1, some, some + 1, many - 1, many, 5 * many + 13]
+        {
             let mut block = Block::take(bytes);
-            let alignment = if bytes < MAPPED_FROM { 64 } else { HUGE_PAGE };
+            let alignment = if Class::of(bytes).bytes < HUGE_PAGE { 64 } else { HUGE_PAGE };
             assert_eq!(block.bytes().as_ptr().align_offset(alignment), 0);
             assert!(block.bytes().len() >= bytes);
             assert!(!block.is_zeroed() || block.bytes().iter().all(|&byte| byte == 0));
