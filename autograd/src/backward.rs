@@ -217,7 +217,7 @@ impl<'a> Walk<'a> {
 
     /// What has arrived of the gradients of these.
     pub(crate) fn before<'b>(&'b mut self, inputs: &'b [Option<Edge>]) -> Before<'b> {
-        Before::new(self.grads, inputs)
+        Before::new(&mut self.pending, self.grads, inputs)
     }
 
     fn run(mut self, wanted: &HashSet<Key>, retain: bool) -> Result<()> {

@@ -180,7 +180,7 @@ pub struct Kept<'a, A: ?Sized> {
     pub(crate) name: &'static str,
     pub(crate) inputs: &'a [Input],
     pub(crate) outputs: &'a [Option<Var>],
-    /// In a vjp that nobody records or watches.
+    /// In a vjp that nobody records, watches or lists.
     pub(crate) before: Option<&'a Before<'a>>,
     /// What the forward pass left behind.
     pub aux: &'a A,
@@ -223,8 +223,8 @@ impl<'a, A: ?Sized> Kept<'a, A> {
 
     /// Takes what the gradient of input `i` is so far, to be added to where it is: the vjp's answer
     /// is the sum, and an error loses it. `None` if nothing has arrived, somebody else has it too,
-    /// it is not one parameter's, whole and in this machine's memory, or the pass is recorded or
-    /// watched.
+    /// it is another input's as well, not whole or not in this machine's memory, or the pass is
+    /// recorded, watched or listed.
     pub(crate) fn take_before(&self, i: usize) -> Option<Tensor> {
         self.before?.take(i)
     }

@@ -8,7 +8,7 @@ use crate::apply::Erased;
 use crate::backward::{Gradient, Walk, compute_dtype};
 use crate::node::{Edge, Node, Record};
 use crate::op::{Input, Kept};
-use crate::profile::{Pass, Run, bytes_of, measured};
+use crate::profile::{Pass, Run, bytes_of, lists_events, measured};
 use crate::saved::{Aux, Held, Role};
 use crate::{Var, anomaly, no_grad, scope};
 
@@ -34,7 +34,7 @@ impl Record for Recorded {
         let outputs: Vec<_> = self.outputs.iter().enumerate().map(variable).collect();
         let inputs = self.inputs_at_hand(node)?;
         let (inputs, outputs) = (&inputs[..], &outputs[..]);
-        let is_seen = scope::is_recording() || anomaly::is_watching();
+        let is_seen = scope::is_recording() || anomaly::is_watching() || lists_events();
         let before = (!is_seen).then(|| walk.before(node.inputs()));
         let before = before.as_ref();
         let kept = Kept { name: node.name(), inputs, outputs, before, aux: &*self.aux };

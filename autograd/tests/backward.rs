@@ -329,3 +329,46 @@ fn a_product_is_made_for_whoever_looks_at_it() {
     let error = watched.unwrap_err().to_string();
     assert!(error.contains("not finite"), "{error}");
 }
+
+/// A norm adds its gradient to what a residual stream has been sent already, where it lies: the bits
+/// of a sum that is watched, and nothing that somebody else has changes.
+#[test]
+fn a_norm_adds_to_the_gradient_of_its_stream() {
+    let rng = Rng::new(7);
+    let numbers = |stream, shape: &[usize]| rng.stream(stream).normal(shape, DType::F32).unwrap();
+    let x = Var::parameter(numbers(0, &[2, 70, 40]));
+    let [shift, scale] = [1, 2].map(|stream| Var::parameter(numbers(stream, &[2, 40])));
+    let weight = Var::parameter(numbers(3, &[40]));
+    let streams = || -> Result<Vec<Var>> {
+        let mut streams = vec![x.mul_scalar(0.5)?];
+        for norm in 0..3 {
+            let stream = streams.last().expect("one at least");
+            let branch = match norm {
+                0 => stream.layer_norm(1e-6)?,
+                1 => stream.ada_layer_norm(&shift, &scale, 1e-6)?,
+                _ => stream.rms_norm(&weight, 1e-6)?,
+            };
+            streams.push(stream.add(&branch.square()?)?);
+        }
+        Ok(streams)
+    };
+    let run = || -> Result<Vec<Tensor>> {
+        let streams = streams()?;
+        let seed = numbers(4, &[2, 70, 40]);
+        let pass = Backward::new().root(streams.last().expect("one at least"), seed);
+        let grads = pass.wrt(&streams[2]).wrt(&streams[1]).run()?;
+        let of = [&x, &shift, &scale, &weight, &streams[2], &streams[1]];
+        Ok(of.map(|var| grads.get(var).expect("the pass reached it")).into())
+    };
+    let (made, watched) = (run().unwrap(), detect_anomaly(run).unwrap());
+    for (made, watched) in made.iter().zip(&watched) {
+        assert_eq!(made.to_f64_vec(), watched.to_f64_vec());
+    }
+    // Nobody asked for a stream: all three norms add in place.
+    let streams = streams().unwrap();
+    let (grads, profile) =
+        profile(false, || Backward::new().root(&streams[3], numbers(4, &[2, 70, 40])).run());
+    assert_eq!(grads.unwrap().get(&x).unwrap().to_f64_vec(), made[0].to_f64_vec());
+    let sums = profile.rows.iter().filter(|row| row.op == "sum of gradients");
+    assert_eq!(sums.count(), 0);
+}

@@ -7,7 +7,7 @@ use tensor::{Result, Tensor};
 
 use super::gradient::Gradient;
 use super::product::{Product, sum_squares};
-use super::{Key, key};
+use super::{Key, Pending, key};
 use crate::Var;
 use crate::node::Edge;
 use crate::scope::is_recording;
@@ -112,36 +112,53 @@ impl Grads {
 
 /// The gradients that a vjp may add to where they are.
 pub(crate) struct Before<'a> {
-    grads: Mutex<&'a mut Grads>,
+    /// Those of outputs of operations, and of parameters.
+    so_far: Mutex<(&'a mut HashMap<u64, Pending>, &'a mut Grads)>,
     /// Where the inputs come from.
     inputs: &'a [Option<Edge>],
 }
 
 impl<'a> Before<'a> {
-    pub(super) fn new(grads: &'a mut Grads, inputs: &'a [Option<Edge>]) -> Self {
-        Self { grads: Mutex::new(grads), inputs }
+    pub(super) fn new(
+        pending: &'a mut HashMap<u64, Pending>,
+        grads: &'a mut Grads,
+        inputs: &'a [Option<Edge>],
+    ) -> Self {
+        Self { so_far: Mutex::new((pending, grads)), inputs }
     }
 
-    /// Takes that of input `i`, if it is a parameter's and of no other input, nobody else has it,
-    /// and it lies in this machine's memory as it is.
+    /// Takes that of input `i`, if it is of no other input, nobody else has it, and it lies in this
+    /// machine's memory as it is.
     pub(crate) fn take(&self, i: usize) -> Option<Tensor> {
-        let leaves = self.inputs.iter().flatten().filter(|edge| edge.node.is_leaf());
-        let at = key(self.inputs[i].as_ref().filter(|edge| edge.node.is_leaf())?);
-        if leaves.filter(|edge| key(edge) == at).count() > 1 {
+        let edge = self.inputs[i].as_ref()?;
+        if self.inputs.iter().flatten().filter(|other| key(other) == key(edge)).count() > 1 {
             return None;
         }
-        let mut grads = self.grads.lock().unwrap_or_else(PoisonError::into_inner);
-        let other = match grads.values.remove(&at)? {
-            Sum::Whole(var) => {
-                let sum = var.into_value();
-                if sum.is_unshared() && sum.is_contiguous() && sum.cuda().is_none() {
-                    return Some(sum);
-                }
-                Sum::Whole(Var::constant(sum))
-            }
+        let mut so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pending, grads) = &mut *so_far;
+        if !edge.node.is_leaf() {
+            let slot = &mut pending.get_mut(&edge.node.id())?.gradients[edge.output];
+            return alone(slot.take()?).map_err(|shared| *slot = Some(shared)).ok();
+        }
+        let other = match grads.values.remove(&key(edge))? {
+            Sum::Whole(var) => match alone(var) {
+                Ok(sum) => return Some(sum),
+                Err(shared) => Sum::Whole(shared),
+            },
             product => product,
         };
-        grads.values.insert(at, other);
+        grads.values.insert(key(edge), other);
         None
+    }
+}
+
+/// A gradient to be written to: one that nobody else has and that lies in this machine's memory as
+/// it is.
+fn alone(gradient: Var) -> std::result::Result<Tensor, Var> {
+    let sum = gradient.into_value();
+    if sum.is_unshared() && sum.is_contiguous() && sum.cuda().is_none() {
+        Ok(sum)
+    } else {
+        Err(Var::constant(sum))
     }
 }

@@ -166,11 +166,13 @@ impl Norm<'_> {
         Ok((y, [mean, rstd]))
     }
 
-    /// The gradient of x and, if wanted, those of the gain and the shift.
+    /// The gradient of x, added to what has arrived of it before, and, if wanted, those of the gain
+    /// and the shift.
     fn backward(
         &self,
         statistics: &Statistics,
         dy: &Var,
+        before: Option<Tensor>,
         slopes: bool,
     ) -> Result<(Var, Option<[Var; 2]>)> {
         // Of the gain and of the shift.
@@ -182,8 +184,8 @@ impl Norm<'_> {
         let (dy, slopes) = (dy.value(), slopes.then_some(shape));
         let (dx, slopes) = match (self.x.cuda(), self.x.dtype()) {
             (Some(gpu), _) => self.backward_on(gpu, statistics, &dy, slopes)?,
-            (None, DType::F64) => self.backward_in::<f64>(statistics, &dy, slopes)?,
-            (None, _) => self.backward_in::<f32>(statistics, &dy, slopes)?,
+            (None, DType::F64) => self.backward_in::<f64>(statistics, &dy, before, slopes)?,
+            (None, _) => self.backward_in::<f32>(statistics, &dy, before, slopes)?,
         };
         Ok((Var::constant(dx), slopes.map(|slopes| slopes.map(Var::constant))))
     }
@@ -192,6 +194,7 @@ impl Norm<'_> {
         &self,
         [mean, rstd]: &Statistics,
         dy: &Tensor,
+        before: Option<Tensor>,
         slopes: Option<Shape>,
     ) -> Result<(Tensor, Option<[Tensor; 2]>)> {
         let dtype = self.x.dtype();
@@ -200,13 +203,14 @@ impl Norm<'_> {
             return Ok((Tensor::zeros(self.x.shape(), dtype), slopes));
         }
         let (x, dy) = (self.x.contiguous(), dy.contiguous());
-        let mut dx = Tensor::uninit(x.shape(), dtype);
+        let adds = before.is_some();
+        let mut dx = before.unwrap_or_else(|| Tensor::uninit(x.shape(), dtype));
         let mut sums = [slopes.unwrap_or([0].into()); 2].map(|shape| Tensor::uninit(shape, dtype));
         let [gain, shift] = &mut sums;
         let into = Slopes { gain: gain.slice_mut()?, shift: shift.slice_mut()? };
         self.rows(|norm| {
             let statistics = [mean.slice()?, rstd.slice()?];
-            let (x, dy, dx) = (x.slice::<T>()?, dy.slice()?, dx.slice_mut()?);
+            let (x, dy, dx) = (x.slice::<T>()?, dy.slice()?, (dx.slice_mut()?, adds));
             norm::normalize_backward(norm, x, statistics, dy, dx, slopes.map(|_| into));
             Ok(())
         })?;
@@ -237,7 +241,8 @@ impl Op<1> for LayerNormOp {
     }
 
     fn vjp(&self, kept: Kept<'_, Statistics>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
-        let (dx, _) = self.norm(&kept.x(0).value()).backward(kept.aux, dy, false)?;
+        let before = kept.take_before(0);
+        let (dx, _) = self.norm(&kept.x(0).value()).backward(kept.aux, dy, before, false)?;
         Ok([Some(dx)])
     }
 }
@@ -275,7 +280,8 @@ impl Op<3> for AdaLayerNormOp {
         // No gradient depends on the shift: any modulation will do in its place.
         let (x, scale) = (kept.x(0).value(), kept.x(2).value());
         let norm = self.norm(&x, scale.clone(), scale);
-        let (dx, slopes) = norm.backward(kept.aux, dy, needs[1] || needs[2])?;
+        let before = kept.take_before(0);
+        let (dx, slopes) = norm.backward(kept.aux, dy, before, needs[1] || needs[2])?;
         let [scale, shift] = slopes.map_or([None, None], |slopes| slopes.map(Some));
         Ok([Some(dx), shift, scale])
     }
@@ -310,7 +316,8 @@ impl Op<2> for RmsNormOp {
         let mean = Tensor::zeros_on(kept.aux.cuda(), kept.aux.shape(), kept.aux.dtype());
         let x = kept.x(0).value();
         let norm = self.norm(&x, kept.x(1).value());
-        let (dx, slopes) = norm.backward(&[mean, kept.aux.clone()], dy, needs[1])?;
+        let statistics = [mean, kept.aux.clone()];
+        let (dx, slopes) = norm.backward(&statistics, dy, kept.take_before(0), needs[1])?;
         Ok([Some(dx), slopes.map(|[weight, _]| weight)])
     }
 }

@@ -3,10 +3,6 @@
 use crate::lane::LANES;
 use crate::{Real, Simd, Task};
 
-/// How many elements before their turn rows are fetched: sixteen of them are more than the
-/// processor follows by itself.
-const AHEAD: usize = 64;
-
 /// `out[j·out_stride + i] = x[i·x_stride + j]` for i < rows and j < cols.
 pub(super) fn transpose<T: Real>(
     size: [usize; 2],
@@ -51,7 +47,8 @@ fn square<S: Simd>(
 ) {
     let mut square = [isa.splat(S::T::ZERO); LANES];
     for (row, x) in square.iter_mut().zip(x.chunks(x_stride)).take(rows) {
-        isa.prefetch(x, AHEAD);
+        // The row sixteen below: so many are more than the processor follows by itself.
+        isa.prefetch(x, LANES.wrapping_mul(x_stride));
         *row = isa.load_head(&x[..cols], S::T::ZERO);
     }
     isa.transpose(&mut square);

@@ -139,7 +139,8 @@ pub struct Slopes<'a, T> {
 /// ```
 ///
 /// where the sums are over the rows of a sample (of all samples for RMS norm, where the term
-/// mean(d) is absent): 64 rows at a time, the partial sums added in order.
+/// mean(d) is absent): 64 rows at a time, the partial sums added in order. If it `adds`, the
+/// gradient of x is added to what dx holds.
 /// Cost: 16 flop an element; x and dy read once, dx written once from memory.
 /// Panics when the slices do not have the sizes that `norm` implies.
 pub fn normalize_backward<T: Real>(
@@ -147,7 +148,7 @@ pub fn normalize_backward<T: Real>(
     x: &[T],
     [mean, rstd]: [&[T]; 2],
     dy: &[T],
-    dx: &mut [T],
+    (dx, adds): (&mut [T], bool),
     slopes: Option<Slopes<T>>,
 ) {
     let width = norm.width;
@@ -168,7 +169,8 @@ pub fn normalize_backward<T: Real>(
             let mut partial = (sums > 0).then(|| partials.take(task, [0, 0]));
             let partial = partial.as_mut().map(|p| p.row(0).split_at_mut(width));
             let first = task / chunks * rows + task % chunks * ROWS;
-            T::dispatch(Backward { norm, first, x, mean, rstd, dy, dx: &mut dx, partial });
+            let dx = &mut dx;
+            T::dispatch(Backward { norm, first, x, mean, rstd, dy, dx, adds, partial });
         });
         if let Some(Slopes { gain, shift }) = slopes {
             let per_sample = (chunks * sums).max(1);
@@ -203,6 +205,8 @@ struct Backward<'a, 'c, T> {
     rstd: &'a [T],
     dy: &'a [T],
     dx: &'a mut par::Cell<'c, T>,
+    /// Whether dx is added to.
+    adds: bool,
     /// Sums of dy·x̂ and of dy over these rows.
     partial: Option<(&'a mut [T], &'a mut [T])>,
 }
@@ -222,7 +226,7 @@ impl<T: Real> Task<T> for Backward<'_, '_, T> {
             let statistics = [self.mean[row], self.rstd[row]];
             let (plus, gain, _) = self.norm.affine_of(row / rows_per_sample);
             let slopes = Slope { isa, x, dy, statistics, plus, gain };
-            slopes.input(self.norm.centered, self.dx.row(i));
+            slopes.input(self.norm.centered, self.dx.row(i), self.adds);
             if let Some((gain, shift)) = &mut self.partial {
                 slopes.add_parameters(gain, shift);
             }
@@ -258,7 +262,7 @@ impl<S: Simd> Slope<'_, S> {
     }
 
     #[inline(always)]
-    fn input(&self, centered: bool, dx: &mut [S::T]) {
+    fn input(&self, centered: bool, dx: &mut [S::T], adds: bool) {
         let isa = self.isa;
         let n = S::T::from_f64(self.x.len() as f64);
         let (mut sum, mut product) = (isa.splat(S::T::ZERO), isa.splat(S::T::ZERO));
@@ -271,7 +275,10 @@ impl<S: Simd> Slope<'_, S> {
         let (sum, product) = (isa.splat(sum), isa.splat(isa.sum(product) / n));
         for (c, dx) in dx.chunks_mut(LANES).enumerate() {
             let (x, d) = self.lanes(c);
-            let v = (d - sum - x * product) * isa.splat(self.statistics[1]);
+            let mut v = (d - sum - x * product) * isa.splat(self.statistics[1]);
+            if adds {
+                v = isa.load_head(dx, S::T::ZERO) + v;
+            }
             isa.store_head(v, dx);
         }
     }

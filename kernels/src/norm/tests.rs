@@ -45,10 +45,12 @@ fn run<T: Real>((kind, [batch, tokens, width]): Case) -> [[Vec<f64>; 4]; 2] {
     let samples = if kind == "ada" { batch } else { 1 };
     let [mut dx, mut dgain, mut dshift] = [x.len(), samples * width, samples * width].map(nan);
     let slopes = Slopes { gain: &mut dgain, shift: &mut dshift };
-    normalize_backward(&norm, &x, [&mean, &rstd], &dy, &mut dx, Some(slopes));
+    normalize_backward(&norm, &x, [&mean, &rstd], &dy, (&mut dx, false), Some(slopes));
     let mut dx2 = nan(x.len());
-    normalize_backward(&norm, &x, [&mean, &rstd], &dy, &mut dx2, None);
+    normalize_backward(&norm, &x, [&mean, &rstd], &dy, (&mut dx2, false), None);
     assert!(dx == dx2, "asking for other gradients changes that of x");
+    normalize_backward(&norm, &x, [&mean, &rstd], &dy, (&mut dx2, true), None);
+    assert!(dx2.iter().zip(&dx).all(|(&sum, &d)| sum == d + d), "added to what was there");
     let mut r = rows_reference(&norm, &x, &dy);
     if tokens == 0 {
         // Without rows the reference cannot know how many samples there are.

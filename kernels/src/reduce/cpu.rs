@@ -20,8 +20,11 @@ pub(super) const BLOCKS: usize = 16;
 /// Rows that a column sum adds at once.
 pub(super) const ROWS: usize = 64;
 
-/// Outputs of a column sum that one task writes.
-const COLUMNS: usize = 4096;
+/// Outputs of a column sum that one task writes: 64 rows of so many columns are some 20 µs.
+const COLUMNS: usize = 1024;
+
+/// How many rows before its turn one is fetched to a column sum.
+const AHEAD: usize = 8;
 
 /// `y[o, j] = Σᵢ x[o, i, j]` for x of shape \[outer, n, inner\].
 ///
@@ -223,8 +226,10 @@ fn add_rows<S: Simd, const N: usize>(
             let mut v = [isa.splat(S::T::ZERO); 4];
             for k in 0..rows {
                 let place = first + k * inner + column + j;
+                isa.prefetch(&x[0][place..], AHEAD * inner);
                 v[k] = isa.load_head(&x[0][place..][..width], S::T::ZERO);
                 for factor in &x[1..] {
+                    isa.prefetch(&factor[place..], AHEAD * inner);
                     v[k] = v[k] * isa.load_head(&factor[place..][..width], S::T::ZERO);
                 }
             }

@@ -34,7 +34,7 @@ fn check_rows(centered: bool, gain: Gain, [samples, per_sample, width]: [usize; 
     let (groups, group) = if gain == Gain::Modulation { (samples, per_sample) } else { (1, rows) };
     let [mut dgain, mut dshift] = [vec![0.0; groups * width], vec![0.0; groups * width]];
     let slopes = Slopes { gain: &mut dgain, shift: &mut dshift };
-    normalize_backward(&norm, &x, [&mean, &rstd], &dy, &mut dx, Some(slopes));
+    normalize_backward(&norm, &x, [&mean, &rstd], &dy, (&mut dx, false), Some(slopes));
 
     let kernels = RowNorm { centered, gain };
     let mut gpu = Machine::new();

@@ -46,8 +46,8 @@ pub(super) fn gradients<A: Sync>(
     Ok(all)
 }
 
-/// W̄ = ȳᵀ·x of operand `i`. Where it is [plain](is_plain), sums of one block are made where what
-/// has arrived before is, with the bits of a product that is added; more blocks would need room.
+/// W̄ = ȳᵀ·x of operand `i`. Sums of one block are made where what has arrived before is, with the
+/// bits of a product that is added; more blocks would need room.
 fn weight_gradient<A>(kept: Kept<'_, A>, i: usize, dy: &Var, x: &Var) -> Result<Gradient> {
     fn add<T: Float>(dy: &Tensor, x: &Tensor, sum: &mut Tensor) -> Result<()> {
         let ([k, m], [_, n]) = (rows(dy.shape()), rows(x.shape()));
@@ -55,8 +55,7 @@ fn weight_gradient<A>(kept: Kept<'_, A>, i: usize, dy: &Var, x: &Var) -> Result<
         gemm(Size::new(m, n, k), left.transposed(), right.plain(), &Add, sum.slice_mut()?);
         Ok(())
     }
-    let takes = dy.shape()[0] <= KC && is_plain(dy);
-    let before = if takes { kept.take_before(i) } else { None };
+    let before = if dy.shape()[0] <= KC { kept.take_before(i) } else { None };
     let Some(mut sum) = before else { return Gradient::product(dy, x) };
     match sum.dtype() {
         DType::F64 => add::<f64>(&dy.value(), &x.value(), &mut sum)?,

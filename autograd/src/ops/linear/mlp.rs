@@ -9,7 +9,7 @@ use tensor::{Cuda, DType, Result, Tensor};
 use super::super::elementwise::pointwise;
 use super::super::product::{Float, rows};
 use super::gate_residual::{check_gate, join_again, join_gradients};
-use super::gradients::{Made, at_once, gradients, is_plain};
+use super::gradients::{Made, at_once, gradients};
 use super::{Layer, layer_sizes};
 use crate::backward::{FEW_ROWS, Gradient};
 use crate::{Keep, Kept, OpMany, Var, compute_dtype};
@@ -166,8 +166,7 @@ fn down_gradient(kept: Kept<'_, [Option<Tensor>; 2]>, d_branch: &Var) -> Result<
         return Gradient::product(&d_branch, &Var::constant(gelu));
     }
     // As in `weight_gradient`.
-    let takes = shape[0] <= KC && is_plain(&d_branch);
-    let before = if takes { kept.take_before(DOWN) } else { None };
+    let before = if shape[0] <= KC { kept.take_before(DOWN) } else { None };
     let adds = before.is_some();
     let mut dw = before.unwrap_or_else(|| Tensor::uninit(*kept.shape(DOWN), h.dtype()));
     let from = [&d_branch.value(), h];
