@@ -330,8 +330,8 @@ fn a_product_is_made_for_whoever_looks_at_it() {
     assert!(error.contains("not finite"), "{error}");
 }
 
-/// A norm adds its gradient to what a residual stream has been sent already, where it lies: the bits
-/// of a sum that is watched, and nothing that somebody else has changes.
+/// A norm adds its gradient to what a residual stream has been sent already, where it lies: to the
+/// bits of a sum that is watched, whether or not somebody else has that, too.
 #[test]
 fn a_norm_adds_to_the_gradient_of_its_stream() {
     let rng = Rng::new(7);
@@ -371,4 +371,29 @@ fn a_norm_adds_to_the_gradient_of_its_stream() {
     assert_eq!(grads.unwrap().get(&x).unwrap().to_f64_vec(), made[0].to_f64_vec());
     let sums = profile.rows.iter().filter(|row| row.op == "sum of gradients");
     assert_eq!(sums.count(), 0);
+}
+
+/// So do the products that make gradients of weights which operations made, and norms of parameters
+/// in a second pass.
+#[test]
+fn gradients_are_added_in_place_wherever_they_arrive() {
+    for dtype in [DType::F32, DType::F64] {
+        let rng = Rng::new(8);
+        let numbers = |stream, shape: &[usize]| rng.stream(stream).normal(shape, dtype).unwrap();
+        let [x, weight] = [[100, 40], [30, 40]].map(|shape| Var::parameter(numbers(0, &shape)));
+        let run = || -> Result<Vec<Tensor>> {
+            let mut grads = Grads::default();
+            for _ in 0..2 {
+                let halved = weight.mul_scalar(0.5)?;
+                let y = x.layer_norm(1e-6)?.linear(&halved, None)?;
+                let y = y.add(&x.linear(&halved, None)?.square()?)?;
+                y.square()?.sum_all()?.backward_into(&mut grads)?;
+            }
+            Ok([&x, &weight].map(|var| grads.get(var).expect("both passes reached it")).into())
+        };
+        let (made, watched) = (run().unwrap(), detect_anomaly(run).unwrap());
+        for (made, watched) in made.iter().zip(&watched) {
+            assert_eq!(made.to_f64_vec(), watched.to_f64_vec());
+        }
+    }
 }

@@ -1,10 +1,10 @@
 //! Where elements live: pooled memory of our own, a file mapped into memory, or a GPU's memory.
 //!
 //! **Invariant: a typed view is made only of initialised bytes, suitably aligned, of a type for
-//! which every bit pattern is a value.** All three are the type system's doing, so this file needs
-//! no `unsafe`: blocks are vectors of 64-byte lines that start as zeros or anonymous maps that the
-//! kernel zeroes ([`pool`](crate::pool)), and [`bytemuck`] casts byte slices to `Pod` elements
-//! after checking alignment. Memory that comes back from the pool holds stale numbers, not
+//! which every bit pattern is a value.** This file needs no `unsafe` for it: blocks are vectors of
+//! 64-byte lines that start as zeros, or anonymous maps that the kernel zeroes and pieces of those
+//! ([`pool`](crate::pool)), and [`bytemuck`] casts byte slices to `Pod` elements after checking
+//! alignment. Memory that comes back from the pool holds stale numbers, not
 //! uninitialised ones: reading it is a bug, but not undefined behaviour.
 
 use std::ops::Range;

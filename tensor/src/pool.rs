@@ -11,10 +11,10 @@
 //! * Blocks of [`SHARED_FROM`] bytes and more ask for huge pages: one page fault and one TLB entry
 //!   for 512 small pages. Those of [`HUGE_PAGE`] and more are anonymous maps of their own, which
 //!   start at a multiple of it; smaller ones share such maps ([`slab`]).
-//! * Memory is zero when fresh and stale when reused; it is never uninitialised.
+//! * Memory is zero as the system hands it out and stale when reused; it is never uninitialised.
 //! * Free blocks are given back, largest first, when keeping them would take the process more than
 //!   an eightieth, and at least 64 MiB, above its peak of live bytes (or half of it, if that is
-//!   less); [`trim`] gives all of them back.
+//!   less); [`trim`] gives all of them back. Of shared maps the system takes whole huge pages only.
 
 mod slab;
 
@@ -59,7 +59,7 @@ pub fn reset_peak() {
     state.stats.peak = state.stats.live;
 }
 
-/// Gives every free block back to the operating system.
+/// Gives every free block back to the operating system, but for huge pages that others have parts of.
 pub fn trim() {
     let mut state = state();
     state.high_water = state.stats.live;

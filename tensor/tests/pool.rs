@@ -9,6 +9,12 @@ fn take(mebibytes: usize) -> Tensor {
     Tensor::uninit([mebibytes * MIB], DType::U8)
 }
 
+/// Bytes of the process that are in memory, where the system says.
+fn resident() -> Option<usize> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    Some(pages.split(' ').nth(1)?.parse::<usize>().ok()? * 4096)
+}
+
 #[test]
 fn memory_is_reused_counted_and_given_back() {
     let mut x = take(4);
@@ -39,6 +45,31 @@ fn memory_is_reused_counted_and_given_back() {
     drop(z);
     pool::trim();
     assert_eq!(pool::stats(), Stats { live: 0, cached: 0, peak: 5 * MIB });
+
+    // Blocks that share huge pages: what is cut once more is stale, whatever class it was of.
+    let neighbour = Tensor::zeros([64 << 10], DType::U8);
+    let mut x = take(1);
+    x.slice_mut::<u8>().unwrap().fill(0xAB);
+    let address = x.slice::<u8>().unwrap().as_ptr();
+    drop(x);
+    pool::trim();
+    let x = Tensor::zeros([768 << 10], DType::U8);
+    assert_eq!(x.slice::<u8>().unwrap().as_ptr(), address);
+    assert!(x.slice::<u8>().unwrap().iter().all(|&byte| byte == 0), "stale memory is cleared");
+    drop(x);
+
+    // The system gets them back, but for the pages of the neighbour.
+    let many =
+        || (0..96_u8).map(|i| Tensor::full([MIB], f64::from(i), DType::U8)).collect::<Vec<_>>();
+    if let Some(before) = resident() {
+        let all = many();
+        assert!(resident().unwrap() >= before + 90 * MIB);
+        drop(all);
+        pool::trim();
+        assert!(resident().unwrap() < before + 8 * MIB);
+    }
+    drop(neighbour);
+    pool::trim();
 
     // Steady state: the second of two equal steps asks the system for nothing.
     let step = || {

@@ -166,8 +166,14 @@ impl Norm<'_> {
         Ok((y, [mean, rstd]))
     }
 
-    /// The gradient of x, added to what has arrived of it before, and, if wanted, those of the gain
-    /// and the shift.
+    /// What has arrived of the gradient of x, for [`backward`](Self::backward) to add to: the CPU's
+    /// kernel does.
+    fn before<A>(&self, kept: Kept<'_, A>) -> Option<Tensor> {
+        if self.x.cuda().is_some() { None } else { kept.take_before(0) }
+    }
+
+    /// The gradient of x, added to what has arrived [before](Self::before), and, if wanted, those of
+    /// the gain and the shift.
     fn backward(
         &self,
         statistics: &Statistics,
@@ -241,8 +247,9 @@ impl Op<1> for LayerNormOp {
     }
 
     fn vjp(&self, kept: Kept<'_, Statistics>, dy: &Var, _: [bool; 1]) -> Result<[Option<Var>; 1]> {
-        let before = kept.take_before(0);
-        let (dx, _) = self.norm(&kept.x(0).value()).backward(kept.aux, dy, before, false)?;
+        let x = kept.x(0).value();
+        let norm = self.norm(&x);
+        let (dx, _) = norm.backward(kept.aux, dy, norm.before(kept), false)?;
         Ok([Some(dx)])
     }
 }
@@ -280,7 +287,7 @@ impl Op<3> for AdaLayerNormOp {
         // No gradient depends on the shift: any modulation will do in its place.
         let (x, scale) = (kept.x(0).value(), kept.x(2).value());
         let norm = self.norm(&x, scale.clone(), scale);
-        let before = kept.take_before(0);
+        let before = norm.before(kept);
         let (dx, slopes) = norm.backward(kept.aux, dy, before, needs[1] || needs[2])?;
         let [scale, shift] = slopes.map_or([None, None], |slopes| slopes.map(Some));
         Ok([Some(dx), shift, scale])
@@ -317,7 +324,7 @@ impl Op<2> for RmsNormOp {
         let x = kept.x(0).value();
         let norm = self.norm(&x, kept.x(1).value());
         let statistics = [mean, kept.aux.clone()];
-        let (dx, slopes) = norm.backward(&statistics, dy, kept.take_before(0), needs[1])?;
+        let (dx, slopes) = norm.backward(&statistics, dy, norm.before(kept), needs[1])?;
         Ok([Some(dx), slopes.map(|[weight, _]| weight)])
     }
 }

@@ -141,7 +141,7 @@ pub struct Slopes<'a, T> {
 /// where the sums are over the rows of a sample (of all samples for RMS norm, where the term
 /// mean(d) is absent): 64 rows at a time, the partial sums added in order. If it `adds`, the
 /// gradient of x is added to what dx holds.
-/// Cost: 16 flop an element; x and dy read once, dx written once from memory.
+/// Cost: 16 flop an element; x and dy read once, dx written once (and read, if it `adds`) from memory.
 /// Panics when the slices do not have the sizes that `norm` implies.
 pub fn normalize_backward<T: Real>(
     norm: &Rows<T>,

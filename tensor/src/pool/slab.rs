@@ -3,11 +3,12 @@
 //! A block smaller than a huge page would lie on small ones, and each of those takes an entry of
 //! the TLB and a walk through the page tables whenever that entry is gone. So such blocks are pieces
 //! of slabs: maps of [`SLAB`] bytes that start at a huge page's boundary and ask for huge pages.
-//! What nobody has of a slab is listed and handed out again; a slab that nobody has anything of
-//! goes back to the operating system.
+//! What nobody has of a slab is listed and handed out again; the operating system gets back huge
+//! pages that nobody has anything of, and slabs.
 //!
-//! **Invariant: no byte of a slab belongs to two pieces.** A piece is cut off a free range, and its
-//! bytes are free again only when it is dropped; `Slab::take` and `Slab::give` alone change that.
+//! **Invariant: no byte of a slab belongs to two pieces, and a slab with pieces stays mapped.** A
+//! piece is cut off a free range, and its bytes are free again only when it is dropped;
+//! `Slab::take` and `Slab::give` alone change that.
 
 #![allow(unsafe_code)]
 
@@ -17,6 +18,8 @@ use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memmap2::MmapRaw;
+#[cfg(target_os = "linux")]
+use memmap2::UncheckedAdvice;
 
 use super::HUGE_PAGE;
 
@@ -35,15 +38,14 @@ unsafe impl Send for Piece {}
 unsafe impl Sync for Piece {}
 
 impl Piece {
-    /// A piece of `bytes` bytes, at most [`HUGE_PAGE`], and
-    /// whether all of them are zero still, as the
+    /// A piece of `bytes` bytes, at most [`HUGE_PAGE`], and whether they are all zero still, as the
     /// operating system handed them out. It starts where those before it end: give multiples of
     /// what blocks are to be aligned to.
     ///
     /// # Panics
-    /// When the system has no memory for another slab.
+    /// When there are no bytes or too many, or the system has no memory for another slab.
     pub fn take(bytes: usize) -> (Self, bool) {
-        debug_assert!(0 < bytes && bytes <= HUGE_PAGE, "{bytes} bytes are no piece of a slab");
+        assert!(0 < bytes && bytes <= HUGE_PAGE, "{bytes} bytes are no piece of a slab");
         let mut slabs = slabs();
         if let Some(taken) = slabs.iter_mut().find_map(|slab| slab.take(bytes)) {
             return taken;
@@ -126,8 +128,8 @@ impl Slab {
 
     /// Lists a piece's bytes as free, and says whether all of the slab is.
     fn give(&mut self, address: usize, bytes: usize) -> bool {
-        let mut start = address - self.addresses().start;
-        let mut end = start + bytes;
+        let at = address - self.addresses().start;
+        let (mut start, mut end) = (at, at + bytes);
         if let Some((&before, &its_end)) = self.free.range(..start).next_back()
             && its_end == start
         {
@@ -137,7 +139,27 @@ impl Slab {
             end = its_end;
         }
         self.free.insert(start, end);
-        (start, end) == (0, SLAB)
+        let all = (start, end) == (0, SLAB);
+        if !all {
+            // Those that had bytes of the piece; others were given back before.
+            let first = start.div_ceil(HUGE_PAGE).max(at / HUGE_PAGE);
+            let last = (end / HUGE_PAGE).min((at + bytes).div_ceil(HUGE_PAGE));
+            self.give_back(first..last);
+        }
+        all
+    }
+
+    /// Gives huge pages back to the operating system. It may refuse, and take them later.
+    fn give_back(&self, pages: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if !pages.is_empty() {
+            let (at, len) = (self.start + pages.start * HUGE_PAGE, pages.len() * HUGE_PAGE);
+            // SAFETY: the pages lie in the map, which is anonymous and this process's own. Their
+            // bytes become zeros, and belong to no piece.
+            let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, at, len) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = pages;
     }
 }
 
@@ -191,23 +213,55 @@ mod tests {
         assert_eq!(given.filter(|&empty| empty).count(), 1, "the last one");
     }
 
+    /// What is given back of a slab reads as zeros, and what is kept beside it is as it was.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn huge_pages_that_nobody_has_are_given_back() {
+        let mut slab = Slab::new();
+        let sizes = [4096, HUGE_PAGE, HUGE_PAGE, 4096];
+        let mut pieces = sizes.map(|bytes| slab.take(bytes).unwrap().0);
+        pieces.iter_mut().for_each(|piece| piece.bytes_mut().fill(7));
+        let pieces = pieces.map(std::mem::ManuallyDrop::new);
+        let at = |i: usize| (pieces[i].first.addr().get(), sizes[i]);
+        let sevens = |slab: &Slab| {
+            let all = slab.map.as_ptr().wrapping_add(slab.start);
+            // SAFETY: the map is as long as that, and nobody writes to it meanwhile.
+            let all = unsafe { std::slice::from_raw_parts(all, 3 * HUGE_PAGE) };
+            let count = |page: &[u8]| page.iter().filter(|&&byte| byte == 7).count();
+            all.chunks(HUGE_PAGE).map(count).collect::<Vec<_>>()
+        };
+        let (first, last) = at(1);
+        assert!(!slab.give(first, last), "of neither of its two pages all is free");
+        assert_eq!(sevens(&slab), [HUGE_PAGE, HUGE_PAGE, 8192]);
+        let (first, last) = at(2);
+        assert!(!slab.give(first, last), "the page between is");
+        assert_eq!(sevens(&slab), [HUGE_PAGE, 0, 8192]);
+        let (first, last) = at(0);
+        assert!(!slab.give(first, last), "and now the first");
+        assert_eq!(sevens(&slab), [0, 0, 8192]);
+    }
+
     #[test]
     fn pieces_of_many_threads_are_their_own() {
         std::thread::scope(|scope| {
-            for thread in 1..5_u8 {
+            for thread in 0..4_u32 {
                 scope.spawn(move || {
                     let mut kept = Vec::new();
-                    for round in 0..100 {
-                        let (mut piece, zero) = Piece::take(64 * (1 + (round * 7919) % 20_000));
+                    for round in 0..100_u32 {
+                        let bytes = 64 * (1 + (round as usize * 7919) % 20_000);
+                        let (mut piece, zero) = Piece::take(bytes);
                         assert!(!zero || piece.bytes().iter().all(|&byte| byte == 0));
-                        piece.bytes_mut().fill(thread);
-                        kept.push(piece);
+                        let mark = 100 * thread + round;
+                        bytemuck::cast_slice_mut(piece.bytes_mut()).fill(mark);
+                        kept.push((piece, mark));
                         if round % 3 == 0 {
-                            kept.swap_remove(round / 3);
+                            kept.swap_remove(round as usize / 3);
                         }
                     }
-                    let own = |piece: &Piece| piece.bytes().iter().all(|&byte| byte == thread);
-                    assert!(kept.iter().all(own));
+                    for (piece, mark) in &kept {
+                        let marks: &[u32] = bytemuck::cast_slice(piece.bytes());
+                        assert!(marks.iter().all(|at| at == mark));
+                    }
                 });
             }
         });
