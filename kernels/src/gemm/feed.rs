@@ -259,3 +259,56 @@ impl<T: Real, const NV: usize> Wide<T, NV> for Fresh<'_, '_, T, NV> {
         vectors
     }
 }
+
+/// Columns where they lie in memory, few enough to stay in the first cache: `panels` of them, steps
+/// along K `stride` numbers apart.
+#[derive(Clone, Copy)]
+pub(super) struct InPlace<'a, T> {
+    pub x: &'a [T],
+    pub stride: usize,
+    pub panels: usize,
+    pub depth: usize,
+}
+
+impl<'a, T: Real, const NV: usize> Wide<T, NV> for InPlace<'a, T> {
+    const READY: bool = true;
+    type Steps<'s, const N: usize>
+        = (&'a [T], usize)
+    where
+        Self: 's;
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.panels / NV
+    }
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        self.depth
+    }
+    #[inline(always)]
+    fn steps<const N: usize>(
+        &mut self,
+        [i, _]: [usize; 2],
+        depth: Range<usize>,
+    ) -> Self::Steps<'_, N> {
+        (&self.x[depth.start * self.stride + i * NV * LANES..], self.stride)
+    }
+    #[inline(always)]
+    fn fetch<'s, S: Simd<T = T>, const N: usize>(_: &Self::Steps<'s, N>, _: S, _: usize)
+    where
+        Self: 's,
+    {
+    }
+    #[inline(always)]
+    fn load<'s, S: Simd<T = T>, const N: usize>(
+        (x, stride): &mut Self::Steps<'s, N>,
+        isa: S,
+        [j, n]: [usize; 2],
+    ) -> [S::V; NV]
+    where
+        Self: 's,
+    {
+        let (columns, _) = x[(j * N + n) * *stride..].as_chunks();
+        let columns = columns.first_chunk::<NV>().expect("columns of the strip");
+        std::array::from_fn(|v| isa.load(&columns[v]))
+    }
+}

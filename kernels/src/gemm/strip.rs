@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::feed::{Fresh, Ready, Tall};
+use super::feed::{Fresh, InPlace, Ready, Tall};
 use super::micro::{Out, micro_tiles, tile_rows};
 use super::tile::{GROUP, SLOT, STRIP};
 use crate::Simd;
@@ -16,6 +16,8 @@ pub(super) enum Strip<'a, T> {
     /// It is packed while a first group of rows is multiplied: from columns in memory, steps along
     /// K so many numbers apart, to panels.
     Unpacked(&'a [T], usize, [&'a mut [[T; LANES]]; STRIP]),
+    /// It is read where it lies: so many steps along K, so many numbers apart.
+    InPlace(&'a [T], [usize; 2]),
 }
 
 /// So much of each slot.
@@ -43,7 +45,10 @@ pub(super) fn strip_sums<S: Simd, A: Tall<S::T>>(
     let mut made = 0;
     for group in rows.clone().step_by(GROUP) {
         let group = group..rows.end.min(group + GROUP);
-        out.fetch(isa, group.clone());
+        // Sums of so few products take no longer than to fetch where they go.
+        if out.expect.is_some() || !matches!(b, Strip::InPlace(..)) {
+            out.fetch(isa, group.clone());
+        }
         // Four at once, then by two and by one what is left, as far as there are registers.
         macro_rules! at_once {
             ($($vectors:literal)*) => {$(
@@ -92,5 +97,10 @@ fn group_sums<S: Simd, A: Tall<S::T>, const NV: usize>(
             }
         }
         Strip::Unpacked(..) => unreachable!("columns packed on the way"),
+        Strip::InPlace(x, [depth, stride]) => {
+            let (x, panels) = (&x[first * LANES..], panels.len());
+            let in_place = InPlace { x, stride: *stride, panels, depth: *depth };
+            micro_tiles::<S, A, _, NV>(isa, a, in_place, out, rows, first);
+        }
     }
 }

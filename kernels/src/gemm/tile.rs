@@ -4,9 +4,9 @@
 //! for each block of KC along K                           (sums of blocks are added in order)
 //!     pack the tile's rows of A                            unless they can be read where they are
 //!     for each strip of 64 columns of B
-//!         pack the strip, while the first group of rows     unless it is packed; it stays in the
-//!             is multiplied if columns are side by side     second cache
-//!             and registers to spare
+//!         pack the strip, while the first group of rows     unless it is packed, or all of B stays
+//!             is multiplied if columns are side by side     in the first cache as it is; it stays
+//!             and registers to spare                        in the second one
 //!         for each 96 rows of A, in groups of 12
 //!             micro-kernel: for each 16·TILE_VECS columns and TILE_ROWS of these, their sums in
 //!                 registers, KC fused steps
@@ -43,6 +43,9 @@ pub(super) const STRIP: usize = 4;
 /// Rows whose sums are handed on together: enough to be worth a call, and few enough for their sums
 /// to stay in the first cache.
 pub(super) const CHUNK: usize = 8 * GROUP;
+
+/// Most numbers of a B that a chunk of rows reads where it lies: all of it stays in the first cache.
+const IN_PLACE: usize = 1 << 13;
 
 /// Rows from a packed panel of `k` rows to the next: the panels of a strip, which are read side by
 /// side, must not compete for the same places of the first cache. An odd number of fours.
@@ -149,9 +152,17 @@ impl<T: Real> SumTile<'_, '_, T> {
     #[inline(always)]
     fn strip<S: Simd<T = T>>(&mut self, isa: S, strip: Range<usize>, depth: Range<usize>) {
         let (b, batch, rows) = (self.b, self.batch, self.rows.len());
+        let columns = b.unpacked(batch, strip.clone(), depth.start);
+        if let Some((x, stride)) = columns
+            && rows <= CHUNK
+            && self.k * stride <= IN_PLACE
+        {
+            let b = Strip::InPlace(x, [depth.len(), stride]);
+            return self.chunk(isa, 0..rows, b, strip, depth);
+        }
         let slots = std::mem::take(&mut self.slots);
         let mut done = 0;
-        match b.unpacked(batch, strip.clone(), depth.start) {
+        match columns {
             Some((x, stride)) if packs_on_the_way::<S>() && rows >= GROUP => {
                 let fresh = Strip::Unpacked(x, stride, slices(slots, depth.len()));
                 done = GROUP;
@@ -272,8 +283,10 @@ mod tests {
     enum Way {
         /// Rows as they lie, panels packed before.
         Ready,
-        /// Rows as they lie, columns that the tile packs.
+        /// Rows as they lie, columns that the tile packs,
         Fresh,
+        /// or reads where they are.
+        InPlace,
         /// Columns of A, which the tile packs, and panels packed before.
         Groups,
     }
@@ -283,15 +296,18 @@ mod tests {
         let n = panels * LANES;
         let a: Vec<f64> = (0..rows * k).map(|i| (i as f64).sin()).collect();
         let turned: Vec<f64> = (0..rows * k).map(|i| a[i % rows * k + i / rows]).collect();
-        let b: Vec<f64> = (0..k * n).map(|i| (i as f64).cos()).collect();
+        // Rows of B that are to be packed have so much behind them that B is not read in place.
+        let stride = if matches!(way, Way::Fresh) { n + IN_PLACE.div_ceil(k.max(1)) } else { n };
+        let b: Vec<f64> =
+            (0..k * stride).map(|i| ((i / stride * n + i % stride) as f64).cos()).collect();
         let (by_rows, by_columns) = (Strided::rows(&a, k), Strided::rows(&turned, rows));
-        let b = Strided::rows(&b, n);
+        let b = Strided::rows(&b, stride);
         let mut packed = vec![0.0; panel_rows(k) * n];
         pack::pack(b.plain(), 0..1, [k, n], 0..panels, &mut packed);
         let shared = Columns::Shared { rows: packed.as_chunks().0, k, first: [0, 0], panels };
         let (a, b) = match way {
             Way::Ready => (by_rows.plain(), shared),
-            Way::Fresh => (by_rows.plain(), Columns::Own { b: b.plain(), n }),
+            Way::Fresh | Way::InPlace => (by_rows.plain(), Columns::Own { b: b.plain(), n }),
             Way::Groups => (by_columns.transposed(), shared),
         };
         let a = Rows::Own(a);
@@ -311,7 +327,7 @@ mod tests {
                 for k in [0, 1, 3, 4, 5, 8, 11, KC + 3] {
                     let size = [rows, panels, k];
                     let want = sums(Portable::new(), size, Way::Ready);
-                    for way in [Way::Ready, Way::Fresh, Way::Groups] {
+                    for way in [Way::Ready, Way::Fresh, Way::InPlace, Way::Groups] {
                         assert_eq!(sums(Wide, size, way), want, "{size:?} {way:?}");
                     }
                 }
