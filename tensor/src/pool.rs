@@ -14,7 +14,8 @@
 //! * Memory is zero as the system hands it out and stale when reused; it is never uninitialised.
 //! * Free blocks are given back, largest first, when keeping them would take the process more than
 //!   an eightieth, and at least 64 MiB, above its peak of live bytes (or half of it, if that is
-//!   less); [`trim`] gives all of them back. Of shared maps the system takes whole huge pages only.
+//!   less); [`trim`] gives all of them back. Of shared maps that is huge pages which nobody
+//!   has a part of; where the system is not Linux, whole maps.
 
 mod slab;
 
@@ -59,7 +60,8 @@ pub fn reset_peak() {
     state.stats.peak = state.stats.live;
 }
 
-/// Gives every free block back to the operating system, but for huge pages that others have parts of.
+/// Gives every free block back to the operating system, as far as it shares no huge page (no map,
+/// where that is not Linux) with one in use.
 pub fn trim() {
     let mut state = state();
     state.high_water = state.stats.live;

@@ -1,5 +1,5 @@
-//! What the micro-kernel reads: rows of A and panels of B. Their lengths are looked at before a
-//! loop along K, not in it.
+//! What the micro-kernel reads: rows of A and panels of B, whose lengths are looked at before a loop
+//! along K, not in it; or columns of B that are no panels yet, which are looked at step by step.
 
 use std::ops::Range;
 

@@ -29,7 +29,8 @@ pub(super) struct Out<'a, T> {
     pub cell: Cell<'a, T>,
     /// Whether sums are stored, not added: those of the first block of K.
     pub stores: bool,
-    /// Is told of rows whose sums come next; without it, the cell's own rows are fetched.
+    /// Is told of rows whose sums come next; without it, the cell's own rows are fetched,
+    /// but for a few that are made at once.
     pub expect: Option<&'a mut dyn FnMut(Range<usize>)>,
 }
 

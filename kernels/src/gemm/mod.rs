@@ -33,7 +33,8 @@
 //!   are made, as many as fit, or by each tile.
 //! * Columns of B are packed by the tile that needs them, for all of its rows, and if they lie
 //!   side by side, with AVX-512 by the micro-kernel itself, which stores what it has to load anyway
-//!   (AVX2 leaves it no registers for that). A strip of them stays in the second cache.
+//!   (AVX2 leaves it no registers for that). A strip of them stays in the second cache. For a few
+//!   rows a B that stays in the first one is read where it is.
 //! * Sums that are only stored, or in one block only added, are made in the output. Other writers
 //!   get them chunk by chunk, and output, what is kept and a residual are fetched while the sums are
 //!   made.

@@ -45,7 +45,7 @@ pub(super) fn strip_sums<S: Simd, A: Tall<S::T>>(
     let mut made = 0;
     for group in rows.clone().step_by(GROUP) {
         let group = group..rows.end.min(group + GROUP);
-        // Sums of so few products take no longer than to fetch where they go.
+        // A few sums of a few products are made before their places could be fetched.
         if out.expect.is_some() || !matches!(b, Strip::InPlace(..)) {
             out.fetch(isa, group.clone());
         }

@@ -337,8 +337,7 @@ fn turned<T: Copy>(x: &[T], [rows, cols]: [usize; 2]) -> Vec<T> {
 }
 
 /// Rows of A are read where they are, packed before, or by each tile, as rows or side by side;
-/// columns of B are packed by a tile, by its first rows, or for all tiles. Slices end where
-/// matrices end.
+/// columns of B too, by a tile, its first rows, or for all tiles. Slices end where matrices end.
 #[test]
 fn every_way_of_packing_makes_the_same_sums() {
     let sizes = [
@@ -352,6 +351,7 @@ fn every_way_of_packing_makes_the_same_sums() {
         [1, 1100, 1100, 300],
         [2, 800, 20, 70],
         [3, 7, 64, 0],
+        [1, 96, 112, 40],
     ];
     for [batch, m, n, k] in sizes {
         let size = Size::new(m, n, k).batched(batch);

@@ -4,9 +4,9 @@
 //! for each block of KC along K                           (sums of blocks are added in order)
 //!     pack the tile's rows of A                            unless they can be read where they are
 //!     for each strip of 64 columns of B
-//!         pack the strip, while the first group of rows     unless it is packed, or all of B stays
-//!             is multiplied if columns are side by side     in the first cache as it is; it stays
-//!             and registers to spare                        in the second one
+//!         pack the strip, while the first group of rows     unless it is packed, or a few rows find
+//!             is multiplied if columns are side by side     all of B in the first cache as it is; it
+//!             and registers to spare                        stays in the second one
 //!         for each 96 rows of A, in groups of 12
 //!             micro-kernel: for each 16·TILE_VECS columns and TILE_ROWS of these, their sums in
 //!                 registers, KC fused steps
@@ -44,8 +44,9 @@ pub(super) const STRIP: usize = 4;
 /// to stay in the first cache.
 pub(super) const CHUNK: usize = 8 * GROUP;
 
-/// Most numbers of a B that a chunk of rows reads where it lies: all of it stays in the first cache.
-const IN_PLACE: usize = 1 << 13;
+/// Most bytes, from a B's first row to its last, for a chunk of rows to read it where it lies: then it
+/// stays in the first cache.
+const IN_PLACE: usize = 32 << 10;
 
 /// Rows from a packed panel of `k` rows to the next: the panels of a strip, which are read side by
 /// side, must not compete for the same places of the first cache. An odd number of fours.
@@ -155,7 +156,7 @@ impl<T: Real> SumTile<'_, '_, T> {
         let columns = b.unpacked(batch, strip.clone(), depth.start);
         if let Some((x, stride)) = columns
             && rows <= CHUNK
-            && self.k * stride <= IN_PLACE
+            && self.k * stride * size_of::<T>() <= IN_PLACE
         {
             let b = Strip::InPlace(x, [depth.len(), stride]);
             return self.chunk(isa, 0..rows, b, strip, depth);
@@ -297,7 +298,8 @@ mod tests {
         let a: Vec<f64> = (0..rows * k).map(|i| (i as f64).sin()).collect();
         let turned: Vec<f64> = (0..rows * k).map(|i| a[i % rows * k + i / rows]).collect();
         // Rows of B that are to be packed have so much behind them that B is not read in place.
-        let stride = if matches!(way, Way::Fresh) { n + IN_PLACE.div_ceil(k.max(1)) } else { n };
+        let behind = if matches!(way, Way::Fresh) { IN_PLACE / 8 / k.max(1) + 1 } else { 0 };
+        let stride = n + behind;
         let b: Vec<f64> =
             (0..k * stride).map(|i| ((i / stride * n + i % stride) as f64).cos()).collect();
         let (by_rows, by_columns) = (Strided::rows(&a, k), Strided::rows(&turned, rows));
@@ -327,6 +329,7 @@ mod tests {
                 for k in [0, 1, 3, 4, 5, 8, 11, KC + 3] {
                     let size = [rows, panels, k];
                     let want = sums(Portable::new(), size, Way::Ready);
+                    assert_eq!(sums(Portable::new(), size, Way::InPlace), want, "{size:?}");
                     for way in [Way::Ready, Way::Fresh, Way::InPlace, Way::Groups] {
                         assert_eq!(sums(Wide, size, way), want, "{size:?} {way:?}");
                     }

@@ -3,8 +3,8 @@
 //! A block smaller than a huge page would lie on small ones, and each of those takes an entry of
 //! the TLB and a walk through the page tables whenever that entry is gone. So such blocks are pieces
 //! of slabs: maps of [`SLAB`] bytes that start at a huge page's boundary and ask for huge pages.
-//! What nobody has of a slab is listed and handed out again; the operating system gets back huge
-//! pages that nobody has anything of, and slabs.
+//! What nobody has of a slab is listed and handed out again; the operating system gets back slabs
+//! that nobody has anything of and, on Linux, such huge pages.
 //!
 //! **Invariant: no byte of a slab belongs to two pieces, and a slab with pieces stays mapped.** A
 //! piece is cut off a free range, and its bytes are free again only when it is dropped;
@@ -141,7 +141,7 @@ impl Slab {
         self.free.insert(start, end);
         let all = (start, end) == (0, SLAB);
         if !all {
-            // Those that had bytes of the piece; others were given back before.
+            // Those that had bytes of the piece: others had their turn before.
             let first = start.div_ceil(HUGE_PAGE).max(at / HUGE_PAGE);
             let last = (end / HUGE_PAGE).min((at + bytes).div_ceil(HUGE_PAGE));
             self.give_back(first..last);
