@@ -28,7 +28,7 @@ use memmap2::{MmapMut, MmapOptions};
 
 use slab::Piece;
 
-/// Blocks of at least this many bytes lie on huge pages.
+/// Blocks of at least this many bytes ask for huge pages.
 const SHARED_FROM: usize = 64 << 10;
 
 /// Size and alignment of a huge page on x86-64 and on arm64 with 4 KiB pages.

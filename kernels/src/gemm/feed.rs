@@ -250,14 +250,19 @@ impl<T: Real, const NV: usize> Wide<T, NV> for Fresh<'_, '_, T, NV> {
     where
         Self: 's,
     {
-        let (columns, _) = x[(j * N + n) * *stride..].as_chunks();
-        let columns = columns.first_chunk::<NV>().expect("columns of the strip");
-        let vectors = std::array::from_fn(|v| isa.load(&columns[v]));
+        let vectors = columns(isa, &x[(j * N + n) * *stride..]);
         for v in 0..NV {
             isa.store(vectors[v], &mut panels[v][j][n]);
         }
         vectors
     }
+}
+
+/// The first vectors of a row.
+#[inline(always)]
+fn columns<S: Simd, const NV: usize>(isa: S, row: &[S::T]) -> [S::V; NV] {
+    let columns = row.as_chunks().0.first_chunk::<NV>().expect("columns of the strip");
+    std::array::from_fn(|v| isa.load(&columns[v]))
 }
 
 /// Columns where they lie in memory, few enough to stay in the first cache: `panels` of them, steps
@@ -307,8 +312,6 @@ impl<'a, T: Real, const NV: usize> Wide<T, NV> for InPlace<'a, T> {
     where
         Self: 's,
     {
-        let (columns, _) = x[(j * N + n) * *stride..].as_chunks();
-        let columns = columns.first_chunk::<NV>().expect("columns of the strip");
-        std::array::from_fn(|v| isa.load(&columns[v]))
+        columns(isa, &x[(j * N + n) * *stride..])
     }
 }
