@@ -269,19 +269,19 @@ fn products_in_float32() -> Vec<Trial> {
         ),
         product(
             "long linear",
-            &[&[9, 1100], &[7, 1100], &[7]],
+            &[&[9, 1600], &[7, 1600], &[7]],
             |x| x[0].linear(&x[1], Some(&x[2])),
             &["gemm_exact_small_nt_f32_f32_store", "gemm_finish_bias"],
         ),
         product(
             "long mlp_gate_residual",
-            &[&[2, 4, 1100], &[7, 1100], &[7], &[8, 7], &[8], &[2, 8], &[2, 4, 8]],
+            &[&[2, 4, 1600], &[7, 1600], &[7], &[8, 7], &[8], &[2, 8], &[2, 4, 8]],
             mlp,
             &["gemm_exact_small_nt_f32_f32_store", "gemm_finish_bias_gelu"],
         ),
         product(
             "long linear_gate_residual",
-            &[&[2, 4, 1100], &[8, 1100], &[8], &[2, 8], &[2, 4, 8]],
+            &[&[2, 4, 1600], &[8, 1600], &[8], &[2, 8], &[2, 4, 8]],
             |x| x[0].linear_gate_residual(&x[1], &x[2], &x[3], &x[4]),
             &["gemm_exact_small_nt_f32_f32_store", "gemm_finish_gate_residual"],
         ),

@@ -18,11 +18,11 @@
 //!
 //! # One order of summation
 //!
-//! An element is the sum over blocks of [`KC`] along K, in order, of block sums, each begun at zero
-//! and continued by fused multiply-add in order of k. Nothing else has a say in it: not the number
-//! of rows or columns, the batch, the element's place, the instruction set or the threads. A row
-//! has the same bits computed alone or among thousands. ([`PackedTile`], attention's, has one
-//! block.)
+//! An element is the sum over blocks along K, as [deep](block_depth) as k says, in order, of block
+//! sums, each begun at zero and continued by fused multiply-add in order of k. Nothing else has a
+//! say in it: not the number of rows or columns, the batch, the element's place, the instruction
+//! set or the threads. A row has the same bits computed alone or among thousands. ([`PackedTile`],
+//! attention's, has one block.)
 //!
 //! # Speed
 //!
@@ -80,7 +80,7 @@ pub use reference::reference;
 pub use right::{PackedB, Panels, Right};
 pub use storage::Stored;
 pub use strided::Strided;
-pub use tile::{KC, Multiply, Sums};
+pub use tile::{KC, Multiply, Sums, block_depth};
 pub use write::{Add, At, Bias, GateResidual, Gated, RowBias, Store, Writer};
 
 use crate::par::Cells;

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::feed::{AlongK, Left, SideBySide};
 use super::read::Operand;
 use super::right::Panels;
-use super::tile::{GROUP, KC, SLOT, STRIP, blocks, panel_rows};
+use super::tile::{GROUP, SLOT, STRIP, block_depth, blocks, panel_rows};
 use crate::lane::LANES;
 use crate::{Real, Simd, par};
 
@@ -95,7 +95,7 @@ impl<'a, T: Real> Rows<'a, T> {
     /// Room that a tile needs to pack so many rows.
     pub fn room(&self, rows: usize, k: usize) -> usize {
         match self {
-            Rows::Own(a) if !a.is_lent() => Packed::room(a, [rows, k.min(KC)]),
+            Rows::Own(a) if !a.is_lent() => Packed::room(a, [rows, k.min(block_depth(k))]),
             _ => 0,
         }
     }

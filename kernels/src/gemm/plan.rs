@@ -54,15 +54,15 @@ const LEAST: usize = 1 << 20;
 /// Elements of B packed at a time where tiles share them,
 const BAND: usize = 1 << 20;
 /// and how many a tile reads at most if they are to stay in the second cache for the next one.
-pub(super) const CACHED: usize = 1 << 18;
+const CACHED: usize = 1 << 18;
 /// Longest sums for which that is better than tall tiles: with longer ones these pass A by as often
 /// and keep a strip of B at hand.
 const SHORT: usize = 768;
 
 /// Whether each block of K is to be a product of its own: where rows of A are packed, and a block of
 /// B stays in the second cache for all tiles, but not all of B. Sums are then stored, and added.
-pub(super) fn by_blocks<T: Real>(size: Size, a: &Operand<T>) -> bool {
-    size.batch == 1 && (KC * size.n..size.k * size.n).contains(&CACHED) && !a.is_lent()
+pub(super) fn by_blocks<T: Real>(Size { batch, n, k, .. }: Size, a: &Operand<T>) -> bool {
+    batch == 1 && (tile::block_depth(k) * n..k * n).contains(&CACHED) && !a.is_lent()
 }
 
 impl Plan {
@@ -345,7 +345,7 @@ mod tests {
         let packed: Strided<f32> = Strided::rows(&[0.0], 1);
         let tile = |m: usize| {
             let (a, b) = (packed.transposed(), Right::Read(packed.plain()));
-            Plan::new(Size::new(m, 192, KC), &a, &b).tile
+            Plan::new(Size::new(m, 192, 1024), &a, &b).tile
         };
         let tiles = [180, 192, 384, 768].map(tile);
         assert_eq!(tiles, [[180, 32], [96, 32], [192, 32], [192, 64]]);
@@ -359,7 +359,7 @@ mod tests {
         let (mapped, mut gelu) = (Mapped { f: GeluTanh, x: &x, cols: m }, vec![0.0; k * m]);
         map(&GeluTanh, &[k * m], [(&x, &[1])], &mut gelu);
         let (stored, b) = (Strided::<f32>::rows(&gelu, m), [&x[..], &x].concat());
-        for (n, want) in [(252, true), (260, false)] {
+        for (n, want) in [(320, true), (330, false)] {
             let (b, size) = (Strided::<f32>::rows(&b, n), Size::new(m, n, k));
             assert_eq!(by_blocks(size, &mapped.transposed()), want);
             let product = |a: Operand<f32>| {

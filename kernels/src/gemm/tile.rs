@@ -1,7 +1,7 @@
 //! One tile of a product: the loops around the [micro-kernel](super::micro).
 //!
 //! ```text
-//! for each block of KC along K                           (sums of blocks are added in order)
+//! for each block along K                                 (sums of blocks are added in order)
 //!     pack the tile's rows of A                            unless they can be read where they are
 //!     for each strip of 64 columns of B
 //!         pack the strip, while the first group of rows     unless it is packed, or a few rows find
@@ -9,7 +9,7 @@
 //!             and registers to spare                        stays in the second one
 //!         for each 96 rows of A, in groups of 12
 //!             micro-kernel: for each 16·TILE_VECS columns and TILE_ROWS of these, their sums in
-//!                 registers, KC fused steps
+//!                 registers, up to KC fused steps
 //!             hand the sums on, after the last block       still in the first cache
 //! ```
 //!
@@ -26,10 +26,11 @@ use crate::lane::LANES;
 use crate::par::Cell;
 use crate::{Real, Simd, Task};
 
-/// Depth of a block of K. The micro-kernel is longer at its work, between one set of sums and the
-/// next, than in a block that lets a panel of B stay in the first cache; and reading one row of a
-/// panel for six fused steps or more, it does not need that: the second cache is fast enough.
-pub const KC: usize = 1024;
+/// Most steps of a block of K. The micro-kernel is longer at its work, between one set of sums and
+/// the next, than in a block that lets a panel of B stay in the first cache; and reading one row of
+/// a panel for six fused steps or more, it does not need that: the second cache is fast enough. In
+/// float32 a strip of B, a chunk of rows of A and their sums take 1 MiB of it.
+pub const KC: usize = 1536;
 
 /// Rows of the room for a panel.
 pub(super) const SLOT: usize = panel_rows(KC);
@@ -54,9 +55,22 @@ pub(super) const fn panel_rows(k: usize) -> usize {
     (k.div_ceil(4) | 1) * 4
 }
 
+/// What the depth of a block is a multiple of: a GPU's panels along K divide it.
+pub(super) const ROUND: usize = 32;
+
+/// Steps of each block of K but the last, which may have fewer: as few blocks as [`KC`] allows, for
+/// each costs another look at the sums, of one depth, rounded up to a multiple of 32.
+pub const fn block_depth(k: usize) -> usize {
+    match k.div_ceil(KC) {
+        0 => KC,
+        blocks => k.div_ceil(blocks).next_multiple_of(ROUND),
+    }
+}
+
 /// The blocks of K.
 pub(super) fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..k).step_by(KC).map(move |start| start..k.min(start + KC))
+    let depth = block_depth(k);
+    (0..k).step_by(depth).map(move |start| start..k.min(start + depth))
 }
 
 /// A type that has a matrix product.
@@ -320,6 +334,17 @@ mod tests {
         let (a_block, slots, batch) = (&mut a_block[..], &mut slots[..], 0);
         SumTile { a, b, batch, k, rows: 0..rows, panels: 0..panels, a_block, slots, to }.run(isa);
         c
+    }
+
+    #[test]
+    fn blocks_are_few_and_even() {
+        for k in 1..100_000 {
+            let depth = block_depth(k);
+            assert!(depth <= KC && depth.is_multiple_of(ROUND), "{k}: {depth}");
+            assert_eq!(k.div_ceil(depth), k.div_ceil(KC), "{k}: {depth}");
+        }
+        let depths = [0, 1, 1536, 1537, 2048, 4096, 32_100].map(block_depth);
+        assert_eq!(depths, [1536, 32, 1536, 800, 1024, 1376, 1536]);
     }
 
     #[test]

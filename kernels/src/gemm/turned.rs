@@ -11,9 +11,9 @@ use std::ops::Range;
 
 use super::Size;
 use super::pack::{self, Columns, Rows};
-use super::plan::{CACHED, TILES, Target};
+use super::plan::{TILES, Target};
 use super::read::Operand;
-use super::tile::{CHUNK, Finish, KC, STRIP, SumTile, Sums, To, panel_rows, sums_size};
+use super::tile::{CHUNK, Finish, STRIP, SumTile, Sums, To, panel_rows, sums_size};
 use super::transpose::transpose;
 use super::write::{At, Writer};
 use super::writing::Writing;
@@ -21,6 +21,8 @@ use crate::lane::LANES;
 use crate::par::{self, Cells};
 use crate::{Real, scratch};
 
+/// Most rows of A: a block of them along K, 1.5 MiB, is to stay in the second cache.
+const ROWS: usize = 256;
 /// Numbers of A that are packed at most, each thread that multiplies keeping room for them.
 const MOST: usize = 4 << 20;
 
@@ -28,11 +30,10 @@ const MOST: usize = 4 << 20;
 const STEP: usize = CHUNK + LANES;
 
 /// Whether a product is to be turned: where columns of B do not lie side by side, packing them takes
-/// at least three times as long as packing A and transposing C, and a block of A stays in the second
-/// cache for all of them.
+/// at least three times as long as packing A and transposing C.
 pub(super) fn is_better<T: Real>(size: Size, b: &Operand<T>) -> bool {
     let Size { batch, m, n, k } = size;
-    let is_short = 3 * m * (n + k) <= n * k && m * k.min(KC) <= CACHED && m * k <= MOST;
+    let is_short = 3 * m * (n + k) <= n * k && m <= ROWS && m * k <= MOST;
     batch == 1 && is_short && !b.turned().side_by_side()
 }
 
@@ -113,7 +114,7 @@ mod tests {
 
     use super::*;
     use crate::elementwise::exprs::GeluTanh;
-    use crate::gemm::{Add, GateResidual, Mapped, Reader, Store, Strided, gemm, gemm_keeping};
+    use crate::gemm::{Add, GateResidual, KC, Mapped, Reader, Store, Strided, gemm, gemm_keeping};
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
         (0..len).map(|i| ((i * 29 + seed) % 113) as f32 / 50.0 - 1.1).collect()

@@ -323,7 +323,7 @@ mod tests {
 
     use super::*;
     use crate::gemm::turned::is_better;
-    use crate::gemm::{Operand, Reader, Size, Strided, gemm_keeping};
+    use crate::gemm::{KC, Operand, Reader, Size, Strided, gemm_keeping};
 
     /// Notes which elements it expects, which it writes, and that none comes before it is expected.
     struct Notes {
@@ -358,9 +358,9 @@ mod tests {
 
     #[test]
     fn every_element_is_expected_once_before_it_is_written() {
-        let sizes = [[1, 1, 1], [13, 70, 5], [230, 64, 3], [100, 130, 1030], [25, 33, 2100]];
+        let sizes = [[1, 1, 1], [13, 70, 5], [230, 64, 3], [100, 130, KC + 6], [25, 33, 2100]];
         // By itself and with columns adjacent along K, the last two are turned.
-        let turned = [[67, 390, 1030], [7, 100, 120]];
+        let turned = [[67, 390, KC + 6], [7, 100, 120]];
         for ([m, n, k], batch) in
             sizes.map(|size| (size, 2)).into_iter().chain(turned.map(|size| (size, 1)))
         {

@@ -1,7 +1,7 @@
 //! Products of few results: small tiles, and sums that are cut into parts.
 
 use kernels::gemm::ptx::{Squares, Tiles, Way, Writing};
-use kernels::gemm::{KC, Size};
+use kernels::gemm::{KC, Size, block_depth};
 use kernels::ptx::Storage;
 
 use crate::assert_bits;
@@ -18,7 +18,8 @@ fn products_in_parts_have_the_bits_of_the_cpu() {
         let case = Case::new(size, transposed);
         let kernel = family(Storage::F32, transposed, Writing::Store).exact(Tiles::SMALL);
         for writing in Writing::ALL {
-            let ([out, kept], _) = case.got_by(&kernel, KC, writing).expect("no fault");
+            let part = block_depth(size.k);
+            let ([out, kept], _) = case.got_by(&kernel, part, writing).expect("no fault");
             let [want, want_kept] = case.want(writing);
             assert_bits(&format!("{size:?} {writing:?}"), &out, &want);
             if !kept.is_empty() {
@@ -65,12 +66,12 @@ fn tiles_and_parts_keep_a_card_busy() {
     // There are, if they are small.
     assert_eq!(exact([1024, 900, 1536]), (Tiles::SMALL, 1536));
     assert_eq!(exact([30, 32_768, 1536]), (Tiles::SMALL, 1536));
-    // Small ones are too few: a step's gradient of a small model, a modulation of one sample, a
-    // text head's gradient. Sums are cut into the CPU's blocks.
-    assert_eq!(exact([192, 192, 2048]), (Tiles::SMALL, KC));
-    assert_eq!(exact([1, 9216, 1536]), (Tiles::SMALL, KC));
-    assert_eq!(exact([128, 1536, 32_100]), (Tiles::SMALL, KC));
-    // And sums are short.
+    // Small ones are too few: a step's gradient of a small model, a text head's gradient. Sums are
+    // cut into the CPU's blocks.
+    assert_eq!(exact([192, 192, 2048]), (Tiles::SMALL, 1024));
+    assert_eq!(exact([128, 1536, 32_100]), (Tiles::SMALL, 1536));
+    // And sums are of one block.
+    assert_eq!(exact([1, 9216, 1536]), (Tiles::SMALL, 1536));
     assert_eq!(exact([32, 192, 192]), (Tiles::SMALL, 192));
 }
 

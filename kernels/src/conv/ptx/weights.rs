@@ -1,17 +1,19 @@
 //! The gradient of a convolution's weights.
 
 use super::{Axis, Conv, Patches, TILES, map_numbers};
-use crate::gemm::KC;
 use crate::gemm::ptx::exact::{self, Strided};
 use crate::gemm::ptx::{Arrays, Writer, Writing};
 use crate::ptx::{Body, F32, Kernel};
 
+/// Pixels of a part at least: a multiple of what products may be cut by.
+const SHORTEST: usize = 1024;
+
 /// A family of weight gradients: what is known when its kernel is made.
 ///
 /// `dw[o, tap] = Σ over pixels of dy[o, p]·patches(x)[tap, p]`: one product, whose result is small
-/// and whose sums are long. To keep a card busy they are cut into parts of whole blocks of
-/// [`KC`], each of one image; parts are added by [`columns`](crate::reduce::ptx::columns), always
-/// in one order. A single part is all of the sum and has the CPU's bits.
+/// and whose sums are long. To keep a card busy they are cut into parts, each of one image, which
+/// are added by [`columns`](crate::reduce::ptx::columns), always in one order. A single part is all
+/// of the sum and has the CPU's bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WeightGradient {
     /// Rows and columns of a filter.
@@ -40,7 +42,7 @@ impl WeightLaunch {
         let tiles =
             taps.div_ceil(TILES.columns() as usize) * conv.filters.div_ceil(TILES.rows() as usize);
         let wanted = blocks.div_ceil((tiles * conv.batch).max(1));
-        let part = pixels.div_ceil(wanted.max(1)).next_multiple_of(KC);
+        let part = pixels.div_ceil(wanted.max(1)).max(SHORTEST).next_multiple_of(32);
         let each = pixels.div_ceil(part);
         let numbers = [conv.filters, taps, pixels, part, each, x, y].map(|n| n as u32);
         let numbers = [&numbers[..], &map_numbers(conv)].concat();

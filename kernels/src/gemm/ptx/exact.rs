@@ -2,7 +2,7 @@
 
 pub(crate) use super::panel::{Line, Reader};
 use super::panel::{PIECE, Panel};
-use super::{Gemm, KC, Problem};
+use super::{Gemm, KC, Problem, ROUND};
 use crate::ptx::{Body, F32, Global, Pred, Reg, Shared, Stored, U32, Var, WARP};
 
 /// How large tiles are, one for each block.
@@ -11,7 +11,7 @@ pub struct Tiles {
     warps: u32,
     /// Pieces of a thread, each way, each of [`PIECE`] by [`PIECE`] elements.
     pieces: u32,
-    /// The depth of a panel along k, which divides [`KC`].
+    /// The depth of a panel along k, which divides [`ROUND`].
     depth: u32,
 }
 
@@ -20,7 +20,7 @@ impl Tiles {
     pub const LARGE: Tiles = Tiles { warps: 4, pieces: 2, depth: 8 };
     /// 32 × 32 elements, 4 × 4 a thread: eight times as many blocks, where the others would be few.
     /// A panel's products take a moment, and its elements as long to come as any: it is deep.
-    pub const SMALL: Tiles = Tiles { warps: 2, pieces: 1, depth: 32 };
+    pub const SMALL: Tiles = Tiles { warps: 2, pieces: 1, depth: ROUND as u32 };
 
     /// Threads of a block.
     pub(crate) const fn threads(self) -> u32 {
@@ -94,9 +94,10 @@ pub(super) fn write<S: Stored>(k: &Body, gemm: &Gemm, tiles: Tiles) {
     });
 }
 
-/// The product of whatever A and B are read through, with `[m, n]` elements, over a range of k
-/// that begins at a multiple of [`KC`]; zeros, if it is empty. `write` is given adjacent sums of a
-/// row, whose number divides their first column; some may be beyond the end.
+/// The product of whatever A and B are read through, with `[m, n]` elements, over a range of k that
+/// begins at a multiple of [`ROUND`], by the CPU's [blocks](crate::gemm::block_depth) of so many;
+/// zeros, if it is empty. `write` is given adjacent sums of a row, whose number divides their first
+/// column; some may be beyond the end.
 ///
 /// While panels are multiplied the next ones are on their way in registers; then they take the
 /// other half of the places in shared memory, and those after them are asked for.
@@ -133,10 +134,15 @@ pub(crate) fn multiply<'k>(
         };
         panels.iter().for_each(|panel| panel.fetch(start));
         advance(start + depth);
+        let block = block_depth(end - start);
+        let end_of_block = k.var::<U32>(start + block);
         let last = (end - 1) & !(depth - 1);
         k.for_(start, last, depth, |first| {
             whole();
-            k.if_(((first + depth) & (KC as u32 - 1)).eq(0), || tile.end_block());
+            k.if_((first + depth).eq(end_of_block.get()), || {
+                tile.end_block();
+                end_of_block.advance(block);
+            });
             half.set(half.get() ^ 1);
             advance(first + 2 * depth);
         });
@@ -154,6 +160,12 @@ pub(crate) fn multiply<'k>(
     }
 }
 
+/// What [`block_depth`](crate::gemm::block_depth) says of a k that is not 0.
+fn block_depth(k: Reg<'_, U32>) -> Reg<'_, U32> {
+    let blocks = (k + (KC as u32 - 1)) / KC as u32;
+    ((k + (blocks - 1)) / blocks + (ROUND as u32 - 1)) & !(ROUND as u32 - 1)
+}
+
 /// Between the rows and columns of a thread's pieces.
 const ROW_STEP: u32 = 16;
 const COLUMN_STEP: u32 = 32;
@@ -168,7 +180,7 @@ struct Tile<'k> {
     /// The first row and column of its first piece.
     row: Reg<'k, U32>,
     column: Reg<'k, U32>,
-    /// Of the present block of [`KC`], row by row.
+    /// Of the present block, row by row.
     sums: Vec<Var<'k, F32>>,
     /// Of the blocks before it. Nobody else comes here: they are in shared memory because they are
     /// needed too rarely for registers.

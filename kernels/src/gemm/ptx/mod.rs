@@ -11,8 +11,8 @@
 //!
 //! Parameters: a, b, out, those of the writer, then m, n, k, the elements from row to row of a and
 //! of b, and from matrix to matrix of each (0: one for all), then how many parts k is cut into and
-//! how long each is, but the last. The extent of the grid is n by m by the batch times the parts.
-//! k is at least one.
+//! how long each is, but the last: a multiple of 32, if there are several. The extent of the grid is
+//! n by m by the batch times the parts. k is at least one.
 //!
 //! Where results are few, blocks that make one tile each would leave most of a card idle. There
 //! [tiles](Tiles::of) and [squares](Gemm::squares) are small, and if sums are long [`Gemm::part`]
@@ -29,7 +29,7 @@ pub use exact::Tiles;
 pub use tensor_cores::Squares;
 pub use write::Writing;
 
-use super::KC;
+use super::tile::{KC, ROUND};
 use crate::ptx::{Bf16, Body, F32, Global, Kernel, Reg, Storage, Stored, U32, with_stored};
 pub(crate) use write::{Arrays, Writer};
 
@@ -65,7 +65,7 @@ impl Gemm {
     /// The product in float32, with the CPU's bits.
     ///
     /// A block makes a tile from panels along k in shared memory, of which the next is filled
-    /// meanwhile; the block sums of [`KC`] are added in order.
+    /// meanwhile; the sums of the CPU's [blocks](super::block_depth) are added in order.
     pub fn exact(&self, tiles: Tiles) -> Kernel {
         let how = if tiles == Tiles::SMALL { "exact_small" } else { "exact" };
         let name = self.name(how, self.operands.name());

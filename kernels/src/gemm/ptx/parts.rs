@@ -1,7 +1,7 @@
 //! Products of few results: how a card is kept busy with them.
 
 use super::{Arrays, Gemm, Squares, Tiles, Way, Writer, Writing};
-use crate::gemm::KC;
+use crate::gemm::block_depth;
 use crate::ptx::{F32, Kernel};
 
 /// Multiprocessors of a large card, about. The same for every card: how sums are cut decides their
@@ -54,16 +54,17 @@ impl Gemm {
 
     /// How long the parts of k are best: k itself where it is not cut.
     ///
-    /// An [exact](Self::exact) product of these tiles is cut into the CPU's blocks of [`KC`], whose
-    /// sums that adds in order too: the bits stay. On [tensor cores](Self::tensor_cores) they do
-    /// not, so that only sums along A's rows are cut there: those of gradients, mostly of weights.
-    /// No model transposes A on the way forward: a sample's results are the same in any batch.
+    /// An [exact](Self::exact) product of these tiles is cut into the CPU's [blocks](block_depth),
+    /// whose sums that adds in order too: the bits stay. On [tensor cores](Self::tensor_cores) they
+    /// do not, so that only sums along A's rows are cut there: those of gradients, mostly of
+    /// weights. No model transposes A on the way forward: a sample's results are the same in any
+    /// batch.
     pub fn part(&self, way: Way, batch: usize, [m, n, k]: [usize; 3]) -> usize {
         let part = match way {
             Way::Exact(Tiles::LARGE) => k,
             Way::Exact(tiles) => {
                 match SMALL * PROCESSORS >= 2 * count(tiles.per_block(), batch, m, n) {
-                    true => k.min(KC),
+                    true => k.min(block_depth(k)),
                     false => k,
                 }
             }
