@@ -80,6 +80,7 @@ pub use reference::reference;
 pub use right::{PackedB, Panels, Right};
 pub use storage::Stored;
 pub use strided::Strided;
+pub(crate) use tile::ROUND;
 pub use tile::{KC, Multiply, Sums, block_depth};
 pub use write::{Add, At, Bias, GateResidual, Gated, RowBias, Store, Writer};
 

@@ -56,7 +56,7 @@ pub(super) const fn panel_rows(k: usize) -> usize {
 }
 
 /// What the depth of a block is a multiple of: a GPU's panels along K divide it.
-pub(super) const ROUND: usize = 32;
+pub(crate) const ROUND: usize = 32;
 
 /// Steps of each block of K but the last, which may have fewer: as few blocks as [`KC`] allows, for
 /// each costs another look at the sums, of one depth, rounded up to a multiple of 32.

@@ -1,11 +1,12 @@
 //! The gradient of a convolution's weights.
 
 use super::{Axis, Conv, Patches, TILES, map_numbers};
+use crate::gemm::ROUND;
 use crate::gemm::ptx::exact::{self, Strided};
 use crate::gemm::ptx::{Arrays, Writer, Writing};
 use crate::ptx::{Body, F32, Kernel};
 
-/// Pixels of a part at least: a multiple of what products may be cut by.
+/// Pixels of a part at least.
 const SHORTEST: usize = 1024;
 
 /// A family of weight gradients: what is known when its kernel is made.
@@ -42,7 +43,7 @@ impl WeightLaunch {
         let tiles =
             taps.div_ceil(TILES.columns() as usize) * conv.filters.div_ceil(TILES.rows() as usize);
         let wanted = blocks.div_ceil((tiles * conv.batch).max(1));
-        let part = pixels.div_ceil(wanted.max(1)).max(SHORTEST).next_multiple_of(32);
+        let part = pixels.div_ceil(wanted.max(1)).max(SHORTEST).next_multiple_of(ROUND);
         let each = pixels.div_ceil(part);
         let numbers = [conv.filters, taps, pixels, part, each, x, y].map(|n| n as u32);
         let numbers = [&numbers[..], &map_numbers(conv)].concat();

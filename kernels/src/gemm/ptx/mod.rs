@@ -29,7 +29,7 @@ pub use exact::Tiles;
 pub use tensor_cores::Squares;
 pub use write::Writing;
 
-use super::tile::{KC, ROUND};
+use super::{KC, ROUND};
 use crate::ptx::{Bf16, Body, F32, Global, Kernel, Reg, Storage, Stored, U32, with_stored};
 pub(crate) use write::{Arrays, Writer};
 
