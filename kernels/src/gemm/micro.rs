@@ -7,6 +7,7 @@ use crate::num::Num;
 use crate::par::Cell;
 use crate::{Real, Simd, Task};
 
+use super::ends::Ends;
 use super::feed::{Tall, Wide};
 use super::tile::GROUP;
 
@@ -27,8 +28,8 @@ struct MicroTiles<'a, 'o, T, A, B, const MR: usize, const NV: usize, const TILES
 /// Where the sums of a chunk of rows and a strip go.
 pub(super) struct Out<'a, T> {
     pub cell: Cell<'a, T>,
-    /// Whether sums are stored, not added: those of the first block of K.
-    pub stores: bool,
+    /// What becomes of them; a bias has a number for each column of the cell.
+    pub ends: Ends<'a, T>,
     /// Is told of rows whose sums come next; without it, the cell's own rows are fetched,
     /// but for a few that are made at once.
     pub expect: Option<&'a mut dyn FnMut(Range<usize>)>,
@@ -133,9 +134,20 @@ fn micro_tile<S, A, B, const MR: usize, const NV: usize>(
         steps::<S, A, B, MR, NV, 1>(isa, a, row, (b, i), k..k + 1, &mut sums);
     }
     let places = out.cell.arrays::<MR, NV, LANES>(row, panel * LANES);
+    let bias = match out.ends {
+        Ends::Bias(bias) => {
+            let bias = bias[panel * LANES..].as_chunks().0.first_chunk::<NV>();
+            Some(bias.expect("a number for each column"))
+        }
+        _ => None,
+    };
     for (sums, places) in sums.iter().zip(places) {
-        for (&sum, place) in sums.iter().zip(places) {
-            let total = if out.stores { sum } else { isa.load(place) + sum };
+        for (v, (&sum, place)) in sums.iter().zip(places).enumerate() {
+            let total = match (out.ends, bias) {
+                (Ends::Add, _) => isa.load(place) + sum,
+                (_, Some(bias)) => sum + isa.load(&bias[v]),
+                (_, None) => sum,
+            };
             isa.store(total, place);
         }
     }

@@ -35,9 +35,9 @@
 //!   side by side, with AVX-512 by the micro-kernel itself, which stores what it has to load anyway
 //!   (AVX2 leaves it no registers for that). A strip of them stays in the second cache. For a few
 //!   rows a B that stays in the first one is read where it is.
-//! * Sums that are only stored, or in one block only added, are made in the output. Other writers
-//!   get them chunk by chunk, and output, what is kept and a residual are fetched while the sums are
-//!   made.
+//! * Sums that are only stored, or in one block only added or given a bias, are made in the output.
+//!   Other writers get them chunk by chunk, and output, what is kept and a residual are fetched while
+//!   the sums are made.
 //!
 //! So tiles are tall: few columns, all rows. Where each packs its own rows of A, or where sums are
 //! short and rows many, tiles are wide, and B is packed before, for all of them: then rows stay in
@@ -52,6 +52,7 @@
 //! handing sums to writers by the dozen of rows. Measurements are in `docs/speed.md`.
 
 mod copy;
+mod ends;
 mod feed;
 mod mapped;
 mod micro;
@@ -72,6 +73,7 @@ mod turned;
 mod write;
 mod writing;
 
+pub use ends::Ends;
 pub use mapped::{Activated, Mapped, Sloped};
 pub use modulated::ModulatedNorm;
 pub(crate) use packed::{LeftTile, PackedTile, WIDTH};

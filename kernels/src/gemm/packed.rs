@@ -1,5 +1,6 @@
 //! Products of packed operands by one thread, without a plan: those of attention's tiles.
 
+use super::ends::Ends;
 use super::feed::{AlongK, SideBySide};
 use super::micro::Out;
 use super::strip::{Strip, strip_sums};
@@ -55,7 +56,8 @@ impl<T: Real> Task<T> for PackedTile<'_, T> {
             let cell = self.c.part([rows.clone(), some.start * LANES..some.end * LANES]);
             // A tile of scores, or answers of as many rows: C is in a cache, and to fetch it would
             // only keep the processor busy.
-            let out = Out { cell, stores: !self.adds, expect: Some(&mut |_| ()) };
+            let ends = if self.adds { Ends::Add } else { Ends::Store };
+            let out = Out { cell, ends, expect: Some(&mut |_| ()) };
             match self.a {
                 LeftTile::Rows(x, stride) => strip_sums(isa, AlongK { x, stride }, strip, out),
                 LeftTile::Columns(x) => {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::pack::{self, Columns, Packed, Rows};
 use super::read::Operand;
-use super::tile::{self, GROUP, KC, SLOT, STRIP, SumTile, To, panel_rows};
+use super::tile::{self, GROUP, SLOT, STRIP, SumTile, To, panel_rows};
 use super::write::{At, Writer};
 use super::writing::Writing;
 use super::{Right, Size};
@@ -250,12 +250,10 @@ impl Plan {
             T::multiply(SumTile { a, b, batch, k, rows, panels, a_block, slots, to });
         };
         let room = [a.room(rows, k), STRIP * SLOT * LANES];
-        // Of several blocks it is the total that is added, so that bits are those of two products.
-        let adds = writer.adds();
-        let placed = if adds && !(1..=KC).contains(&k) { Err(out) } else { writer.place(out) };
-        match placed {
-            Ok(out) => scratch::with(room, |[a_block, slots]| {
-                make(To::Place { out, adds }, a_block, slots);
+        match writer.place(out, k) {
+            Ok((out, ends)) => scratch::with(room, |[a_block, slots]| {
+                let ends = ends.part(column..column + columns);
+                make(To::Place { out, ends }, a_block, slots);
             }),
             Err(out) => {
                 let sums: usize = tile::sums_size(rows, panels.len(), k).iter().product();
@@ -275,7 +273,7 @@ mod tests {
     use crate::elementwise::exprs::GeluTanh;
     use crate::elementwise::map;
     use crate::gemm::{
-        GateResidual, Mapped, PackedB, Reader, Sloped, Store, Strided, gemm, gemm_keeping,
+        GateResidual, KC, Mapped, PackedB, Reader, Sloped, Store, Strided, gemm, gemm_keeping,
     };
 
     fn plan(mapped: &Mapped<f32, GeluTanh>, [m, n, k]: [usize; 3]) -> (usize, Plan) {

@@ -21,20 +21,10 @@ pub(super) fn values<T: Real>(seed: u32, n: usize) -> Vec<T> {
 }
 
 /// Sizes around every edge there is: none, one, a panel, a register tile, a block of K, a tile.
+#[rustfmt::skip]
 pub(super) const SIZES: [[usize; 3]; 13] = [
-    [0, 3, 2],
-    [3, 0, 2],
-    [2, 3, 0],
-    [1, 1, 1],
-    [5, 16, 7],
-    [7, 17, KC],
-    [6, 33, KC + 1],
-    [13, 31, 40],
-    [25, 48, 2 * KC + 5],
-    [193, 40, 19],
-    [50, 300, 9],
-    [200, 270, 11],
-    [200, 8, 0],
+    [0, 3, 2], [3, 0, 2], [2, 3, 0], [1, 1, 1], [5, 16, 7], [7, 17, KC], [6, 33, KC + 1],
+    [13, 31, 40], [25, 48, 2 * KC + 5], [193, 40, 19], [50, 300, 9], [200, 270, 11], [200, 8, 0],
 ];
 
 /// Rounding of a sum of k products at most 1 in size, each rounded to f32 or f64.
@@ -257,27 +247,31 @@ fn full(seed: u32, n: usize) -> Vec<f32> {
 
 #[test]
 fn sums_are_made_in_the_documented_order() {
-    let (m, k) = (14, 2 * KC + 77);
-    // Whole sixteens, which are made in the output, and others.
-    for n in [35, 48] {
-        let (a, b) = (full(20, m * k), full(30, n * k));
-        let (a_turned, before) = (turned(&a, [m, k]), full(40, m * n));
+    let m = 14;
+    // Whole sixteens, which are made in the output, but for totals of several blocks; and others.
+    for (n, k) in [(35, KC), (48, KC), (35, 2 * KC + 77), (48, 2 * KC + 77)] {
+        let [a, b, bias, before] = [m * k, n * k, n, m * n].map(|len| full(len as u32 % 97, len));
+        let a_turned = turned(&a, [m, k]);
         let (rows, columns) = (Strided::<f32>::rows(&a, k), Strided::<f32>::rows(&a_turned, m));
-        let by_n = Strided::<f32>::rows(&b, k);
-        let sums = |at: usize| {
+        let weights = Strided::<f32>::rows(&b, k);
+        let sum = |at: usize| {
             let [a, b] =
                 [&a[at / n * k..], &b[at % n * k..]].map(|x| x[..k].chunks(block_depth(k)));
-            a.zip(b).map(|(a, b)| a.iter().zip(b).fold(0.0_f32, |sum, (a, &b)| a.mul_add(b, sum)))
+            a.zip(b)
+                .map(|(a, b)| a.iter().zip(b).fold(0.0_f32, |sum, (a, &b)| a.mul_add(b, sum)))
+                .reduce(|total, sum| total + sum)
+                .unwrap()
         };
-        let stored = (0..m * n).map(|at| sums(at).reduce(|total, sum| total + sum).unwrap());
-        let stored: Vec<f32> = stored.collect();
-        let added: Vec<f32> = before.iter().zip(&stored).map(|(x, sum)| x + sum).collect();
+        let all = |end: &dyn Fn(usize) -> f32| (0..m * n).map(end).collect::<Vec<_>>();
+        let (stored, added) = (all(&sum), all(&|at| before[at] + sum(at)));
+        let (bias, biased) = (Bias(Some(&bias)), all(&|at| sum(at) + bias[at % n]));
+        let ends: [(&dyn Writer<f32>, _); 3] = [(&Store, stored), (&Add, added), (&bias, biased)];
         on_every_isa("matrix products", |isa| {
             for a in [rows.plain(), columns.transposed()] {
-                for (writer, want) in [(&Store as &dyn Writer<f32>, &stored), (&Add, &added)] {
+                for (writer, want) in &ends {
                     let mut c = before.clone();
-                    gemm(Size::new(m, n, k), a, by_n.transposed(), writer, &mut c);
-                    assert!(c == *want, "{isa:?} {n} columns");
+                    gemm(Size::new(m, n, k), a, weights.transposed(), *writer, &mut c);
+                    assert!(c == *want, "{isa:?} {n} columns, sums of {k}");
                 }
             }
         });

@@ -17,6 +17,7 @@
 
 use std::ops::Range;
 
+use super::ends::Ends;
 use super::feed::Left;
 use super::micro::Out;
 use super::pack::{Columns, Rows, pack_columns};
@@ -114,9 +115,8 @@ pub(super) trait Finish<T> {
 
 /// Where sums go.
 pub(super) enum To<'a, 'w, T> {
-    /// Where they are made: to the output, of whole sixteens; those of one block of K perhaps
-    /// added to it.
-    Place { out: Cell<'a, T>, adds: bool },
+    /// Where they are made: to the output, of whole sixteens.
+    Place { out: Cell<'a, T>, ends: Ends<'a, T> },
     /// To a writer, from room for them.
     Writer(&'a mut (dyn Finish<T> + 'w), &'a mut [[T; LANES]]),
 }
@@ -221,9 +221,10 @@ impl<T: Real> SumTile<'_, '_, T> {
         let is_first = depth.start == 0;
         let mut expect;
         let out = match to {
-            To::Place { out, adds } => {
-                let part = [chunk.clone(), columns.start * LANES..columns.end * LANES];
-                Out { cell: out.part(part), stores: is_first && !*adds, expect: None }
+            To::Place { out, ends } => {
+                let columns = columns.start * LANES..columns.end * LANES;
+                let ends = if is_first { ends.part(columns.clone()) } else { Ends::Add };
+                Out { cell: out.part([chunk.clone(), columns]), ends, expect: None }
             }
             To::Writer(finish, sums) => {
                 let size = [chunk.len(), width * LANES];
@@ -234,7 +235,8 @@ impl<T: Real> SumTile<'_, '_, T> {
                         finish.expect(rows, columns.clone());
                     }
                 };
-                Out { cell, stores: is_first, expect: Some(&mut expect) }
+                let ends = if is_first { Ends::Store } else { Ends::Add };
+                Out { cell, ends, expect: Some(&mut expect) }
             }
         };
         match a.block(*batch, [rows.start, rows.start + chunk.start], depth.clone(), a_block) {
@@ -252,8 +254,8 @@ impl<T: Real> SumTile<'_, '_, T> {
 /// Hands on the sums of no products.
 fn no_sums<T: Real>(to: &mut To<T>, rows: usize, panels: usize) {
     match to {
-        To::Place { out, adds: true } => unreachable!("no sums are added to {:?}", out.rows()),
-        To::Place { out, adds: false } => out.rows().for_each(|i| out.row(i).fill(T::ZERO)),
+        To::Place { out, ends: Ends::Store } => out.rows().for_each(|i| out.row(i).fill(T::ZERO)),
+        To::Place { ends, .. } => unreachable!("no sums to {ends:?}"),
         To::Writer(finish, _) => {
             let zeros = Sums { all: &[[T::ZERO; LANES]], stride: 0, width: 1 };
             (0..panels).for_each(|panel| finish.finish(0..rows, panel..panel + 1, zeros));
@@ -330,7 +332,7 @@ mod tests {
         let (mut a_block, mut slots) =
             (vec![0.0; a.room(rows, k)], vec![[0.0; LANES]; STRIP * SLOT]);
         let mut c = vec![f64::NAN; rows * n];
-        let to = To::Place { out: Cell::new(&mut c, [rows, n], n), adds: false };
+        let to = To::Place { out: Cell::new(&mut c, [rows, n], n), ends: Ends::Store };
         let (a_block, slots, batch) = (&mut a_block[..], &mut slots[..], 0);
         SumTile { a, b, batch, k, rows: 0..rows, panels: 0..panels, a_block, slots, to }.run(isa);
         c

@@ -4,7 +4,7 @@
 //! through them once. Chunks of a dozen rows were measured to be slower, each being a call, and
 //! output rows then are written in smaller pieces. Unless the product is [turned](super::turned),
 //! sums that are only to be stored are made in the output, and so are those of one block of K that
-//! are only to be added.
+//! are only to be added, or to get a bias.
 
 use half::bf16;
 
@@ -14,6 +14,7 @@ use crate::num::Num;
 use crate::par::Cell;
 use crate::{Real, Simd, Task};
 
+use super::ends::Ends;
 use super::tile::Sums;
 
 /// Where sums lie in the product.
@@ -27,6 +28,9 @@ pub struct At {
     pub col: usize,
 }
 
+/// A part of the output in which sums are made, and how they end; or one that is written to.
+pub type Placed<'c, 'w, T, O> = Result<(Cell<'c, T>, Ends<'w, T>), Cell<'c, O>>;
+
 /// Takes finished sums to the output.
 pub trait Writer<T: Real, O = T>: Sync {
     /// Writes the output elements `out` that belong to `sums`, of as many rows; `at` is the place
@@ -39,14 +43,9 @@ pub trait Writer<T: Real, O = T>: Sync {
     /// Begins to fetch what [`write`](Self::write) will want of these elements.
     fn expect(&self, _at: At, _out: Cell<O>, _kept: Option<Cell<T>>) {}
 
-    /// Whether all there is to do is to add a sum to the output.
-    fn adds(&self) -> bool {
-        false
-    }
-
-    /// The output itself, if sums can be made there: where they are only to be stored or added, and
-    /// rows are whole sixteens. Then nothing is written, and nothing kept.
-    fn place<'c>(&self, out: Cell<'c, O>) -> Result<Cell<'c, T>, Cell<'c, O>> {
+    /// The output itself, if sums of `k` products can be made there, and how they end: rows have to
+    /// be whole sixteens. Then nothing is written, and nothing kept.
+    fn place<'c>(&self, out: Cell<'c, O>, _k: usize) -> Placed<'c, '_, T, O> {
         Err(out)
     }
 
@@ -60,10 +59,10 @@ pub trait Writer<T: Real, O = T>: Sync {
 /// A writer whose output is that of the products' own type: what it does to a row, sixteen sums at
 /// a time.
 pub(super) trait ByRow<T: Real>: Sync {
-    /// Whether a sum is stored as it is, and nothing else,
-    const ONLY_STORES: bool = false;
-    /// or added to the output, and nothing else.
-    const ONLY_ADDS: bool = false;
+    /// What is done to a sum, if the micro-kernel can do it.
+    fn ends(&self) -> Option<Ends<'_, T>> {
+        None
+    }
 
     /// Writes the elements `out` of one row, and what it keeps of them, if that is wanted.
     ///
@@ -89,15 +88,16 @@ impl<T: Real, W: ByRow<T>> Writer<T> for W {
     fn expect(&self, at: At, out: Cell<T>, kept: Option<Cell<T>>) {
         T::dispatch(Expect { writer: self, at, out, kept });
     }
-    fn place<'c>(&self, out: Cell<'c, T>) -> Result<Cell<'c, T>, Cell<'c, T>> {
-        let is_there = W::ONLY_STORES || W::ONLY_ADDS;
-        if is_there && out.columns().len().is_multiple_of(LANES) { Ok(out) } else { Err(out) }
-    }
-    fn adds(&self) -> bool {
-        W::ONLY_ADDS
+    fn place<'c>(&self, out: Cell<'c, T>, k: usize) -> Placed<'c, '_, T, T> {
+        match self.ends() {
+            Some(ends) if ends.suit(k) && out.columns().len().is_multiple_of(LANES) => {
+                Ok((out, ends))
+            }
+            _ => Err(out),
+        }
     }
     fn then(&self) -> Option<&dyn Writer<T>> {
-        W::ONLY_STORES.then_some(&Add)
+        matches!(self.ends(), Some(Ends::Store)).then_some(&Add)
     }
 }
 
@@ -150,7 +150,9 @@ impl<T: Real, W: ByRow<T>> Task<T> for Expect<'_, T, W> {
 pub struct Store;
 
 impl<T: Real> ByRow<T> for Store {
-    const ONLY_STORES: bool = true;
+    fn ends(&self) -> Option<Ends<'_, T>> {
+        Some(Ends::Store)
+    }
     #[inline(always)]
     fn row<S: Simd<T = T>>(
         &self,
@@ -182,7 +184,9 @@ impl<T: Real> Writer<T, bf16> for Store {
 pub struct Add;
 
 impl<T: Real> ByRow<T> for Add {
-    const ONLY_ADDS: bool = true;
+    fn ends(&self) -> Option<Ends<'_, T>> {
+        Some(Ends::Add)
+    }
     #[inline(always)]
     fn row<S: Simd<T = T>>(
         &self,
@@ -220,6 +224,9 @@ impl<T: Real> Bias<'_, T> {
 }
 
 impl<T: Real> ByRow<T> for Bias<'_, T> {
+    fn ends(&self) -> Option<Ends<'_, T>> {
+        Some(self.0.map_or(Ends::Store, Ends::Bias))
+    }
     #[inline(always)]
     fn row<S: Simd<T = T>>(
         &self,
